@@ -1,0 +1,323 @@
+//! The instances of a service: addresses, SRV records, aliases.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use crate::catalog::{Health, Instance, Kind, Scope, ServiceKey};
+use crate::names::{Lookup, Name, types};
+
+use super::address::{Accept, Address, Addresses};
+use super::answer::{Answer, Cut, Glue, Outside, Rcode, Subset};
+use super::make::{Asked, Maker, Miss, found};
+use super::record::{Data, Record};
+use super::settings::SrvTarget;
+use super::target::{
+    address_data, address_target, addresses_by_family, host_name, instance_address, node_ip,
+    node_target, push_glue,
+};
+
+/// Host names behind the instances of one service that are looked up for its SRV answer.
+const MAX_HOSTS: usize = 16;
+
+/// Instances that are answered together.
+pub(super) struct Group<'a> {
+    pub(super) instances: Vec<&'a Instance>,
+    pub(super) ttl: u32,
+    /// Where they were asked for.
+    pub(super) scope: &'a Scope,
+    /// The port that was asked for by name.
+    pub(super) port: Option<&'a str>,
+    /// Their order means something: the first is the best.
+    pub(super) in_order: bool,
+}
+
+/// The port that SRV records name. A port's name only goes with services that have several; a
+/// service with several answers with its default one where no name is given.
+fn port_of(instance: &Instance, name: Option<&str>) -> Option<u16> {
+    match name {
+        Some(name) => instance
+            .ports
+            .iter()
+            .find(|port| port.name.eq_ignore_ascii_case(name))
+            .map(|port| port.port),
+        None => {
+            let default = instance.ports.iter().find(|port| port.default);
+            Some(default.map_or(instance.port, |port| port.port))
+        }
+    }
+}
+
+/// Where an SRV record points, and what is known of that name's addresses.
+enum Target {
+    Known(Name, Addresses),
+    /// A host name: its addresses are another question.
+    Host(Name),
+}
+
+impl Maker<'_> {
+    /// The instances that are healthy and have the tag and the port.
+    pub(super) fn service(&self, lookup: &Lookup, asked: &Asked<'_>) -> Result<Answer, Miss> {
+        let Lookup::Service {
+            kind,
+            name,
+            tag,
+            scope,
+            port,
+            ..
+        } = lookup
+        else {
+            return Err(Miss::Absent);
+        };
+        let key = ServiceKey::new(*kind, name);
+        let tag = tag.as_deref();
+        let service = match found(self.catalog.service(scope, &key, asked.now, asked.patience)) {
+            Ok(loaded) => loaded.service,
+            // `_tcp.service` is above every `_web._tcp.service`, so it exists; RFC 8020.
+            Err(Miss::Absent)
+                if *kind == Kind::Service && tag.is_none() && name.starts_with('_') =>
+            {
+                found(self.catalog.has(scope))?;
+                return Ok(self.nodata(asked));
+            }
+            Err(miss) => return Err(miss),
+        };
+        let instances: Vec<&Instance> = self
+            .usable(service.instances(), tag)
+            .filter(|instance| port_of(instance, port.as_deref()).is_some())
+            .collect();
+        if instances.is_empty() {
+            // `2.web.service` exists, without records, if an instance is tagged `1.2`.
+            let below = |own: &String| {
+                let tag = tag.unwrap_or_default();
+                own.to_ascii_lowercase()
+                    .strip_suffix(tag)
+                    .is_some_and(|rest| rest.ends_with('.'))
+            };
+            let has_below = tag.is_some()
+                && self
+                    .usable(service.instances(), None)
+                    .any(|instance| instance.tags.iter().any(below));
+            return if has_below {
+                Ok(self.nodata(asked))
+            } else {
+                Err(Miss::Absent)
+            };
+        }
+        let group = Group {
+            instances,
+            ttl: self.settings.service_ttl.of(name),
+            scope,
+            port: port.as_deref(),
+            in_order: false,
+        };
+        self.group(&group, asked)
+    }
+
+    /// Answers with a group of instances.
+    pub(super) fn group(&self, group: &Group<'_>, asked: &Asked<'_>) -> Result<Answer, Miss> {
+        if asked.qtype == types::SRV {
+            return self.srv(group, asked);
+        }
+        let answer = self.addresses(group, asked);
+        self.with_alias_followed(answer, asked, group.ttl)
+    }
+
+    /// The instances that may be answered: healthy, and with the tag.
+    pub(super) fn usable<'s>(
+        &self,
+        instances: &'s [Instance],
+        tag: Option<&str>,
+    ) -> impl Iterator<Item = &'s Instance> {
+        let worst = if self.settings.only_passing {
+            Health::Passing
+        } else {
+            Health::Warning
+        };
+        instances.iter().filter(move |instance| {
+            instance.health <= worst && tag.is_none_or(|tag| instance.has_tag(tag))
+        })
+    }
+
+    /// A, AAAA, ANY: the addresses; any other type: only an alias could be an answer.
+    fn addresses(&self, group: &Group<'_>, asked: &Asked<'_>) -> Answer {
+        let (accept, takes_addresses) = match asked.qtype {
+            types::A => (Accept::V4, true),
+            types::AAAA => (Accept::V6, true),
+            types::ANY => (Accept::Any, true),
+            _ => (Accept::Any, false),
+        };
+        let mut data: Vec<Data> = Vec::new();
+        let mut seen = HashSet::with_capacity(group.instances.len());
+        let mut alias = None;
+        for instance in &group.instances {
+            let wan = self.is_across_wan(&instance.node);
+            match instance_address(instance, accept, asked.name, wan) {
+                Some(Address::Ip(ip)) if seen.insert(ip) => data.push(address_data(ip)),
+                Some(Address::Ip(_)) => {}
+                Some(Address::Host(host)) => alias = alias.or_else(|| host_name(&host).ok()),
+                None => {}
+            }
+        }
+        // A name has either addresses or an alias (RFC 1034 section 3.6.2); addresses win.
+        if data.is_empty() {
+            data.extend(alias.map(Data::Cname));
+        } else if !takes_addresses {
+            data.clear();
+        }
+        Answer {
+            cut: Cut::Subset(Subset {
+                by_client: !group.in_order,
+                truncated: self.settings.truncate_addresses,
+                at_most: self.settings.a_record_limit,
+                at_most_in_512: self.settings.udp_answer_limit,
+            }),
+            rotate: !group.in_order,
+            ..self.data(asked, group.ttl, data)
+        }
+    }
+
+    fn srv(&self, group: &Group<'_>, asked: &Asked<'_>) -> Result<Answer, Miss> {
+        let ttl = group.ttl;
+        let mut answer = Answer::empty(Rcode::NOERROR, true);
+        answer.cut = Cut::Subset(Subset {
+            by_client: !group.in_order,
+            truncated: true,
+            at_most: 0,
+            at_most_in_512: self.settings.udp_answer_limit,
+        });
+        let mut seen = HashSet::with_capacity(group.instances.len());
+        let mut hosts = 0;
+        for instance in &group.instances {
+            // Consul's key of a duplicate; ids do not count.
+            if !seen.insert((&instance.node.name, &instance.address, instance.port)) {
+                continue;
+            }
+            let Some(target) = self.srv_target(instance, group.scope, asked) else {
+                continue;
+            };
+            let of = answer.answers.len();
+            let name = match target {
+                Target::Known(name, addresses) => {
+                    push_glue(&mut answer.additional, of, &name, ttl, &addresses);
+                    name
+                }
+                Target::Host(name) => {
+                    hosts += 1;
+                    if hosts <= MAX_HOSTS {
+                        self.host_glue(&mut answer, of, &name, ttl, asked)?;
+                    }
+                    name
+                }
+            };
+            answer.answers.push(Record {
+                owner: asked.name.clone(),
+                ttl,
+                data: Data::Srv {
+                    priority: 1,
+                    weight: instance
+                        .weight()
+                        .saturating_mul(self.settings.srv_weight_scale),
+                    port: self.srv_port(instance, group.port),
+                    target: name,
+                },
+            });
+        }
+        if answer.answers.is_empty() {
+            return Ok(self.nodata(asked));
+        }
+        addresses_by_family(&mut answer.additional);
+        Ok(answer)
+    }
+
+    /// All addresses of a host name (D21), those of our own domains at once. They stand under the
+    /// target's own name even if aliases lead there: HAProxy looks for nothing else.
+    fn host_glue(
+        &self,
+        answer: &mut Answer,
+        of: usize,
+        host: &Name,
+        ttl: u32,
+        asked: &Asked<'_>,
+    ) -> Result<(), Miss> {
+        for qtype in [types::A, types::AAAA] {
+            let question = Asked { qtype, ..*asked };
+            let (records, outside) = self.follow(host, &question)?;
+            let addresses = records
+                .into_iter()
+                .filter(|record| record.data.rtype() == qtype);
+            answer.additional.extend(addresses.map(|record| Glue {
+                of,
+                record: Record {
+                    owner: host.clone(),
+                    ttl: ttl.min(record.ttl),
+                    data: record.data,
+                },
+            }));
+            if qtype == types::A {
+                answer.outside.extend(outside.map(|target| Outside {
+                    of: Some((of, host.clone())),
+                    target,
+                    max_ttl: ttl,
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    /// The port of an SRV record: across datacenters that of the `wan` address, if it has one.
+    fn srv_port(&self, instance: &Instance, name: Option<&str>) -> u16 {
+        let wan = instance
+            .tagged_addresses
+            .get("wan")
+            .filter(|wan| wan.port != 0 && self.is_across_wan(&instance.node));
+        wan.map_or_else(
+            || port_of(instance, name).unwrap_or(instance.port),
+            |wan| wan.port,
+        )
+    }
+
+    /// The name that an SRV record points at.
+    fn srv_target(&self, instance: &Instance, scope: &Scope, asked: &Asked<'_>) -> Option<Target> {
+        let wan = self.is_across_wan(&instance.node);
+        let node = &instance.node;
+        let node_addresses = Addresses::of(&node.address, &node.tagged_addresses, wan);
+        let own = Addresses::of(&instance.address, &instance.tagged_addresses, wan);
+        let names_node = self.settings.srv_target == SrvTarget::Consul;
+        let by_address = |ip| address_target(ip, node, scope, asked.domain).ok();
+        match own.choose(Accept::Any) {
+            Some(Address::Ip(ip)) => Some(Target::Known(by_address(ip)?, own)),
+            Some(Address::Host(host)) => {
+                let target = host_name(&host).ok()?.to_lowercase();
+                if target != asked.name.to_lowercase() {
+                    return Some(Target::Host(target));
+                }
+                let ip = node_ip(&node_addresses)?;
+                let target = node_target(node, scope, asked.domain).ok();
+                Some(Target::Known(
+                    target.or_else(|| by_address(ip))?,
+                    node_addresses,
+                ))
+            }
+            None => match node_addresses.choose(Accept::Any)? {
+                Address::Host(host) => Some(Target::Host(host_name(&host).ok()?.to_lowercase())),
+                Address::Ip(ip) => {
+                    // A tagged address is not what `NODE.node` answers, so it is spelt out.
+                    // An agent that translates addresses shows the translated one in its place.
+                    let lan = node.tagged_addresses.get("lan").filter(|_| wan);
+                    let own = lan.map_or(node.address.as_str(), |lan| lan.address.as_str());
+                    let own = own.parse::<IpAddr>();
+                    let is_node_address = own.is_ok_and(|own| own.to_canonical() == ip);
+                    let target = if names_node && is_node_address {
+                        node_target(node, scope, asked.domain).ok()
+                    } else {
+                        None
+                    };
+                    Some(Target::Known(
+                        target.or_else(|| by_address(ip))?,
+                        node_addresses,
+                    ))
+                }
+            },
+        }
+    }
+}

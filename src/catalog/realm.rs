@@ -1,0 +1,375 @@
+//! What one layer knows of one datacenter.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+
+use super::reverse::Reverse;
+use super::slot::{Gate, Pending, next_version};
+use super::{Kind, Node, Scope, Service, ServiceKey, Slot, millis};
+
+/// One datacenter's service names, nodes and loaded services; or a peer's, or a namespace's.
+#[derive(Debug)]
+pub struct Realm {
+    scope: Scope,
+    /// The datacenter's name; empty until the source has learned it.
+    datacenter: ArcSwap<String>,
+    /// Every service name that exists, in lower case.
+    names: ArcSwapOption<HashSet<Arc<str>>>,
+    /// Nodes by name in lower case.
+    nodes: ArcSwapOption<HashMap<String, Arc<Node>>>,
+    /// Moves whenever the names or the nodes do.
+    version: AtomicU64,
+    /// Node names by address.
+    nodes_by_address: ArcSwap<HashMap<IpAddr, Arc<Node>>>,
+    services: RwLock<HashMap<ServiceKey, Arc<Slot>>>,
+    reverse: RwLock<Reverse>,
+    /// Somebody asked for a reverse name, so the addresses of all services are wanted.
+    reverse_wanted: AtomicBool,
+    /// Opens when the addresses of all services have been seen once.
+    reverse_gate: Gate,
+    /// Milliseconds on the catalog's clock since which the source is away; 0 while it is not.
+    stale_since: AtomicU64,
+    /// An interest in the realm as a whole has been left with the source.
+    wanted: AtomicBool,
+    gate: Gate,
+}
+
+impl Realm {
+    pub(super) fn new(scope: Scope, datacenter: &str) -> Self {
+        Self {
+            scope,
+            datacenter: ArcSwap::from_pointee(datacenter.to_owned()),
+            names: ArcSwapOption::empty(),
+            nodes: ArcSwapOption::empty(),
+            version: AtomicU64::new(next_version()),
+            nodes_by_address: ArcSwap::default(),
+            services: RwLock::default(),
+            reverse: RwLock::default(),
+            reverse_wanted: AtomicBool::new(false),
+            reverse_gate: Gate::new(),
+            stale_since: AtomicU64::new(0),
+            wanted: AtomicBool::new(false),
+            gate: Gate::new(),
+        }
+    }
+
+    /// What part of the world it is.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The datacenter's name; empty until the source has learned it.
+    pub fn datacenter(&self) -> Arc<String> {
+        self.datacenter.load_full()
+    }
+
+    /// The source has learned the name of its datacenter.
+    pub fn name_datacenter(&self, name: &str) {
+        if self.datacenter.load().as_str() != name {
+            self.datacenter.store(Arc::new(name.to_owned()));
+            self.moved();
+        }
+    }
+
+    /// Names and nodes are both here, so that existence can be told.
+    pub fn is_ready(&self) -> bool {
+        self.names.load().is_some() && self.nodes.load().is_some()
+    }
+
+    /// The source has been away since `since` milliseconds on the catalog's clock.
+    pub fn mark_stale(&self, since: u64) {
+        let fresh =
+            self.stale_since
+                .compare_exchange(0, since.max(1), Ordering::AcqRel, Ordering::Acquire);
+        if fresh.is_ok() {
+            self.version.store(next_version(), Ordering::Release);
+        }
+    }
+
+    /// The source is here.
+    pub fn mark_fresh(&self) {
+        if self.stale_since.swap(0, Ordering::AcqRel) != 0 {
+            self.version.store(next_version(), Ordering::Release);
+        }
+    }
+
+    /// For how many milliseconds the source has been away; `None` while it is not.
+    pub fn stale_millis(&self) -> Option<u64> {
+        match self.stale_since.load(Ordering::Acquire) {
+            0 => None,
+            since => Some(millis().saturating_sub(since)),
+        }
+    }
+
+    /// Moves whenever a service name or a node comes, goes or changes.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Does a service of that name exist? `name` is in lower case. False before the first data.
+    pub fn lists(&self, name: &str) -> bool {
+        self.names
+            .load()
+            .as_ref()
+            .is_some_and(|names| names.contains(name))
+    }
+
+    /// How many service names exist.
+    pub fn service_count(&self) -> usize {
+        self.names.load().as_ref().map_or(0, |names| names.len())
+    }
+
+    /// How many nodes exist.
+    pub fn node_count(&self) -> usize {
+        self.nodes.load().as_ref().map_or(0, |nodes| nodes.len())
+    }
+
+    /// The node of that name; `name` is in lower case.
+    pub fn node(&self, name: &str) -> Option<Arc<Node>> {
+        self.nodes.load().as_ref()?.get(name).cloned()
+    }
+
+    /// Is there a node whose name ends in `.` + `suffix`? Then the suffix is an empty
+    /// non-terminal of the zone.
+    pub fn has_node_below(&self, suffix: &str) -> bool {
+        self.nodes.load().as_ref().is_some_and(|nodes| {
+            nodes.keys().any(|name| {
+                name.strip_suffix(suffix)
+                    .is_some_and(|rest| rest.ends_with('.'))
+            })
+        })
+    }
+
+    /// Publishes which service names exist (in lower case) and lets go of loaded services that no
+    /// longer do. False if nothing changed.
+    pub fn publish_names(&self, names: HashSet<Arc<str>>) -> bool {
+        if self.names.load().as_deref() == Some(&names) {
+            return false;
+        }
+        let names = Arc::new(names);
+        self.names.store(Some(Arc::clone(&names)));
+        self.moved();
+        self.write_services()
+            .retain(|key, slot| names.contains(key.name()) || Self::retired(slot));
+        self.write_reverse().retain(|name| names.contains(name));
+        true
+    }
+
+    /// Publishes the nodes. False if nothing changed.
+    pub fn publish_nodes(&self, nodes: Vec<Arc<Node>>) -> bool {
+        let nodes: HashMap<String, Arc<Node>> = nodes
+            .into_iter()
+            .map(|node| (node.name.to_ascii_lowercase(), node))
+            .collect();
+        if self.nodes.load().as_deref() == Some(&nodes) {
+            return false;
+        }
+        // The first of two nodes with one address, by name, as for services.
+        let mut by_address = HashMap::with_capacity(nodes.len());
+        for node in nodes.values() {
+            if let Ok(address) = node.address.parse::<IpAddr>() {
+                let known = by_address
+                    .entry(address.to_canonical())
+                    .or_insert_with(|| Arc::clone(node));
+                if node.name < known.name {
+                    *known = Arc::clone(node);
+                }
+            }
+        }
+        self.nodes_by_address.store(Arc::new(by_address));
+        self.nodes.store(Some(Arc::new(nodes)));
+        self.moved();
+        true
+    }
+
+    /// Publishes all there is at once, for a source that is never lazy: what is not in `services`
+    /// ceases to exist.
+    pub fn publish_all(&self, services: HashMap<ServiceKey, Service>, nodes: Vec<Arc<Node>>) {
+        let names = services.keys().map(|key| key.name().into()).collect();
+        for (key, service) in services {
+            self.publish(&key, &self.slot(&key), service);
+        }
+        self.publish_nodes(nodes);
+        self.publish_names(names);
+        self.reverse_complete();
+    }
+
+    /// Publishes the instances of a service. False if nothing changed.
+    pub fn publish(&self, key: &ServiceKey, slot: &Slot, service: Service) -> bool {
+        if key.kind() == Kind::Service {
+            self.learn_addresses(key.name(), &service);
+        }
+        slot.publish(service)
+    }
+
+    /// Learns at which addresses a service is, for reverse names.
+    pub fn learn_addresses(&self, name: &str, service: &Service) {
+        let addresses = service
+            .instances()
+            .iter()
+            .filter_map(|instance| instance.address.parse::<IpAddr>().ok())
+            .map(|address| address.to_canonical())
+            .collect();
+        self.write_reverse().set(name, addresses);
+    }
+
+    /// Have the addresses of that service been seen?
+    pub fn knows_addresses(&self, name: &str) -> bool {
+        self.read_reverse().knows(name)
+    }
+
+    /// The node at an address.
+    pub fn node_at(&self, address: IpAddr) -> Option<Arc<Node>> {
+        self.nodes_by_address
+            .load()
+            .get(&address.to_canonical())
+            .cloned()
+    }
+
+    /// The service at an address, among those that have been seen.
+    pub fn service_at(&self, address: IpAddr) -> Option<Arc<str>> {
+        self.read_reverse().service_at(address.to_canonical())
+    }
+
+    /// The addresses of all services have been seen.
+    pub fn reverse_complete(&self) {
+        self.reverse_gate.open();
+    }
+
+    /// What to wait for until the addresses of all services have been seen, if they have not.
+    pub(super) fn reverse_pending(&self) -> Option<Pending> {
+        let pending = self.reverse_gate.pending();
+        (!self.reverse_gate.has_opened()).then_some(pending)
+    }
+
+    /// True for the one caller that is to leave the interest in reverse names.
+    pub(super) fn claim_reverse(&self) -> bool {
+        !self.reverse_wanted.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn unclaim_reverse(&self) {
+        self.reverse_wanted.store(false, Ordering::Release);
+    }
+
+    /// Is the service loaded, so that its addresses are followed anyhow?
+    pub fn is_loaded(&self, key: &ServiceKey) -> bool {
+        self.services
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .is_some_and(|slot| slot.get().is_some())
+    }
+
+    /// The names of all services.
+    pub fn names(&self) -> Arc<HashSet<Arc<str>>> {
+        self.names.load_full().unwrap_or_default()
+    }
+
+    /// Puts back what was known in an earlier life: names, nodes, and services in use.
+    pub fn restore(
+        &self,
+        names: HashSet<Arc<str>>,
+        nodes: Vec<Arc<Node>>,
+        services: Vec<(ServiceKey, Service)>,
+    ) {
+        self.publish_nodes(nodes);
+        self.publish_names(names);
+        for (key, service) in services {
+            self.slot(&key).restore(service);
+        }
+    }
+
+    /// The nodes.
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        let nodes = self.nodes.load();
+        nodes
+            .iter()
+            .flat_map(|nodes| nodes.values().cloned())
+            .collect()
+    }
+
+    /// The services that are loaded, and where.
+    pub fn loaded(&self) -> Vec<(ServiceKey, Arc<Slot>)> {
+        let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
+        services
+            .iter()
+            .filter(|(_, slot)| slot.get().is_some())
+            .map(|(key, slot)| (key.clone(), Arc::clone(slot)))
+            .collect()
+    }
+
+    /// Lets a loaded service go; the next question for it loads it anew.
+    pub fn forget(&self, key: &ServiceKey) {
+        if let Some(slot) = self.write_services().remove(key) {
+            slot.retire();
+        }
+    }
+
+    /// The place where a service is, or will be, published.
+    pub(super) fn slot(&self, key: &ServiceKey) -> Arc<Slot> {
+        if let Some(slot) = self
+            .services
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+        {
+            return Arc::clone(slot);
+        }
+        Arc::clone(
+            self.write_services()
+                .entry(key.clone())
+                .or_insert_with(|| Arc::new(Slot::new())),
+        )
+    }
+
+    /// Is this slot still where the realm publishes that service?
+    pub fn holds(&self, key: &ServiceKey, slot: &Arc<Slot>) -> bool {
+        self.services
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(key)
+            .is_some_and(|held| Arc::ptr_eq(held, slot))
+    }
+
+    pub(super) fn pending(&self) -> Pending {
+        self.gate.pending()
+    }
+
+    pub(super) fn claim_interest(&self) -> bool {
+        !self.wanted.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn unclaim_interest(&self) {
+        self.wanted.store(false, Ordering::Release);
+    }
+
+    fn read_reverse(&self) -> std::sync::RwLockReadGuard<'_, Reverse> {
+        self.reverse.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_reverse(&self) -> std::sync::RwLockWriteGuard<'_, Reverse> {
+        self.reverse.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retired(slot: &Slot) -> bool {
+        slot.retire();
+        false
+    }
+
+    fn moved(&self) {
+        self.version.store(next_version(), Ordering::Release);
+        if self.is_ready() {
+            self.gate.open();
+        }
+    }
+
+    fn write_services(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<ServiceKey, Arc<Slot>>> {
+        self.services
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

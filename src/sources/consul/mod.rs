@@ -1,0 +1,27 @@
+//! Consul's HTTP API as a source (D1 to D3).
+//!
+//! Always watched: the names of all services, and all nodes. A service's instances are watched
+//! from the first question for them on, until nobody asks any more or a service that is asked
+//! for needs the connection. Every read is `?stale`: it survives a lost leader and costs the
+//! servers least.
+
+mod agent;
+mod client;
+mod freshness;
+mod json;
+mod metrics;
+mod pace;
+mod query;
+mod request;
+mod reverse;
+mod service;
+mod source;
+mod state;
+mod watch;
+mod world;
+
+pub use agent::AgentDns;
+pub use client::{Client, ClientError, Endpoint, TlsFiles};
+pub use metrics::Metrics;
+pub use source::{Settings, Source};
+pub use state::State;

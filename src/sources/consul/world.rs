@@ -1,0 +1,80 @@
+//! What cannot be watched and seldom changes: datacenters, cluster peers, which Consul it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use tracing::{debug, warn};
+
+use crate::catalog::Layer;
+
+use super::json;
+use super::pace::Pace;
+use super::request::{Ask, Mode, RequestError};
+use super::watch::Context;
+
+/// How often it is read. An unknown datacenter costs Consul nothing in between.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Reads it again and again.
+pub(super) async fn poll_world(context: Context, layer: Arc<Layer>) {
+    let mut pace = Pace::of_lists();
+    let mut failing = false;
+    loop {
+        let pause = match datacenters(&context, &layer).await {
+            Ok(()) => {
+                failing = false;
+                peers(&context, &layer).await;
+                enterprise(&context, &layer).await;
+                pace.after_success();
+                EVERY
+            }
+            Err(error) => {
+                if !failing {
+                    warn!(%error, "cannot read Consul's list of datacenters");
+                    failing = true;
+                }
+                pace.after_failure()
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn datacenters(context: &Context, layer: &Layer) -> Result<(), RequestError> {
+    let ask = Ask::new(&["catalog", "datacenters"]);
+    let response = context.get(&ask, Mode::Stale).await?;
+    layer.publish_datacenters(json::datacenters(&response.body)?);
+    Ok(())
+}
+
+/// A Consul before 1.13 has no peers, and a token may not be allowed to list them.
+async fn peers(context: &Context, layer: &Layer) {
+    let ask = Ask::new(&["peerings"]);
+    let peers = match context.get(&ask, Mode::Stale).await {
+        Ok(response) => json::peers(&response.body),
+        Err(RequestError::Status { status, .. }) if status == StatusCode::NOT_FOUND => {
+            Ok(Default::default())
+        }
+        Err(error) => {
+            debug!(%error, "cannot read Consul's cluster peers");
+            return;
+        }
+    };
+    match peers {
+        Ok(peers) => layer.publish_peers(peers),
+        Err(error) => debug!(%error, "cannot read Consul's cluster peers"),
+    }
+}
+
+/// Without the agent's word it is taken for the community edition.
+async fn enterprise(context: &Context, layer: &Layer) {
+    let ask = Ask::new(&["agent", "self"]);
+    match context.get(&ask, Mode::Stale).await {
+        Ok(response) => match json::is_enterprise(&response.body) {
+            Ok(enterprise) => layer.publish_enterprise(enterprise),
+            Err(error) => debug!(%error, "cannot read which Consul this is"),
+        },
+        Err(error) => debug!(%error, "cannot read which Consul this is"),
+    }
+}

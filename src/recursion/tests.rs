@@ -1,0 +1,337 @@
+//! Recursion against scripted upstreams on the loopback interface.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hickory_proto::op::{Message, OpCode};
+use hickory_proto::rr::RData;
+use hickory_proto::rr::rdata::{A, CNAME, SOA};
+use prometheus_client::registry::Registry;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UdpSocket};
+
+use super::*;
+
+/// What a scripted upstream does with a question over UDP. Over TCP it answers as `Answer`.
+#[derive(Clone, Copy)]
+enum Does {
+    Answer(u8),
+    Rcode(ResponseCode),
+    NxDomain,
+    Truncate,
+    Nothing,
+    /// An alias to `b.test.`, and for that name an address.
+    OpenAlias,
+    /// FORMERR to a query with EDNS.
+    NoEdns,
+}
+
+struct Scripted {
+    address: SocketAddr,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Scripted {
+    async fn new(does: Does) -> Self {
+        let (udp, tcp) = loop {
+            let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = tcp.local_addr().expect("an address");
+            if let Ok(udp) = UdpSocket::bind(address).await {
+                break (udp, tcp);
+            }
+        };
+        let address = tcp.local_addr().expect("an address");
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        tokio::spawn(async move {
+            let mut buffer = [0; 2048];
+            while let Ok((length, peer)) = udp.recv_from(&mut buffer).await {
+                count.fetch_add(1, Ordering::Relaxed);
+                if let Some(reply) = script(does, &buffer[..length]) {
+                    let _ = udp.send_to(&reply, peer).await;
+                }
+            }
+        });
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = tcp.accept().await {
+                let Ok(length) = stream.read_u16().await else {
+                    continue;
+                };
+                let mut query = vec![0; length.into()];
+                if stream.read_exact(&mut query).await.is_err() {
+                    continue;
+                }
+                let reply = script(Does::Answer(99), &query).expect("an answer");
+                let length = u16::try_from(reply.len()).expect("short");
+                let _ = stream.write_u16(length).await;
+                let _ = stream.write_all(&reply).await;
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+fn script(does: Does, query: &[u8]) -> Option<Vec<u8>> {
+    let query = Message::from_vec(query).expect("a query");
+    assert!(query.metadata.recursion_desired);
+    let question = query.queries.first().expect("a question").clone();
+    let owner = question.name().clone();
+    let mut reply = Message::response(query.metadata.id, OpCode::Query);
+    reply.add_query(question);
+    let record = |data| Record::from_rdata(owner.clone(), 60, data);
+    let address = |last| record(RData::A(A::new(192, 0, 2, last)));
+    match does {
+        Does::Nothing => return None,
+        Does::Answer(last) => {
+            reply.add_answer(address(last));
+        }
+        Does::Rcode(rcode) => reply.metadata.response_code = rcode,
+        Does::Truncate => reply.metadata.truncation = true,
+        Does::NoEdns if query.edns.is_some() => {
+            reply.metadata.response_code = ResponseCode::FormErr;
+        }
+        Does::NoEdns => {
+            reply.add_answer(address(7));
+        }
+        Does::OpenAlias if owner == name("b.test.") => {
+            reply.add_answer(address(8));
+        }
+        Does::OpenAlias => {
+            reply.add_answer(record(RData::CNAME(CNAME(name("b.test.")))));
+        }
+        Does::NxDomain => {
+            reply.metadata.response_code = ResponseCode::NXDomain;
+            let soa = SOA::new(owner.clone(), owner.clone(), 1, 2, 3, 4, 30);
+            reply.add_authority(record(RData::SOA(soa)));
+        }
+    }
+    Some(reply.to_vec().expect("a reply"))
+}
+
+fn name(text: &str) -> Name {
+    Name::from_ascii(text).expect("a name")
+}
+
+struct World {
+    recursor: Recursor,
+    registry: Registry,
+    upstreams: Vec<Scripted>,
+}
+
+impl World {
+    async fn new(script: &[Does]) -> Self {
+        Self::with(script, |_| {}).await
+    }
+
+    async fn with(script: &[Does], change: impl FnOnce(&mut Settings)) -> Self {
+        let mut upstreams = Vec::new();
+        for &does in script {
+            upstreams.push(Scripted::new(does).await);
+        }
+        let mut settings = Settings {
+            upstreams: upstreams.iter().map(|u| u.address).collect(),
+            // Long, so that a busy machine does not decide a test; those that wait shorten them.
+            timeout: Duration::from_secs(10),
+            hedge_after: Duration::from_secs(10),
+            deadline: Duration::from_secs(20),
+            ..Settings::default()
+        };
+        change(&mut settings);
+        let mut registry = Registry::default();
+        let recursor =
+            Recursor::new(settings, Metrics::register(&mut registry)).expect("good settings");
+        Self {
+            recursor,
+            registry,
+            upstreams,
+        }
+    }
+
+    async fn ask(&self, text: &str) -> Outcome {
+        self.recursor.resolve(&name(text), RecordType::A).await
+    }
+
+    fn asked(&self) -> Vec<usize> {
+        self.upstreams.iter().map(Scripted::asked).collect()
+    }
+
+    /// The metrics text has this line. `#0` in it stands for the first upstream.
+    fn metric(&self, line: &str) {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("text");
+        let mut line = line.to_owned();
+        for (index, upstream) in self.upstreams.iter().enumerate() {
+            line = line.replace(&format!("#{index}"), &upstream.address.to_string());
+        }
+        let found = text.lines().any(|l| l == line);
+        assert!(found, "{line} is not in\n{text}");
+    }
+}
+
+fn data(outcome: &Outcome) -> Vec<String> {
+    outcome.answers.iter().map(|r| r.data.to_string()).collect()
+}
+
+#[tokio::test]
+async fn an_answer_is_cached_and_has_the_clients_letters() {
+    let world = World::new(&[Does::Answer(1), Does::Answer(2)]).await;
+    let first = world.ask("A.Test.").await;
+    assert_eq!(data(&first), ["192.0.2.1"]);
+    assert_eq!(first.answers[0].name.to_string(), "A.Test.");
+    let second = world.ask("a.tesT").await;
+    assert_eq!(second.answers[0].name.to_string(), "a.tesT.");
+    assert_eq!(world.asked(), [1, 0]);
+    world.metric("portolan_recursion_cache_hits_total 1");
+    world.metric("portolan_recursion_queries_total{upstream=\"#0\",outcome=\"noerror\"} 1");
+    world.metric("portolan_recursion_latency_seconds_count{upstream=\"#0\"} 1");
+    world.metric("portolan_recursion_upstream_healthy{upstream=\"#1\"} 1");
+}
+
+#[tokio::test]
+async fn nxdomain_is_final_and_cached() {
+    let world = World::new(&[Does::NxDomain, Does::Answer(2)]).await;
+    for _ in 0..2 {
+        let outcome = world.ask("a.test.").await;
+        assert_eq!(outcome.rcode, ResponseCode::NXDomain);
+        assert_eq!(outcome.authority.len(), 1);
+        assert!(outcome.authority[0].ttl <= 30);
+    }
+    assert_eq!(world.asked(), [1, 0]);
+}
+
+#[tokio::test]
+async fn errors_move_on_to_the_next_upstream() {
+    for rcode in [
+        ResponseCode::ServFail,
+        ResponseCode::Refused,
+        ResponseCode::NotImp,
+    ] {
+        let world = World::new(&[Does::Rcode(rcode), Does::Answer(2)]).await;
+        // Once more than it takes to be asked last.
+        for number in 0..4 {
+            let outcome = world.ask(&format!("a{number}.test.")).await;
+            assert_eq!(data(&outcome), ["192.0.2.2"], "{rcode}");
+        }
+        let asked_first = world.upstreams[0].asked();
+        world.ask("b.test.").await;
+        assert_eq!(world.upstreams[0].asked(), asked_first, "{rcode}");
+        world.metric("portolan_recursion_upstream_healthy{upstream=\"#0\"} 0");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_name_does_not_make_an_upstream_sick() {
+    let servfail = Does::Rcode(ResponseCode::ServFail);
+    let world = World::new(&[servfail, servfail]).await;
+    for number in 0..5 {
+        let outcome = world.ask(&format!("a{number}.test.")).await;
+        assert_eq!(outcome.rcode, ResponseCode::ServFail);
+        assert_eq!(outcome.extended_error, Some(NO_REACHABLE_AUTHORITY));
+    }
+    world.metric("portolan_recursion_upstream_healthy{upstream=\"#0\"} 1");
+    world.metric("portolan_recursion_failures_total 5");
+    // And the failure is remembered.
+    let asked = world.asked();
+    let outcome = world.ask("a4.test.").await;
+    assert_eq!(outcome.extended_error, Some(CACHED_ERROR));
+    assert_eq!(world.asked(), asked);
+}
+
+#[tokio::test]
+async fn a_dead_upstream_is_hedged_then_asked_last() {
+    let change = |s: &mut Settings| s.hedge_after = Duration::from_millis(60);
+    let world = World::with(&[Does::Nothing, Does::Answer(2)], change).await;
+    for number in 0..3 {
+        let start = Instant::now();
+        let outcome = world.ask(&format!("a{number}.test.")).await;
+        assert_eq!(data(&outcome), ["192.0.2.2"]);
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(60), "{took:?}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    let asked = world.asked()[0];
+    world.ask("b.test.").await;
+    assert_eq!(world.asked()[0], asked);
+    world.metric("portolan_recursion_hedges_total{upstream=\"#1\"} 3");
+    world.metric("portolan_recursion_upstream_healthy{upstream=\"#0\"} 0");
+    world.metric("portolan_recursion_queries_total{upstream=\"#0\",outcome=\"overtaken\"} 3");
+}
+
+#[tokio::test]
+async fn silence_everywhere_ends_in_time() {
+    let by_timeout = |s: &mut Settings| {
+        s.timeout = Duration::from_millis(300);
+        s.hedge_after = Duration::from_millis(50);
+    };
+    let by_deadline = |s: &mut Settings| s.deadline = Duration::from_millis(150);
+    for change in [by_timeout, by_deadline] {
+        let world = World::with(&[Does::Nothing, Does::Nothing], change).await;
+        let start = Instant::now();
+        let outcome = world.ask("a.test.").await;
+        assert_eq!(outcome.rcode, ResponseCode::ServFail);
+        assert!(start.elapsed() < Duration::from_secs(5));
+        assert!(world.upstreams[0].asked() >= 1);
+    }
+}
+
+#[tokio::test]
+async fn a_truncated_answer_is_fetched_over_tcp() {
+    let world = World::new(&[Does::Truncate]).await;
+    assert_eq!(data(&world.ask("a.test.").await), ["192.0.2.99"]);
+}
+
+#[tokio::test]
+async fn a_server_without_edns_is_asked_without() {
+    let world = World::new(&[Does::NoEdns]).await;
+    assert_eq!(data(&world.ask("a.test.").await), ["192.0.2.7"]);
+}
+
+#[tokio::test]
+async fn an_alias_left_open_is_followed() {
+    let world = World::new(&[Does::OpenAlias]).await;
+    let outcome = world.ask("a.test.").await;
+    assert_eq!(data(&outcome), ["b.test.", "192.0.2.8"]);
+    assert_eq!(outcome.rcode, ResponseCode::NoError);
+}
+
+#[tokio::test]
+async fn what_is_too_much_is_shed() {
+    let change = |s: &mut Settings| {
+        s.max_concurrent = 1;
+        s.timeout = Duration::from_millis(300);
+    };
+    let world = World::with(&[Does::Nothing], change).await;
+    let (one, two) = tokio::join!(world.ask("a.test."), world.ask("b.test."));
+    assert_eq!(one.extended_error, Some(NO_REACHABLE_AUTHORITY));
+    assert_eq!(two.rcode, ResponseCode::ServFail);
+    assert_eq!(two.extended_error, Some(NOT_READY));
+    world.metric("portolan_recursion_shed_total 1");
+}
+
+#[tokio::test]
+async fn some_questions_stay_here() {
+    let world = World::new(&[Does::Answer(1)]).await;
+    assert_eq!(data(&world.ask("x.localhost.").await), ["127.0.0.1"]);
+    assert_eq!(world.ask("x.invalid").await.rcode, ResponseCode::NXDomain);
+    let owner = name("a.test.");
+    let transfer = world.recursor.resolve(&owner, RecordType::AXFR).await;
+    assert_eq!(transfer.rcode, ResponseCode::NotImp);
+    assert_eq!(world.asked(), [0]);
+}
+
+#[tokio::test]
+async fn upstreams_that_cannot_be() {
+    for upstreams in [vec![], vec!["127.0.0.1:0"], vec!["224.0.0.251:53"]] {
+        let settings = Settings {
+            upstreams: upstreams
+                .iter()
+                .map(|s| s.parse().expect("an address"))
+                .collect(),
+            ..Settings::default()
+        };
+        assert!(Recursor::new(settings, Metrics::register(&mut Registry::default())).is_err());
+    }
+}

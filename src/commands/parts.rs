@@ -1,0 +1,212 @@
+//! The configuration, as the settings of each room.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::warn;
+
+use crate::config::{
+    Address, Authorities, Config, Consul, RecursorStrategy, SrvTarget, TruncateAddresses, Upstreams,
+};
+use crate::names::{Domains, Name};
+use crate::recursion::{self, Recursor};
+use crate::server::{Limits, Policy};
+use crate::sources::consul::{Client, Endpoint, TlsFiles};
+use crate::sources::files::{Host, Origin};
+use crate::zones::Zones;
+use crate::{answers, config};
+
+use super::Failure;
+
+/// Where the system names its resolvers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// How long the first upstream may be silent before the next is asked as well.
+const HEDGE_AFTER: Duration = Duration::from_millis(300);
+
+fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
+
+fn answers_settings(config: &config::Answers, translate_wan_addrs: bool) -> answers::Settings {
+    let ttls = config
+        .service_ttl
+        .iter()
+        .map(|(pattern, ttl)| (pattern.clone(), seconds(*ttl)));
+    answers::Settings {
+        service_ttl: answers::TtlTable::new(ttls, 1),
+        node_ttl: seconds(config.node_ttl),
+        soa: answers::Soa {
+            min_ttl: seconds(config.soa.min_ttl),
+            refresh: seconds(config.soa.refresh),
+            retry: seconds(config.soa.retry),
+            expire: seconds(config.soa.expire),
+        },
+        only_passing: config.only_passing,
+        truncate_addresses: config.truncate_addresses == TruncateAddresses::Tc,
+        srv_target: match config.srv_target {
+            SrvTarget::Consul => answers::SrvTarget::Consul,
+            SrvTarget::Address => answers::SrvTarget::Address,
+        },
+        srv_weight_scale: config.srv_weight_scale,
+        a_record_limit: config.a_record_limit,
+        udp_answer_limit: config.udp_answer_limit,
+        translate_wan_addrs,
+    }
+}
+
+fn domain(text: &str, key: &'static str) -> Result<Name, Failure> {
+    Name::from_text(text).map_err(|source| Failure::Name { key, source })
+}
+
+/// Everything that a SIGHUP can change.
+pub(super) fn policy(
+    config: &Config,
+    zones: Zones,
+    recursor: Option<Arc<Recursor>>,
+) -> Result<Policy, Failure> {
+    let primary = domain(&config.domain, "domain")?;
+    let alternative = config
+        .alt_domain
+        .as_deref()
+        .map(|text| domain(text, "alt_domain"))
+        .transpose()?;
+    let translate = config
+        .consul
+        .as_ref()
+        .is_some_and(|consul| consul.translate_wan_addrs);
+    Ok(Policy::new(
+        Domains::new(&primary, alternative.as_ref()),
+        answers_settings(&config.answers, translate),
+        config.answers.max_udp_size,
+        zones,
+        recursor,
+        config.recursion.allow.clone(),
+    ))
+}
+
+/// The zones of the configuration's directory.
+pub(super) fn zones(config: &Config) -> Result<Zones, Failure> {
+    Ok(match &config.zones {
+        Some(directory) => Zones::load(directory)?,
+        None => Zones::empty(),
+    })
+}
+
+/// How to recurse; `None` if recursion is off.
+pub(super) fn recursion_settings(config: &Config) -> Result<Option<recursion::Settings>, Failure> {
+    let upstreams = match &config.recursion.upstreams {
+        Upstreams::None => return Ok(None),
+        Upstreams::List(upstreams) => upstreams.clone(),
+        Upstreams::System => match recursion::system_upstreams(Path::new(RESOLV_CONF)) {
+            Ok(upstreams) => upstreams,
+            // A host without a resolver can still serve its own names.
+            Err(error) => {
+                warn!(%error, "no recursion: name a resolver with --upstream");
+                return Ok(None);
+            }
+        },
+    };
+    let own = recursion::own_addresses()?;
+    recursion::check_loops(&upstreams, &config.server.listen, &own)?;
+    Ok(Some(recursion::Settings {
+        upstreams,
+        strategy: match config.recursion.recursor_strategy {
+            RecursorStrategy::Sequential => recursion::Strategy::Sequential,
+            RecursorStrategy::Random => recursion::Strategy::Random,
+        },
+        timeout: config.recursion.recursor_timeout,
+        hedge_after: HEDGE_AFTER.min(config.recursion.recursor_timeout),
+        cache_size: config.recursion.cache_size as u64,
+        ..recursion::Settings::default()
+    }))
+}
+
+pub(super) fn limits(config: &Config) -> Limits {
+    let server = &config.server;
+    Limits {
+        queue: server.queue_size,
+        tcp_connections: server.max_tcp_connections,
+        tcp_connections_per_client: server.max_tcp_connections_per_client,
+        tcp_idle: server.tcp_idle_timeout,
+    }
+}
+
+/// The HTTP client for Consul, with the token as it is now.
+pub(super) fn consul_client(consul: &Consul) -> Result<Client, Failure> {
+    let endpoints: Vec<Endpoint> = std::iter::once(&consul.address)
+        .chain(&consul.fallback_addresses)
+        .map(|address| match address {
+            Address::Http(url) => Endpoint::Http(url.clone()),
+            Address::Unix(path) => Endpoint::Unix(path.clone()),
+        })
+        .collect();
+    let tls = TlsFiles {
+        authorities: match &consul.tls.authorities {
+            Authorities::System => Vec::new(),
+            Authorities::File(file) => vec![file.clone()],
+            Authorities::Directory(directory) => pem_files(directory)?,
+        },
+        client: consul
+            .tls
+            .client
+            .as_ref()
+            .map(|client| (client.certificate.clone(), client.key.clone())),
+        server_name: consul.tls.server_name.clone(),
+        insecure: !consul.tls.verify,
+    };
+    let token = consul.token.read()?;
+    Ok(Client::new(
+        &endpoints,
+        &tls,
+        token.as_ref().map(config::Token::expose),
+    )?)
+}
+
+fn pem_files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let failed = |source| {
+        Failure::Consul(crate::sources::consul::ClientError::File {
+            path: directory.to_owned(),
+            source,
+        })
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The node that services from files are on.
+pub(super) fn file_host(config: &Config) -> Host {
+    // A service without an address of its own is on this host; the address that others reach it
+    // at cannot be known, but it is one that the host listens on.
+    let address = config
+        .server
+        .listen
+        .iter()
+        .map(|listen| listen.ip())
+        .find(|ip| !ip.is_unspecified())
+        .unwrap_or_else(|| IpAddr::from([127, 0, 0, 1]));
+    Host {
+        name: "portolan".to_owned(),
+        address: address.to_string(),
+        datacenter: config.datacenter.clone(),
+    }
+}
+
+/// The directories of service files, as configured.
+pub(super) fn service_origins(config: &Config) -> Vec<Origin> {
+    config
+        .services
+        .iter()
+        .cloned()
+        .map(Origin::Directory)
+        .collect()
+}

@@ -1,0 +1,149 @@
+//! Durations as people and Consul write them: `"1s"`, `"500ms"`, `"1h30m"`, or whole seconds as
+//! a number.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, Visitor};
+
+const EXAMPLES: &str = "write a number and a unit, such as \"500ms\", \"1s\", \"5m\" or \"1h30m\"";
+
+/// A duration in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Time(pub(super) Duration);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TimeVisitor;
+
+        impl Visitor<'_> for TimeVisitor {
+            type Value = Time;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a duration such as \"500ms\", \"1s\" or \"5m\", or whole seconds")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Time, E> {
+                parse(text).map(Time).map_err(E::custom)
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, seconds: i64) -> Result<Time, E> {
+                u64::try_from(seconds)
+                    .map(|seconds| Time(Duration::from_secs(seconds)))
+                    .map_err(|_| E::custom("a duration cannot be negative"))
+            }
+        }
+
+        deserializer
+            .deserialize_any(TimeVisitor)
+            .map_err(D::Error::custom)
+    }
+}
+
+/// Reads one or more pairs of a whole number and a unit: `ns`, `us`, `ms`, `s`, `m`, `h`.
+///
+/// These are the units of Go's durations, which Consul's files use, so values can be copied over.
+pub(super) fn parse(text: &str) -> Result<Duration, String> {
+    let not_a_duration = || format!("{text:?} is not a duration: {EXAMPLES}");
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    if text.contains('.') {
+        return Err(format!(
+            "{text:?} has a fraction: use a smaller unit, such as \"1500ms\" for one and a half seconds"
+        ));
+    }
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    loop {
+        let (number, after) = split_when(rest, |c| !c.is_ascii_digit());
+        let (unit, after) = split_when(after, |c| c.is_ascii_digit());
+        let number: u64 = number.parse().map_err(|_| not_a_duration())?;
+        let nanos_per_unit: u64 = match unit {
+            "ns" => 1,
+            "us" | "µs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            "" => return Err(format!("{text:?} has no unit: {EXAMPLES}")),
+            _ => return Err(not_a_duration()),
+        };
+        let nanos = number.checked_mul(nanos_per_unit);
+        total = nanos
+            .and_then(|nanos| total.checked_add(Duration::from_nanos(nanos)))
+            .ok_or_else(|| format!("{text:?} is too long a duration"))?;
+        if after.is_empty() {
+            return Ok(total);
+        }
+        rest = after;
+    }
+}
+
+/// Writes a duration in the largest unit that holds it whole, for messages.
+pub(super) fn show(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    match millis {
+        0 => "0s".to_owned(),
+        _ if millis.is_multiple_of(3_600_000) => format!("{}h", millis / 3_600_000),
+        _ if millis.is_multiple_of(60_000) => format!("{}m", millis / 60_000),
+        _ if millis.is_multiple_of(1_000) => format!("{}s", millis / 1_000),
+        _ => format!("{millis}ms"),
+    }
+}
+
+fn split_when(text: &str, stop: impl Fn(char) -> bool) -> (&str, &str) {
+    text.split_at(text.find(stop).unwrap_or(text.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read() {
+        for (text, millis) in [
+            ("0", 0),
+            ("0s", 0),
+            ("500ms", 500),
+            ("1s", 1_000),
+            ("1s500ms", 1_500),
+            ("5m", 300_000),
+            ("1h30m", 5_400_000),
+            ("87600h", 315_360_000_000),
+            ("2000us", 2),
+            ("3000000ns", 3),
+        ] {
+            assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_duration_is_refused_with_the_reason() {
+        for (text, reason) in [
+            ("", "not a duration"),
+            ("s", "not a duration"),
+            ("5", "no unit"),
+            ("1s5", "no unit"),
+            ("5 m", "not a duration"),
+            ("5 minutes", "not a duration"),
+            ("-1s", "not a duration"),
+            ("1.5s", "fraction"),
+            ("1d", "not a duration"),
+            ("99999999999999999999s", "not a duration"),
+            ("9999999999999999h", "too long"),
+            ("5µ", "not a duration"),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn durations_are_shown_in_their_largest_unit() {
+        for text in ["0s", "250ms", "1500ms", "90s", "5m", "87600h"] {
+            assert_eq!(parse(text).map(show).as_deref(), Ok(text));
+        }
+    }
+}

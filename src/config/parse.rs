@@ -1,0 +1,317 @@
+//! Single values from text: what the command line and the file have in common.
+//!
+//! Each function says in its error what was expected and shows an example. None of them touches
+//! the system.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::{IpNet, Ipv4Net};
+
+pub use super::address::Address;
+use super::flags::Switch;
+use super::settings::{LogFormat, RecursorStrategy, SrvTarget, TruncateAddresses};
+
+/// The port that DNS servers listen on.
+const DNS_PORT: u16 = 53;
+
+/// Reads `none` as off, and anything else with the given function.
+///
+/// # Errors
+/// Those of the function.
+pub fn or_none<T>(
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Switch<T>, String> {
+    match text {
+        "none" => Ok(Switch::Off),
+        _ => parse(text).map(Switch::On),
+    }
+}
+
+/// Reads an address to listen on: `IP:PORT`.
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| format!("expected IP:PORT, such as 127.0.0.1:53 or [::1]:53, got {text:?}"))
+}
+
+/// Reads an upstream: `IP` or `IP:PORT`, the port being 53 when it is left out.
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn upstream(text: &str) -> Result<SocketAddr, String> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    let address = match bare.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, DNS_PORT),
+        Err(_) => text.parse().map_err(|_| {
+            format!("expected IP or IP:PORT, such as 192.0.2.53 or [2001:db8::53]:53, got {text:?}")
+        })?,
+    };
+    if address.port() == 0 || address.ip().is_unspecified() {
+        return Err(format!("{text} is not an address that can be asked"));
+    }
+    Ok(address)
+}
+
+/// Reads a DNS domain, and returns it in lower case without the final dot.
+///
+/// # Errors
+/// A sentence that says what is wrong with it.
+pub fn domain(text: &str) -> Result<String, String> {
+    // Every name under it must still fit into 255 bytes, and the longest prefix that Consul
+    // knows is a 63-byte label or two: a limit far below DNS's own loses nobody anything.
+    const MAX_LENGTH: usize = 200;
+    let name = text.strip_suffix('.').unwrap_or(text);
+    if name.len() > MAX_LENGTH {
+        return Err(format!("a domain has at most {MAX_LENGTH} characters"));
+    }
+    for part in name.split('.') {
+        label(part)
+            .map_err(|error| format!("{text:?} is not a domain such as \"consul\": {error}"))?;
+    }
+    Ok(name.to_ascii_lowercase())
+}
+
+/// Reads a datacenter's name, and returns it in lower case.
+///
+/// # Errors
+/// A sentence that says what is wrong with it.
+pub fn datacenter(text: &str) -> Result<String, String> {
+    label(text)
+        .map_err(|error| format!("{text:?} is not a datacenter such as \"dc1\": {error}"))?;
+    Ok(text.to_ascii_lowercase())
+}
+
+fn label(text: &str) -> Result<(), String> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    match text.len() {
+        0 => Err("a label is empty".to_owned()),
+        1..=63 if text.bytes().all(allowed) => Ok(()),
+        1..=63 => Err("only letters, digits, `-` and `_` may stand between its dots".to_owned()),
+        _ => Err("a label has at most 63 characters".to_owned()),
+    }
+}
+
+/// Reads a network: `10.0.0.0/8`, `fd00::/8`, or one address.
+///
+/// A network of v4-mapped v6 addresses becomes the v4 network it stands for, so that whoever
+/// compares canonical addresses (`IpAddr::to_canonical`) with it gets the right result.
+///
+/// # Errors
+/// A sentence that says what was expected.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    let network = match text.parse::<IpAddr>() {
+        Ok(ip) => IpNet::from(ip),
+        Err(_) => text.parse().map_err(|_| {
+            format!("expected a network such as 10.0.0.0/8 or fd00::/8, got {text:?}")
+        })?,
+    };
+    if network.trunc() != network {
+        return Err(format!(
+            "{network} has bits set beyond its prefix, did you mean {} ?",
+            network.trunc()
+        ));
+    }
+    Ok(unmapped(network))
+}
+
+fn unmapped(network: IpNet) -> IpNet {
+    // The first 96 bits of a v4-mapped address are its prefix.
+    let v4 = match network {
+        IpNet::V4(_) => None,
+        IpNet::V6(v6) => v6
+            .addr()
+            .to_ipv4_mapped()
+            .zip(v6.prefix_len().checked_sub(96)),
+    };
+    v4.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok())
+        .map_or(network, IpNet::V4)
+}
+
+/// Reads which services a TTL is for: a name, `prefix*`, or `*` for all others. Lower case, as
+/// names are compared.
+pub(super) fn service_pattern(text: &str) -> Result<String, String> {
+    let name = text.strip_suffix('*').unwrap_or(text);
+    if text.is_empty() || name.contains('*') || name.chars().any(char::is_whitespace) {
+        return Err(format!(
+            "expected a service name, \"prefix*\" or \"*\", got {text:?}"
+        ));
+    }
+    Ok(text.to_lowercase())
+}
+
+/// Reads a path, which must not be empty.
+///
+/// # Errors
+/// When it is empty.
+pub fn path(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "" => Err("expected a path, got nothing".to_owned()),
+        _ => Ok(PathBuf::from(text)),
+    }
+}
+
+/// Reads the form of log lines: `text` or `json`.
+///
+/// # Errors
+/// A sentence that lists the choices.
+pub fn log_format(text: &str) -> Result<LogFormat, String> {
+    choice(
+        text,
+        &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+    )
+}
+
+pub(super) fn recursor_strategy(text: &str) -> Result<RecursorStrategy, String> {
+    choice(
+        text,
+        &[
+            ("sequential", RecursorStrategy::Sequential),
+            ("random", RecursorStrategy::Random),
+        ],
+    )
+}
+
+pub(super) fn truncate_addresses(text: &str) -> Result<TruncateAddresses, String> {
+    choice(
+        text,
+        &[
+            ("silent", TruncateAddresses::Silent),
+            ("tc", TruncateAddresses::Tc),
+        ],
+    )
+}
+
+pub(super) fn srv_target(text: &str) -> Result<SrvTarget, String> {
+    choice(
+        text,
+        &[
+            ("consul", SrvTarget::Consul),
+            ("address", SrvTarget::Address),
+        ],
+    )
+}
+
+fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    let chosen = choices.iter().find(|(name, _)| *name == text);
+    chosen.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<String> = choices
+            .iter()
+            .map(|(name, _)| format!("{name:?}"))
+            .collect();
+        format!("expected {}, got {text:?}", names.join(" or "))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstream_needs_no_port() {
+        for (text, shown) in [
+            ("192.0.2.1", "192.0.2.1:53"),
+            ("192.0.2.1:5353", "192.0.2.1:5353"),
+            ("::1", "[::1]:53"),
+            ("[::1]", "[::1]:53"),
+            ("[::1]:53", "[::1]:53"),
+        ] {
+            let address = upstream(text).expect(text);
+            assert_eq!(address.to_string(), shown);
+        }
+        for text in [
+            "",
+            "dns.example",
+            "192.0.2.1:",
+            "192.0.2.1:0",
+            "0.0.0.0",
+            "[::]:53",
+            "1.1",
+        ] {
+            assert!(upstream(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_to_listen_on_needs_a_port() {
+        for text in ["127.0.0.1:53", "[::]:53", "0.0.0.0:0"] {
+            assert_eq!(
+                listen_address(text)
+                    .map(|address| address.to_string())
+                    .as_deref(),
+                Ok(text)
+            );
+        }
+        for text in ["127.0.0.1", ":53", "localhost:53", "::1:53:", ""] {
+            let error = listen_address(text).expect_err(text);
+            assert!(error.contains("such as 127.0.0.1:53"), "{error}");
+        }
+    }
+
+    #[test]
+    fn domains_are_kept_in_one_form() {
+        for (text, kept) in [
+            ("consul", "consul"),
+            ("Consul.", "consul"),
+            ("sd.Example.COM", "sd.example.com"),
+        ] {
+            assert_eq!(domain(text).as_deref(), Ok(kept));
+        }
+        let long_label = "a".repeat(64);
+        let long_name = ["a"; 101].join(".");
+        for text in ["", ".", "a..b", ".a", "a b", "ü", &long_label, &long_name] {
+            assert!(domain(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn networks_are_read() {
+        for (text, kept) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("192.0.2.7", "192.0.2.7/32"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("fd00::/8", "fd00::/8"),
+            ("::1", "::1/128"),
+            ("::/0", "::/0"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.0.0.1", "10.0.0.1/32"),
+        ] {
+            assert_eq!(
+                network(text).map(|network| network.to_string()).as_deref(),
+                Ok(kept)
+            );
+        }
+        for (text, reason) in [
+            ("10.0.0.0/33", "expected a network"),
+            ("10.0.0/8", "expected a network"),
+            ("lan", "expected a network"),
+            ("10.1.0.0/8", "did you mean 10.0.0.0/8"),
+        ] {
+            let error = network(text).expect_err(text);
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn patterns_end_in_the_only_star() {
+        for (text, kept) in [("web", "web"), ("Web*", "web*"), ("*", "*")] {
+            assert_eq!(service_pattern(text).as_deref(), Ok(kept));
+        }
+        for text in ["", "*web", "w*b", "**", "a b"] {
+            assert!(service_pattern(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn choices_are_listed_when_none_fits() {
+        assert_eq!(log_format("json"), Ok(LogFormat::Json));
+        let error = log_format("xml").expect_err("no such format");
+        assert_eq!(error, r#"expected "text" or "json", got "xml""#);
+    }
+}

@@ -1,0 +1,260 @@
+//! A small world made from the fuzzer's bytes: domains, settings, a catalog with its sources.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portolan::answers::{Answer, Asked, Maker, Rcode, Settings, Soa, SrvTarget, Step, TtlTable};
+use portolan::catalog::{
+    Catalog, Executed, Health, Interest, Interests, Kind, Layer, QueryResult, Realm, Scope,
+    Service, ServiceKey, millis,
+};
+use portolan::names::{Domains, Lookup, Name, reverse_address};
+
+use crate::contents::{Contents, Order};
+use crate::input::Input;
+use crate::words::{DATACENTER, DOMAINS};
+
+/// How often a question is asked again after its source has loaded what it waits for.
+const PATIENCE: usize = 64;
+
+/// What can be asked, and who knows it.
+pub struct World {
+    pub settings: Settings,
+    pub domains: Domains,
+    /// The domains as they were set.
+    pub domain_names: Vec<Name>,
+    pub catalog: Catalog,
+    /// What the first layer has.
+    pub first: Contents,
+    /// No other layer can add to the first.
+    pub is_whole: bool,
+    source: Option<RefCell<Source>>,
+}
+
+/// A source that loads what is asked for, such as Consul.
+struct Source {
+    interests: Interests,
+    contents: Contents,
+}
+
+impl World {
+    /// Reads a world.
+    pub fn read(input: &mut Input<'_>, order: Order) -> Self {
+        let settings = settings(input);
+        let (primary, alternative) = input.one_of(DOMAINS);
+        let domain_names: Vec<Name> = std::iter::once(primary)
+            .chain(alternative)
+            .map(|text| Name::from_text(text).expect("a valid name"))
+            .collect();
+        let kind_of_world = input.below(8);
+        let first = Contents::read(input, order);
+        let mut source = None;
+        let mut layers = vec![complete("first", &first)];
+        match kind_of_world {
+            // A source without data yet.
+            1 => {
+                let (layer, interests) = Layer::lazy("second");
+                let contents = first.clone();
+                source = Some(RefCell::new(Source {
+                    interests,
+                    contents,
+                }));
+                layers.push(layer);
+            }
+            // A source that has loaded no service yet, behind the first layer or in its place.
+            2 | 3 => {
+                let (layer, new_source) = lazy(Contents::read(input, order), input.byte());
+                source = Some(RefCell::new(new_source));
+                layers.push(layer);
+                if kind_of_world == 3 {
+                    layers.remove(0);
+                }
+            }
+            4 => layers.push(complete("second", &Contents::read(input, order))),
+            _ => {}
+        }
+        Self {
+            settings,
+            domains: Domains::new(&domain_names[0], domain_names.get(1)),
+            domain_names,
+            is_whole: source.is_none() && layers.len() == 1,
+            catalog: Catalog::new(layers),
+            first,
+            source,
+        }
+    }
+
+    /// Answers a question as the router does, and loads what has to be loaded for it; `None` if
+    /// the name is none of ours.
+    pub fn answer(&self, name: &Name, qtype: u16, client: IpAddr) -> Option<Answer> {
+        let maker = Maker {
+            catalog: &self.catalog,
+            settings: &self.settings,
+            domains: &self.domains,
+        };
+        let unknown = || Answer::empty(Rcode::SERVFAIL, false);
+        for _ in 0..PATIENCE {
+            if let Some((domain, lookup)) = self.domains.parse(name.as_wire(), qtype) {
+                let asked = Asked::new(domain, name, qtype, 5, 7, client);
+                match maker.answer(&lookup, &asked) {
+                    Step::Answer(answer) => return Some(answer),
+                    Step::Unready => return Some(unknown()),
+                    Step::Wait(_) => {}
+                }
+            } else {
+                let address = reverse_address(name.as_wire())?;
+                let asked = Asked::new(self.domains.primary(), name, qtype, 5, 7, client);
+                match maker.reverse(address, &asked) {
+                    Ok(Some(answer)) => return Some(answer),
+                    Ok(None) => return Some(maker.nobody(&asked)),
+                    Err(_) => {}
+                }
+            }
+            let source = self.source.as_ref().expect("only a lazy source lets wait");
+            source.borrow_mut().load();
+        }
+        panic!("{name} {qtype}: waits although everything is loaded");
+    }
+
+    /// The meaning of a name, if it is below a domain.
+    pub fn lookup(&self, name: &Name, qtype: u16) -> Option<Lookup> {
+        let found = self.domains.parse(name.as_wire(), qtype);
+        found.map(|(_, lookup)| lookup)
+    }
+
+    /// Has the service an instance that may be answered? `None` if there is no telling from here.
+    pub fn has_usable(&self, kind: Kind, service: &str, tag: Option<&str>) -> Option<bool> {
+        let worst = if self.settings.only_passing {
+            Health::Passing
+        } else {
+            Health::Warning
+        };
+        let key = ServiceKey::new(kind, service);
+        let service = self.first.services.get(&key).filter(|_| self.is_whole)?;
+        Some(service.instances().iter().any(|instance| {
+            instance.health <= worst && tag.is_none_or(|tag| instance.has_tag(tag))
+        }))
+    }
+}
+
+impl Source {
+    fn load(&mut self) {
+        while let Ok(interest) = self.interests.try_recv() {
+            match interest {
+                Interest::Realm(realm) => publish(&realm, &self.contents),
+                Interest::Service { realm, key, slot } => {
+                    let service = self.contents.services.get(&key).cloned();
+                    let service = service.unwrap_or_else(|| Service::new(Vec::new()));
+                    realm.publish(&key, &slot, service);
+                }
+                Interest::Reverse(realm) => {
+                    for (key, service) in &self.contents.services {
+                        realm.learn_addresses(key.name(), service);
+                    }
+                    realm.reverse_complete();
+                }
+                Interest::Query { key, slot } => {
+                    let service = ServiceKey::new(Kind::Service, &key.name);
+                    let found = self.contents.services.get(&service);
+                    let result = found.map_or(Executed::Unknown, |service| {
+                        Executed::Found(QueryResult {
+                            service: key.name.clone(),
+                            datacenter: DATACENTER.to_owned(),
+                            ttl: (key.name.len() % 2 == 0).then_some(9),
+                            instances: service.instances().to_vec(),
+                        })
+                    });
+                    slot.publish(result, Duration::from_secs(3600));
+                }
+            }
+        }
+    }
+}
+
+fn publish(realm: &Realm, contents: &Contents) {
+    let names: HashSet<Arc<str>> = contents
+        .services
+        .keys()
+        .map(|key| key.name().into())
+        .collect();
+    realm.publish_names(names);
+    realm.publish_nodes(contents.nodes.clone());
+}
+
+fn lazy(contents: Contents, switches: u8) -> (Arc<Layer>, Source) {
+    let (layer, interests) = Layer::lazy("lazy");
+    layer.local().name_datacenter(DATACENTER);
+    publish(layer.local(), &contents);
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    layer.publish_datacenters(names(&["dc1", "dc2"]));
+    if switches & 1 != 0 {
+        layer.publish_peers(BTreeSet::from(["peer".to_owned(), "db".to_owned()]));
+    }
+    layer.publish_enterprise(switches & 2 != 0);
+    if switches & 4 != 0 {
+        layer.local().mark_stale(millis());
+    }
+    (
+        layer,
+        Source {
+            interests,
+            contents,
+        },
+    )
+}
+
+fn complete(name: &'static str, contents: &Contents) -> Arc<Layer> {
+    let layer = Layer::complete(name, DATACENTER);
+    let services: HashMap<ServiceKey, Service> = contents.services.clone().into_iter().collect();
+    layer.local().publish_all(services, contents.nodes.clone());
+    layer
+}
+
+fn settings(input: &mut Input<'_>) -> Settings {
+    let switches = input.byte();
+    let on = |bit: u8| switches & (1 << bit) != 0;
+    let mut settings = Settings {
+        only_passing: on(0),
+        truncate_addresses: on(1),
+        srv_target: if on(2) {
+            SrvTarget::Address
+        } else {
+            SrvTarget::Consul
+        },
+        srv_weight_scale: if on(3) { 256 } else { 1 },
+        translate_wan_addrs: on(7),
+        ..Settings::default()
+    };
+    if on(4) {
+        settings.a_record_limit = input.below(8);
+        settings.udp_answer_limit = input.below(8);
+    }
+    if on(5) {
+        settings.node_ttl = input.u32();
+        settings.soa = Soa {
+            min_ttl: input.u32(),
+            refresh: input.u32(),
+            retry: input.u32(),
+            expire: input.u32(),
+        };
+    }
+    if on(6) {
+        let entries = [("web", 7), ("w*", 5), ("*", 3)];
+        let entries = entries.map(|(name, ttl)| (name.to_owned(), ttl));
+        settings.service_ttl = TtlTable::new(entries, input.u32());
+    }
+    settings
+}
+
+/// Is the scope the local datacenter's?
+pub fn is_local(scope: &Scope) -> bool {
+    let datacenter = scope.datacenter.as_deref();
+    let elsewhere = Scope {
+        datacenter: None,
+        ..scope.clone()
+    };
+    elsewhere == Scope::default() && datacenter.is_none_or(|name| name == DATACENTER)
+}

@@ -1,0 +1,111 @@
+//! A Consul that fails, refuses or stalls for a while: it is asked ever less, as it wishes, and what
+//! was known is answered meanwhile.
+
+use crate::{
+    alone, figure, is_full,
+    lying::{Scene, outcome},
+    support::{ensure, eventually, fake_consul::Lie},
+    world::NEW_DATA,
+};
+use std::time::{Duration, Instant};
+
+/// A minute in the long form.
+fn while_it_lasts(short: u64) -> Duration {
+    Duration::from_secs(if is_full() { 60 } else { short })
+}
+
+#[test]
+fn errors_are_waited_out() {
+    let _alone = alone();
+    let scene = Scene::start();
+    let asking = scene.ask("500");
+    let (start, before) = (Instant::now(), scene.fake.seen().len());
+    scene
+        .fake
+        .tell("/v1/*", usize::MAX, Lie::status(500, "No cluster leader"));
+    let lasting = while_it_lasts(4);
+    while start.elapsed() < lasting {
+        asking.rounds(1);
+    }
+    let requests = scene.fake.seen().len() - before;
+    scene.fake.repent();
+    let late = scene.new_data(1);
+    asking.flawless("20 names and a node while Consul fails");
+    // Two lists, and the watches of 22 services; each asks at 50 ms, 100 ms, 200 ms ... and then once
+    // in a few seconds.
+    let most = 24 * (8 + lasting.as_secs() as usize / 2);
+    figure(&format!(
+        "{requests} requests in {lasting:?} of errors (at most {most}); new data was seen within \
+         {late:?} after them"
+    ));
+    assert!(requests <= most, "{requests} requests in {lasting:?}");
+    assert!(late <= NEW_DATA, "new data was seen after {late:?}");
+}
+
+#[test]
+fn retry_after_is_honoured() {
+    let _alone = alone();
+    let scene = Scene::start();
+    let asking = scene.ask("429 and 503");
+    let before = scene.portolan.metric(&outcome("rate_limited"));
+    let refusals = [
+        ("/v1/health/service/s3", 429),
+        ("/v1/health/service/s4", 503),
+        ("/v1/catalog/services", 429),
+    ];
+    for (path, status) in refusals {
+        let refusal = Lie::status(status, "rate limit reached").header("Retry-After", "2");
+        scene.fake.tell(path, 1, refusal);
+    }
+    // A watch that had been waiting there was told at that moment, and asks again when it may.
+    let told = Instant::now();
+    for (path, status) in refusals {
+        let what = format!("{path} is asked for again after {status}");
+        let again = eventually(Duration::from_secs(10), &what, || {
+            let seen = scene.fake.seen_at(path);
+            let after = seen.iter().find(|request| request.at > told);
+            after
+                .map(|request| request.at)
+                .ok_or_else(|| "not yet".to_owned())
+        });
+        let pause = again.duration_since(told);
+        figure(&format!(
+            "{path} was asked for again {pause:?} after {status} with Retry-After: 2"
+        ));
+        let allowed = Duration::from_millis(1900)..Duration::from_secs(5);
+        assert!(allowed.contains(&pause), "{path}: {pause:?} after {status}");
+    }
+    let counted = scene.portolan.metric(&outcome("rate_limited")) - before;
+    assert!(counted >= 2.0, "{counted} were counted as rate limits");
+    asking.flawless("20 names and a node while Consul refuses");
+    let late = scene.new_data(1);
+    assert!(late <= NEW_DATA, "new data was seen after {late:?}");
+}
+
+#[test]
+fn stalls_are_sat_out() {
+    let _alone = alone();
+    let scene = Scene::start();
+    let mut asking = scene.ask("before");
+    asking.rounds(10);
+    asking.phase("stalls");
+    let stall = Duration::from_secs(if is_full() { 10 } else { 3 });
+    let (start, told) = (Instant::now(), scene.fake.told());
+    scene.fake.tell("/v1/*", usize::MAX, Lie::stall(stall));
+    scene.told(told);
+    let lasting = while_it_lasts(4);
+    while start.elapsed() < lasting {
+        asking.rounds(1);
+    }
+    scene.fake.repent();
+    let late = scene.new_data(1);
+    let phases = asking.flawless("20 names and a node while Consul stalls");
+    figure(&format!(
+        "new data was seen {late:?} after the last stall of {stall:?} began"
+    ));
+    // The last one that began has to end first.
+    assert!(late <= stall + NEW_DATA, "new data was seen after {late:?}");
+    let slowest = phases.iter().filter_map(|phase| phase.times.last()).max();
+    let quick = slowest.is_some_and(|slowest| *slowest < Duration::from_millis(500));
+    ensure(quick, || format!("an answer took {slowest:?}")).expect("no answer waits for Consul");
+}

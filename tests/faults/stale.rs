@@ -1,0 +1,178 @@
+//! How old an answer may be is said, and can be bounded.
+
+use crate::{
+    alone,
+    asking::{Question, all_right},
+    figure,
+    support::{
+        consul::Consul,
+        dns::Query,
+        ensure, eventually,
+        portolan::{Launch, Portolan},
+        throughout,
+        wire::{Reply, rcode, rtype::A},
+    },
+    world::{NEW_DATA, Services, new_data},
+};
+use std::time::{Duration, Instant};
+
+/// An EDNS option: extended DNS errors (RFC 8914), and the one that says "stale answer".
+const EXTENDED_ERROR: &str = "000f";
+const STALE_ANSWER: &str = "0003";
+
+/// The info codes of the extended errors in a reply, in hex.
+fn extended_errors(reply: &Reply) -> Vec<String> {
+    let mut codes = Vec::new();
+    let mut rest = reply.opt().map_or("", |opt| opt.data.as_str());
+    while let (Some(code), Some(length)) = (rest.get(..4), rest.get(4..8)) {
+        let length = usize::from_str_radix(length, 16).expect("hex digits") * 2;
+        if code == EXTENDED_ERROR {
+            codes.extend(rest.get(8..12).map(str::to_owned));
+        }
+        rest = rest.get(8 + length..).unwrap_or_default();
+    }
+    codes
+}
+
+fn start(extra: &str) -> (Consul, Portolan, Vec<Question>) {
+    let consul = Consul::start();
+    let services = Services::new("s", 20, 20);
+    services.register(&consul);
+    let portolan = Launch::new("serve")
+        .args(["--consul", &consul.url(), "--upstream", "none"])
+        .config(&format!("[consul]\n{extra}\n"))
+        .start();
+    let questions = services.questions();
+    all_right(portolan.dns(), &questions, Duration::from_secs(30));
+    new_data(&consul, portolan.dns(), "fresh", 1);
+    (consul, portolan, questions)
+}
+
+/// Waits until replies about this name are marked as stale, or no longer are.
+fn wait_until_stale(portolan: &Portolan, name: &str, stale: bool, within: Duration) {
+    let what = format!("{name} is marked as stale: {stale}");
+    eventually(within, &what, || {
+        let reply = Query::new(name, A).edns(1232).try_ask(portolan.dns())?;
+        let codes = extended_errors(&reply);
+        ensure(codes.contains(&STALE_ANSWER.to_owned()) == stale, || {
+            format!("extended errors {codes:?}: {}", reply.summary())
+        })
+    });
+}
+
+/// The figures in what `/ready` says of Consul.
+fn ages(portolan: &Portolan) -> Vec<u64> {
+    let ready = portolan.get("/ready").expect("/ready answers").body;
+    let line = ready.lines().find(|line| line.contains("onsul"));
+    let line = line.unwrap_or_else(|| panic!("/ready says nothing of Consul: {ready:?}"));
+    let digits = |c: char| !c.is_ascii_digit();
+    line.split(digits)
+        .filter_map(|word| word.parse().ok())
+        .collect()
+}
+
+#[test]
+fn stale_answers_say_so() {
+    let _alone = alone();
+    let (mut consul, portolan, questions) = start("");
+    let kinds = [
+        "s1.service.consul",
+        "absent.service.consul",
+        "w.node.consul",
+    ];
+    for name in kinds {
+        wait_until_stale(&portolan, name, false, NEW_DATA);
+    }
+    let down = Instant::now();
+    consul.kill();
+    for name in kinds {
+        wait_until_stale(&portolan, name, true, Duration::from_secs(5));
+    }
+    let marked = down.elapsed();
+    // Who does not speak EDNS gets the answer as ever.
+    let plain = Query::new("s1.service.consul", A).ask(portolan.dns());
+    assert!(plain.additional.is_empty(), "{}", plain.summary());
+    assert_eq!(plain.rcode(), rcode::NOERROR, "{}", plain.summary());
+    all_right(portolan.dns(), &questions, Duration::from_secs(1));
+    // The age is in /ready, which is well as long as names are answered, and it grows.
+    let before = ages(&portolan);
+    eventually(Duration::from_secs(5), "/ready says how old it is", || {
+        let now = ages(&portolan);
+        let grown = now.len() == before.len() && now.iter().zip(&before).any(|(n, b)| n > b);
+        ensure(grown, || format!("{now:?} after {before:?}"))
+    });
+    assert_eq!(portolan.get("/ready").expect("/ready answers").status, 200);
+    let metrics = portolan.get("/metrics").expect("/metrics answers").body;
+    let age = metrics.lines().find(|line| {
+        let value = line
+            .rsplit_once(' ')
+            .and_then(|(_, value)| value.parse::<f64>().ok());
+        line.starts_with("portolan_sources_consul_")
+            && (line.contains("stale") || line.contains("age"))
+            && value.is_some_and(|value| value > 0.0)
+    });
+    assert!(age.is_some(), "no metric says how old it is");
+
+    consul.restart();
+    consul.wait_until_ready();
+    let back = Instant::now();
+    for name in kinds {
+        wait_until_stale(&portolan, name, false, Duration::from_secs(10));
+    }
+    let unmarked = back.elapsed();
+    figure(&format!(
+        "answers were marked as stale {marked:?} after Consul's end, and no longer {unmarked:?} \
+         after it was back"
+    ));
+    assert!(
+        unmarked <= NEW_DATA,
+        "marked as stale for {unmarked:?} too long"
+    );
+}
+
+#[test]
+fn staleness_can_be_bounded() {
+    let _alone = alone();
+    let (mut consul, portolan, questions) = start("max_stale = \"2s\"");
+    let down = Instant::now();
+    consul.kill();
+    // Right until then, and SERVFAIL from then on: never another answer.
+    let first = &questions[0];
+    throughout(
+        Duration::from_millis(1500),
+        Duration::from_millis(20),
+        "two seconds",
+        || first.ask(portolan.dns()),
+    );
+    let too_old = || {
+        let reply = Query::new(&first.name, A)
+            .edns(1232)
+            .try_ask(portolan.dns())?;
+        ensure(reply.rcode() == rcode::SERVFAIL, || reply.summary())
+    };
+    eventually(
+        Duration::from_secs(10),
+        "what is too old is not answered",
+        too_old,
+    );
+    let bounded = down.elapsed();
+    for name in ["absent.service.consul", "w.node.consul"] {
+        let reply = Query::new(name, A).ask(portolan.dns());
+        assert_eq!(
+            reply.rcode(),
+            rcode::SERVFAIL,
+            "{name}: {}",
+            reply.summary()
+        );
+    }
+    assert_ne!(portolan.get("/ready").expect("/ready answers").status, 200);
+    consul.restart();
+    consul.wait_until_ready();
+    let back = all_right(portolan.dns(), &questions, Duration::from_secs(10));
+    figure(&format!(
+        "with max_stale 2 s SERVFAIL came {bounded:?} after Consul's end, and right answers \
+         {back:?} after it was back"
+    ));
+    assert!(bounded < Duration::from_secs(5), "only after {bounded:?}");
+    assert!(back <= NEW_DATA, "right again only after {back:?}");
+}

@@ -1,0 +1,86 @@
+//! The README's tables have all rows, and no other.
+
+use crate::{
+    blocks::readme,
+    support::{
+        consul::Consul,
+        dns::{self, Query},
+        portolan::{Launch, run_to_end},
+        upstream::{self, Action, Upstream},
+        wire::rtype::A,
+    },
+};
+use std::{collections::BTreeSet, fs, net::Ipv4Addr, path::Path, time::Duration};
+
+/// Every word in backquotes that begins like this, in rows of tables or anywhere.
+fn quoted(prefix: &str, rows_only: bool) -> BTreeSet<String> {
+    let text = readme();
+    let lines = text
+        .lines()
+        .filter(|line| !rows_only || line.starts_with("| `"));
+    let quoted = lines.flat_map(|line| line.split('`').skip(1).step_by(2));
+    quoted
+        .filter(|text| text.starts_with(prefix))
+        .filter_map(|text| text.split([' ', '=']).next())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_flag_is_listed() {
+    let listed = quoted("--", true);
+    let mut known = BTreeSet::new();
+    for command in ["serve", "dev", "check"] {
+        let help = run_to_end(&[command, "--help"], &[]).stdout;
+        let flags = help
+            .split_whitespace()
+            .filter(|word| word.starts_with("--"));
+        known.extend(flags.map(str::to_owned));
+    }
+    known.remove("--help");
+    assert_eq!(listed, known);
+}
+
+#[test]
+fn every_variable_is_listed() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/environment.rs");
+    let code = fs::read_to_string(file).expect("the code is readable");
+    let read: BTreeSet<String> = code
+        .lines()
+        .filter_map(|line| line.strip_prefix("const ")?.split('"').nth(1))
+        .map(str::to_owned)
+        .collect();
+    assert!(read.len() > 5, "{read:?}");
+    assert_eq!(quoted("CONSUL_", true), read);
+}
+
+/// Everything that can be measured happens here once, and then `/metrics` has all there is.
+#[test]
+fn every_metric_is_listed() {
+    let consul = Consul::start();
+    let address = [Ipv4Addr::new(192, 0, 2, 7)];
+    let slow = Upstream::start(move |query, _| {
+        let answer = upstream::addresses(query, 300, &address);
+        Action::Delay(Duration::from_millis(900), Box::new(answer))
+    });
+    let quick = Upstream::start(move |query, _| upstream::addresses(query, 300, &address));
+    let portolan = Launch::new("serve")
+        .args(["--consul", &consul.url()])
+        .args(["--upstream", &slow.address().to_string()])
+        .args(["--upstream", &quick.address().to_string()])
+        .start();
+    dns::ask(portolan.dns(), "consul.service.consul", A);
+    Query::new("www.test", A)
+        .patience(Duration::from_secs(5))
+        .ask(portolan.dns());
+    let metrics = portolan.get("/metrics").expect("an answer").body;
+    let known: BTreeSet<String> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, kind)| match kind {
+            "counter" => format!("{name}_total"),
+            _ => name.to_owned(),
+        })
+        .collect();
+    assert_eq!(quoted("portolan_", true), known, "{metrics}");
+}

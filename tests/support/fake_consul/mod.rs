@@ -1,0 +1,366 @@
+//! A Consul that lies on demand: for what a real one cannot be made to say. Left alone it is honest,
+//! as far as Portolan reads it: it lists services and nodes, and blocks until the index moves.
+
+mod lie;
+
+use super::http;
+pub(crate) use lie::Lie;
+use lie::message;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, ErrorKind, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A request that came.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    /// `/v1/...`, without parameters.
+    pub(crate) path: String,
+    /// `?stale`, so that any server may answer.
+    pub(crate) stale: bool,
+    /// The index that it waits beyond.
+    pub(crate) index: Option<u64>,
+    pub(crate) at: Instant,
+}
+
+/// A running fake.
+pub(crate) struct FakeConsul {
+    core: Arc<Core>,
+    address: SocketAddr,
+}
+
+#[derive(Default)]
+struct Core {
+    state: Mutex<State>,
+    changed: Condvar,
+    stopped: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    index: u64,
+    /// How often an older state was restored.
+    restored: u64,
+    names_index: u64,
+    nodes_index: u64,
+    /// Addresses and index by name.
+    services: BTreeMap<String, (Vec<String>, u64)>,
+    nodes: BTreeMap<String, String>,
+    script: Vec<Scripted>,
+    told: usize,
+    seen: Vec<Seen>,
+    /// Those of them that wait for news.
+    waiting: Vec<Seen>,
+}
+
+struct Scripted {
+    path: String,
+    times: usize,
+    lie: Lie,
+}
+
+impl FakeConsul {
+    /// Starts it with one node, `n1` at 10.0.0.1, and no services.
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("a bound socket's address");
+        let fake = Self {
+            core: Arc::default(),
+            address,
+        };
+        fake.set_node("n1", "10.0.0.1");
+        let core = Arc::clone(&fake.core);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if core.stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                let core = Arc::clone(&core);
+                // The client may go in the middle of anything: that ends its thread and no more.
+                thread::spawn(move || drop(serve(&stream, &core)));
+            }
+        });
+        fake
+    }
+
+    /// Its address, for `--consul`.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The instances of a service are at these addresses; all on port 80 of node `n1`.
+    pub(crate) fn set(&self, service: &str, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|ip| (*ip).to_owned()).collect();
+        self.change(|state, index| {
+            state
+                .services
+                .insert(service.to_owned(), (addresses, index));
+            state.names_index = index;
+        });
+    }
+
+    /// A service is gone, with its instances and its name.
+    pub(crate) fn remove(&self, service: &str) {
+        self.change(|state, index| {
+            state.services.remove(service);
+            state.names_index = index;
+        });
+    }
+
+    /// An older state is restored: a service is as it was then, every index is a low one, and who
+    /// waits anywhere hears of it.
+    pub(crate) fn restore(&self, service: &str, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|ip| (*ip).to_owned()).collect();
+        self.change(|state, _| {
+            state.services.insert(service.to_owned(), (addresses, 0));
+            state.restored += 1;
+            state.index = 10 + state.restored;
+            (state.names_index, state.nodes_index) = (state.index, state.index);
+            for (_, index) in state.services.values_mut() {
+                *index = state.index;
+            }
+        });
+    }
+
+    /// A node is at this address.
+    pub(crate) fn set_node(&self, node: &str, address: &str) {
+        self.change(|state, index| {
+            state.nodes.insert(node.to_owned(), address.to_owned());
+            state.nodes_index = index;
+        });
+    }
+
+    /// The next `times` requests for `path` hear this; a `path` that ends in `*` is a prefix. Who
+    /// waits there now hears it at once.
+    pub(crate) fn tell(&self, path: &str, times: usize, lie: Lie) {
+        self.change(|state, _| {
+            let path = path.to_owned();
+            state.script.push(Scripted { path, times, lie });
+        });
+    }
+
+    /// From now on the truth and nothing else.
+    pub(crate) fn repent(&self) {
+        self.core.lock().script.clear();
+    }
+
+    /// How many lies have been told.
+    pub(crate) fn told(&self) -> usize {
+        self.core.lock().told
+    }
+
+    /// All requests so far.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        self.core.lock().seen.clone()
+    }
+
+    /// The requests for one path so far.
+    pub(crate) fn seen_at(&self, path: &str) -> Vec<Seen> {
+        let mut seen = self.seen();
+        seen.retain(|request| request.path == path);
+        seen
+    }
+
+    /// Whether somebody who came there after `since` waits there for news.
+    pub(crate) fn is_waited_at(&self, path: &str, since: Instant) -> bool {
+        let state = self.core.lock();
+        let mut waiting = state.waiting.iter();
+        waiting.any(|request| request.path == path && request.at > since)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State, u64)) {
+        let mut state = self.core.lock();
+        let index = state.next_index();
+        change(&mut state, index);
+        self.core.changed.notify_all();
+    }
+}
+
+impl Drop for FakeConsul {
+    fn drop(&mut self) {
+        self.core.stopped.store(true, Ordering::Relaxed);
+        self.core.changed.notify_all();
+        // Wakes the thread that accepts; that it no longer serves is the point.
+        let _ = http::get(self.address, "/");
+    }
+}
+
+impl Core {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no thread of the fake panics")
+    }
+
+    /// The bytes to send, and whether the connection stays. `None` if the client has gone: a lie is
+    /// not wasted on who does not hear it.
+    fn answer(
+        &self,
+        request: &Seen,
+        wait: Duration,
+        has_gone: impl Fn() -> bool,
+    ) -> Option<(Vec<u8>, bool)> {
+        let mut state = self.lock();
+        state.seen.push(request.clone());
+        let deadline = Instant::now() + wait;
+        let restored = state.restored;
+        let lie = loop {
+            if has_gone() {
+                return None;
+            }
+            if let Some(lie) = state.next_lie(request) {
+                break Some(lie);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let is_news = |index| state.index_of(&request.path) > index;
+            let is_news = request.index.is_none_or(is_news) || state.restored > restored;
+            if is_news || left.is_zero() || self.stopped.load(Ordering::Relaxed) {
+                break None;
+            }
+            state.waiting.push(request.clone());
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.expect("no thread of the fake panics").0;
+            state.waiting.retain(|waiting| waiting.at != request.at);
+        };
+        if let Some(lie) = lie.as_ref().filter(|lie| !lie.stall.is_zero()) {
+            drop(state);
+            thread::sleep(lie.stall);
+            state = self.lock();
+        }
+        let (status, truth) = state.truth(&request.path);
+        let honest = Lie::truth(status).index(state.index_of(&request.path));
+        let lied_index = state.index;
+        drop(state);
+        let told = lie.unwrap_or(honest);
+        Some(message(&told, &truth, lied_index))
+    }
+}
+
+impl State {
+    /// Indexes move in large steps, so that no lie's index is beyond that of the next change.
+    fn next_index(&mut self) -> u64 {
+        self.index += 10;
+        self.index
+    }
+
+    fn next_lie(&mut self, request: &Seen) -> Option<Lie> {
+        let applies = |scripted: &Scripted| {
+            let path_fits = match scripted.path.strip_suffix('*') {
+                Some(prefix) => request.path.starts_with(prefix),
+                None => request.path == scripted.path,
+            };
+            path_fits && (request.stale || !scripted.lie.only_stale)
+        };
+        let at = self.script.iter().position(applies)?;
+        self.told += 1;
+        self.index += 1;
+        let scripted = &mut self.script[at];
+        let lie = scripted.lie.clone();
+        scripted.times -= 1;
+        if scripted.times == 0 {
+            self.script.remove(at);
+        }
+        Some(lie)
+    }
+
+    fn index_of(&self, path: &str) -> u64 {
+        match path {
+            "/v1/catalog/services" => self.names_index,
+            "/v1/catalog/nodes" => self.nodes_index,
+            path => match self.services.get(service_of(path)) {
+                Some((_, index)) => *index,
+                None => self.index,
+            },
+        }
+    }
+
+    fn truth(&self, path: &str) -> (u16, Value) {
+        let node = |name: &str, address: &str| {
+            json!({ "ID": "", "Node": name, "Address": address,
+            "Datacenter": "dc1", "TaggedAddresses": null, "Meta": null })
+        };
+        let names = self.services.keys().map(|name| (name.clone(), json!([])));
+        let body = match path {
+            "/v1/catalog/services" => Value::Object(names.collect()),
+            "/v1/catalog/nodes" => self.nodes.iter().map(|(n, a)| node(n, a)).collect(),
+            "/v1/catalog/datacenters" => json!(["dc1"]),
+            "/v1/status/leader" => json!("10.0.0.1:8300"),
+            "/v1/agent/self" => json!({ "Config": { "Datacenter": "dc1", "NodeName": "n1",
+                "Version": "1.8.7" } }),
+            path if path.starts_with("/v1/health/service/") => {
+                let service = service_of(path);
+                let (addresses, _) = self.services.get(service).cloned().unwrap_or_default();
+                let entry = |address: &String| {
+                    json!({ "Node": node("n1", "10.0.0.1"), "Checks": [], "Service": {
+                        "ID": format!("{service}-{address}"), "Service": service, "Tags": [],
+                        "Address": address, "Port": 80,
+                        "Weights": { "Passing": 1, "Warning": 1 } } })
+                };
+                addresses.iter().map(entry).collect()
+            }
+            path if path.starts_with("/v1/health/") => json!([]),
+            _ => return (404, json!("no such thing")),
+        };
+        (200, body)
+    }
+}
+
+fn service_of(path: &str) -> &str {
+    path.strip_prefix("/v1/health/service/").unwrap_or_default()
+}
+
+fn serve(stream: &TcpStream, core: &Core) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut reader = BufReader::new(stream);
+    let mut stays = true;
+    while stays {
+        let mut first = String::new();
+        reader.read_line(&mut first)?;
+        let Some(target) = first.split(' ').nth(1) else {
+            return Ok(());
+        };
+        // None of the headers matters here, and a GET has no body.
+        let mut line = String::new();
+        while reader.read_line(&mut line)? > 2 {
+            line.clear();
+        }
+        let (path, parameters) = target.split_once('?').unwrap_or((target, ""));
+        let parameter = |name: &str| {
+            let mut pairs = parameters.split('&').map(|pair| pair.split_once('='));
+            pairs.find_map(|pair| pair.filter(|(key, _)| *key == name).map(|(_, v)| v))
+        };
+        let request = Seen {
+            path: path.to_owned(),
+            stale: parameters.split('&').any(|pair| pair == "stale"),
+            index: parameter("index").and_then(|index| index.parse().ok()),
+            at: Instant::now(),
+        };
+        let seconds = parameter("wait").and_then(|wait| wait.strip_suffix('s')?.parse().ok());
+        let wait = Duration::from_secs(seconds.unwrap_or(300));
+        let Some((answer, stay)) = core.answer(&request, wait, || has_gone(stream)) else {
+            return Ok(());
+        };
+        (&*stream).write_all(&answer)?;
+        stays = stay;
+    }
+    Ok(())
+}
+
+/// Whether the other side has closed the connection.
+fn has_gone(stream: &TcpStream) -> bool {
+    let looked = stream
+        .set_nonblocking(true)
+        .and_then(|()| stream.peek(&mut [0]));
+    let blocks_again = stream.set_nonblocking(false).is_ok();
+    let is_there = match looked {
+        Ok(waiting) => waiting > 0,
+        Err(error) => error.kind() == ErrorKind::WouldBlock,
+    };
+    !is_there || !blocks_again
+}

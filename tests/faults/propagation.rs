@@ -63,7 +63,8 @@ fn a_change_is_seen_in_milliseconds() {
     let _alone = alone();
     let consul = Consul::start();
     let portolan = Portolan::beside(&consul);
-    let changes = if is_full() { 200 } else { 60 };
+    // Fewer, and the p99 would be the worst of all: what one stall of the machine makes it.
+    let changes = 200;
     // The first one opens the watch.
     change(&consul, &portolan, 0);
     let lags: Vec<_> = (1..=changes)

@@ -100,7 +100,20 @@ fn lag(
     ours.saturating_duration_since(theirs)
 }
 
-fn judge(what: &str, mut lags: Vec<Duration>) {
+/// So many measurements of a kind may be late and are then made once more. A virtual machine stands
+/// still for some milliseconds now and then, under Consul, under us or under this test; a way through
+/// Portolan that is slow is slow again, and a rare one shows in more than one of thirty.
+const STALLS: usize = 1;
+
+fn judge(what: &str, measure: impl Fn(usize) -> Duration) {
+    let mut lags: Vec<Duration> = (0..REGISTRATIONS).map(&measure).collect();
+    let late = lags.iter().filter(|lag| **lag > ALLOWED).count();
+    if late > 0 && late <= STALLS {
+        eprintln!("{what}: {late} late, measured again; all: {lags:?}");
+        lags.retain(|lag| *lag <= ALLOWED);
+        // Twice as often, so that bad luck cannot hide what happens every time.
+        lags.extend((REGISTRATIONS..REGISTRATIONS + 2 * late).map(&measure));
+    }
     lags.sort();
     let (median, max) = (lags[lags.len() / 2], lags[lags.len() - 1]);
     eprintln!("{what}: median {median:?}, max {max:?} later than Consul's own DNS");
@@ -116,10 +129,9 @@ fn a_registration_is_seen_within_20_ms_of_consuls_own_dns() {
     let consul = Consul::start();
     let portolan = Portolan::beside(&consul);
     let measure = |what: &str, asked: Asked, service: &dyn Fn(usize) -> String| {
-        let lags = (0..REGISTRATIONS)
-            .map(|number| lag(&consul, &portolan, &service(number), number, asked))
-            .collect();
-        judge(what, lags);
+        judge(what, |number| {
+            lag(&consul, &portolan, &service(number), number, asked)
+        });
     };
     measure(
         "a new service that is asked for already",

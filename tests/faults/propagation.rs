@@ -1,7 +1,7 @@
 //! From a registration to the first right answer, beside Consul's own DNS.
 
 use crate::{
-    alone, figure, is_full, percentile,
+    alone, figure, percentile,
     support::{consul::Consul, dns::Query, portolan::Portolan, wire::rtype::A},
     world::{entry, json_of},
 };

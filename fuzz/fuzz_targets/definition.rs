@@ -5,8 +5,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use libfuzzer_sys::fuzz_target;
-use portolan::answers::{Asked, Maker, Rcode, Reply, ReplyEdns, Settings, Step, Transport};
-use portolan::catalog::Catalog;
+use portolan::answers::{Asked, Maker, Moment, Rcode, Reply, ReplyEdns, Settings, Step, Transport};
+use portolan::catalog::{Basis, Catalog, Reader};
 use portolan::names::{Domains, Name, types};
 use portolan::sources::files::{Host, Origin, Source, load};
 use portolan_fuzz::{checks, scratch};
@@ -56,8 +56,14 @@ fn ask(catalog: &Catalog, service: &str) {
         return;
     };
     let settings = Settings::default();
+    let moment = Moment {
+        now: 0,
+        serial: 7,
+        serial_ends: u64::MAX,
+    };
+    let reader = Reader::new(catalog, Basis::now());
     let maker = Maker {
-        catalog,
+        catalog: &reader,
         settings: &settings,
         domains: &domains,
     };
@@ -65,7 +71,7 @@ fn ask(catalog: &Catalog, service: &str) {
         let (domain, lookup) = domains
             .parse(name.as_wire(), qtype)
             .expect("below the domain");
-        let asked = Asked::new(domain, &name, qtype, 0, 7, IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let asked = Asked::new(domain, &name, qtype, moment, IpAddr::V4(Ipv4Addr::LOCALHOST));
         let Step::Answer(answer) = maker.answer(&lookup, &asked) else {
             panic!("files never wait");
         };
@@ -90,6 +96,7 @@ fn ask(catalog: &Catalog, service: &str) {
                 }),
                 client: IpAddr::V4(Ipv4Addr::LOCALHOST),
                 rotation: 1,
+                elapsed: 0,
             },
         );
     }

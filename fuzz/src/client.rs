@@ -92,6 +92,7 @@ impl Client {
             }),
             client: self.address,
             rotation: self.rotation,
+            elapsed: 0,
         }
     }
 }

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan::answers::{Answer, Asked, Maker, Rcode, Settings, Soa, SrvTarget, Step, TtlTable};
+use portolan::answers::{Answer, Asked, Maker, Moment, Rcode, Settings, Soa, SrvTarget, Step, TtlTable};
 use portolan::catalog::{
-    Catalog, Executed, Health, Interest, Interests, Kind, Layer, QueryResult, Realm, Scope,
+    Basis, Catalog, Executed, Health, Interest, Interests, Kind, Layer, QueryResult, Reader, Realm, Scope,
     Service, ServiceKey, millis,
 };
 use portolan::names::{Domains, Lookup, Name, reverse_address};
@@ -16,6 +16,13 @@ use portolan::names::{Domains, Lookup, Name, reverse_address};
 use crate::contents::{Contents, Order};
 use crate::input::Input;
 use crate::words::{DATACENTER, DOMAINS};
+
+/// When everything is asked.
+const MOMENT: Moment = Moment {
+    now: 5,
+    serial: 7,
+    serial_ends: u64::MAX,
+};
 
 /// How often a question is asked again after its source has loaded what it waits for.
 const PATIENCE: usize = 64;
@@ -90,15 +97,16 @@ impl World {
     /// Answers a question as the router does, and loads what has to be loaded for it; `None` if
     /// the name is none of ours.
     pub fn answer(&self, name: &Name, qtype: u16, client: IpAddr) -> Option<Answer> {
+        let reader = Reader::new(&self.catalog, Basis::now());
         let maker = Maker {
-            catalog: &self.catalog,
+            catalog: &reader,
             settings: &self.settings,
             domains: &self.domains,
         };
         let unknown = || Answer::empty(Rcode::SERVFAIL, false);
         for _ in 0..PATIENCE {
             if let Some((domain, lookup)) = self.domains.parse(name.as_wire(), qtype) {
-                let asked = Asked::new(domain, name, qtype, 5, 7, client);
+                let asked = Asked::new(domain, name, qtype, MOMENT, client);
                 match maker.answer(&lookup, &asked) {
                     Step::Answer(answer) => return Some(answer),
                     Step::Unready => return Some(unknown()),
@@ -106,7 +114,7 @@ impl World {
                 }
             } else {
                 let address = reverse_address(name.as_wire())?;
-                let asked = Asked::new(self.domains.primary(), name, qtype, 5, 7, client);
+                let asked = Asked::new(self.domains.primary(), name, qtype, MOMENT, client);
                 match maker.reverse(address, &asked) {
                     Ok(Some(answer)) => return Some(answer),
                     Ok(None) => return Some(maker.nobody(&asked)),

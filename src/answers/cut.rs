@@ -4,86 +4,41 @@ use std::net::IpAddr;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::names::{ClientSubnet, types};
+use crate::names::types;
 
 use super::answer::{Cut, Subset};
 use super::render::{AnswerPiece, HEADER, MAX_POINTER, Rendered};
+use super::reply::Reply;
 
-/// The UDP payload that every client takes (RFC 1035 section 4.2.1).
-const PLAIN_UDP: usize = 512;
 /// An OPT record without options.
 const OPT: usize = 11;
 /// An Extended DNS Error option without text (RFC 8914).
 const EXTENDED_ERROR: usize = 6;
 
-/// How a client's query came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Transport {
-    /// A datagram.
-    Udp,
-    /// A stream.
-    Tcp,
-}
-
-/// The OPT record of a reply (RFC 6891); a reply has one if its query had one.
+/// What decides which part of an answer a reply gets when it does not take all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReplyEdns {
-    /// What the client said it can take in a datagram, in bytes.
-    pub client_size: u16,
-    /// What we can take, in bytes.
-    pub own_size: u16,
-    /// The client's network, echoed (RFC 7871).
-    pub client_subnet: Option<ClientSubnet>,
+pub struct Place {
+    client: IpAddr,
+    room: usize,
+    at_most: usize,
 }
 
-/// What is the client's own in a reply.
-#[derive(Debug, Clone, Copy)]
-pub struct Reply<'a> {
-    /// The query's id.
-    pub id: u16,
-    /// The question as asked, in the client's case.
-    pub question: &'a [u8],
-    /// RD, echoed.
-    pub recursion_desired: bool,
-    /// CD, echoed.
-    pub checking_disabled: bool,
-    /// RA: this client could have recursion.
-    pub recursion_available: bool,
-    /// How the query came.
-    pub transport: Transport,
-    /// The largest datagram to send, in bytes, whatever the client takes.
-    pub max_udp_size: u16,
-    /// OPT, if the query had one.
-    pub edns: Option<ReplyEdns>,
-    /// Who asks: decides which subset it gets when not all fits (D6).
-    pub client: IpAddr,
-    /// Turns the order of addresses while they all fit (D9).
-    pub rotation: usize,
+/// The part of an answer that a reply gets when it does not take all.
+#[derive(Debug, Clone)]
+pub struct Part {
+    counts: Counts,
+    body: Vec<u8>,
 }
 
-impl Reply<'_> {
-    /// How many answers of a set the reply may have.
-    fn at_most(&self, subset: Subset) -> usize {
-        let no_limit = |limit: usize| if limit == 0 { usize::MAX } else { limit };
-        let small = self.transport == Transport::Udp && self.limit() == PLAIN_UDP;
-        let in_512 = if small { subset.at_most_in_512 } else { 0 };
-        no_limit(subset.at_most).min(no_limit(in_512))
-    }
-
-    /// Bytes that the reply may have.
-    fn limit(&self) -> usize {
-        match (self.transport, self.edns) {
-            (Transport::Tcp, _) => usize::from(u16::MAX),
-            (Transport::Udp, None) => PLAIN_UDP,
-            (Transport::Udp, Some(edns)) => {
-                usize::from(edns.client_size.min(self.max_udp_size)).max(PLAIN_UDP)
-            }
-        }
+impl Part {
+    /// Bytes of memory that it takes, about.
+    pub fn size(&self) -> usize {
+        size_of::<Self>() + self.body.capacity()
     }
 }
 
 /// How many records of each section were written.
-#[derive(Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Counts {
     answers: usize,
     authority: usize,
@@ -94,6 +49,50 @@ struct Counts {
 impl Rendered {
     /// Appends the reply to `out`. The question is as long as the one that was rendered for.
     pub fn write(&self, reply: &Reply<'_>, out: &mut Vec<u8>) {
+        let start = self.begin(reply, out);
+        let counts = if self.fits(reply) {
+            self.write_all(reply, out)
+        } else {
+            self.write_cut(reply, out)
+        };
+        self.finish(reply, &counts, start, out);
+    }
+
+    /// Does a reply take all of it? Then it is quickest written anew for each.
+    pub fn fits(&self, reply: &Reply<'_>) -> bool {
+        let Place { room, at_most, .. } = self.place(reply);
+        self.body.len() <= room && self.answers.len() - self.aliases <= at_most
+    }
+
+    /// What a reply gets that does not take all. Choosing it takes a while; it is the same for
+    /// every reply with the same [`Place`].
+    pub fn part(&self, reply: &Reply<'_>) -> Part {
+        let mut body = Vec::new();
+        let counts = self.write_cut(reply, &mut body);
+        Part { counts, body }
+    }
+
+    /// Appends the reply that gets this part.
+    pub fn write_part(&self, part: &Part, reply: &Reply<'_>, out: &mut Vec<u8>) {
+        let start = self.begin(reply, out);
+        out.extend_from_slice(&part.body);
+        self.finish(reply, &part.counts, start, out);
+    }
+
+    /// What decides which part a reply gets.
+    pub fn place(&self, reply: &Reply<'_>) -> Place {
+        let taken = HEADER + reply.question.len() + self.opt_length(reply);
+        Place {
+            client: reply.client,
+            room: reply.limit().saturating_sub(taken),
+            at_most: match self.cut {
+                Cut::Subset(subset) => reply.at_most(subset),
+                Cut::Prefix => usize::MAX,
+            },
+        }
+    }
+
+    fn begin(&self, reply: &Reply<'_>, out: &mut Vec<u8>) -> usize {
         debug_assert_eq!(
             reply.question.len(),
             self.question,
@@ -102,33 +101,56 @@ impl Rendered {
         let start = out.len();
         out.extend_from_slice(&[0; HEADER]);
         out.extend_from_slice(reply.question);
-        let room = reply
-            .limit()
-            .saturating_sub(HEADER + reply.question.len() + self.opt_length(reply));
-        let at_most = match self.cut {
-            Cut::Subset(subset) => reply.at_most(subset),
-            Cut::Prefix => usize::MAX,
-        };
-        let too_many = self.answers.len() - self.aliases > at_most;
-        let counts = if !too_many && self.body.len() <= room {
-            self.write_all(reply, out)
-        } else if !too_many && self.authority_end() <= room {
-            self.write_without_some_glue(reply, room, out)
-        } else {
-            match self.cut {
-                // Aliases that do not fit lead nowhere: TCP will tell the rest.
-                Cut::Subset(_) if self.answer_start(self.aliases) > room => {
-                    self.write_prefix(room, out)
-                }
-                Cut::Prefix => self.write_prefix(room, out),
-                Cut::Subset(Subset { truncated, .. }) => Counts {
-                    truncated,
-                    ..self.write_subset(reply, room, at_most, out)
-                },
-            }
-        };
+        start
+    }
+
+    fn finish(&self, reply: &Reply<'_>, counts: &Counts, start: usize, out: &mut Vec<u8>) {
+        if reply.elapsed > 0 {
+            let body = start + HEADER + reply.question.len();
+            self.run_down(reply.elapsed, &mut out[body..]);
+        }
         self.write_opt(reply, out);
-        self.write_header(reply, &counts, &mut out[start..start + HEADER]);
+        self.write_header(reply, counts, &mut out[start..start + HEADER]);
+    }
+
+    /// Takes off each TTL what has passed. Only answers that are never put in another order have
+    /// TTLs that run down: those of upstreams.
+    fn run_down(&self, elapsed: u32, body: &mut [u8]) {
+        debug_assert!(
+            self.cut == Cut::Prefix && !self.rotate,
+            "may be in another order"
+        );
+        for at in self.ttls.iter().map(|at| *at as usize) {
+            let Some(ttl) = body
+                .get_mut(at..at + 4)
+                .and_then(|ttl| ttl.first_chunk_mut())
+            else {
+                return;
+            };
+            *ttl = u32::from_be_bytes(*ttl)
+                .saturating_sub(elapsed)
+                .to_be_bytes();
+        }
+    }
+
+    /// Writes what a reply gets that does not take all.
+    fn write_cut(&self, reply: &Reply<'_>, out: &mut Vec<u8>) -> Counts {
+        let Place { room, at_most, .. } = self.place(reply);
+        let too_many = self.answers.len() - self.aliases > at_most;
+        if !too_many && self.authority_end() <= room {
+            return self.write_without_some_glue(reply, room, out);
+        }
+        match self.cut {
+            // Aliases that do not fit lead nowhere: TCP will tell the rest.
+            Cut::Subset(_) if self.answer_start(self.aliases) > room => {
+                self.write_prefix(room, out)
+            }
+            Cut::Prefix => self.write_prefix(room, out),
+            Cut::Subset(Subset { truncated, .. }) => Counts {
+                truncated,
+                ..self.write_subset(reply, room, at_most, out)
+            },
+        }
     }
 
     fn opt_length(&self, reply: &Reply<'_>) -> usize {

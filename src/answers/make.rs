@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::catalog::{Catalog, Found, Kind, Node, Patience, Pending, Scope, ServiceKey};
+use crate::catalog::{Found, Kind, Node, Patience, Pending, Reader, Scope, ServiceKey};
 use crate::names::{Domains, Lookup, Name, types};
 
 use super::address::Addresses;
@@ -26,16 +26,25 @@ pub struct Asked<'a> {
     pub name: &'a Name,
     /// QTYPE.
     pub qtype: u16,
-    /// Seconds on the catalog's clock.
-    pub now: u64,
-    /// The SOA serial: seconds since 1970, as Consul's.
-    pub serial: u32,
+    /// When it is asked.
+    pub moment: Moment,
     /// May the answer wait until old data has been confirmed?
     pub patience: Patience,
     /// Who asks: a prepared query may be sorted by where that is.
     pub client: IpAddr,
     /// The question whose alias led here.
     pub(super) via: Option<&'a Self>,
+}
+
+/// When a question is asked, on the clocks that matter.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// Seconds on the catalog's clock.
+    pub now: u64,
+    /// The SOA serial: seconds since 1970, as Consul's.
+    pub serial: u32,
+    /// When that serial is over, in milliseconds on the catalog's clock.
+    pub serial_ends: u64,
 }
 
 /// Aliases that are followed inside our domains. Chains that people make have one or two.
@@ -47,16 +56,14 @@ impl<'a> Asked<'a> {
         domain: &'a Name,
         name: &'a Name,
         qtype: u16,
-        now: u64,
-        serial: u32,
+        moment: Moment,
         client: IpAddr,
     ) -> Self {
         Self {
             domain,
             name,
             qtype,
-            now,
-            serial,
+            moment,
             patience: Patience::Some,
             client,
             via: None,
@@ -98,8 +105,8 @@ pub enum Step {
 /// Makes answers from a catalog.
 #[derive(Debug, Clone, Copy)]
 pub struct Maker<'a> {
-    /// What exists.
-    pub catalog: &'a Catalog,
+    /// What exists; what is read of it is noted there.
+    pub catalog: &'a Reader<'a>,
     /// What the operator has set.
     pub settings: &'a Settings,
     /// The domains that are answered from the catalog: aliases into them are followed at once.
@@ -276,6 +283,7 @@ impl Maker<'_> {
 
     fn soa(&self, asked: &Asked<'_>) -> Record {
         let soa = self.settings.soa;
+        self.catalog.ends_at(asked.moment.serial_ends);
         let below = |label| asked.domain.below(label).unwrap_or_else(|_| Name::root());
         Record {
             owner: asked.domain.clone(),
@@ -283,7 +291,7 @@ impl Maker<'_> {
             data: Data::Soa {
                 mname: below("ns"),
                 rname: below("hostmaster"),
-                serial: asked.serial,
+                serial: asked.moment.serial,
                 refresh: soa.refresh,
                 retry: soa.retry,
                 expire: soa.expire,
@@ -310,15 +318,16 @@ impl Maker<'_> {
     /// NS: the Consul servers, which are the healthy instances of the service `consul`.
     fn name_servers(&self, asked: &Asked<'_>) -> Result<Answer, Miss> {
         let key = ServiceKey::new(Kind::Service, "consul");
-        let service =
-            match found(
-                self.catalog
-                    .service(&Scope::default(), &key, asked.now, asked.patience),
-            ) {
-                Ok(loaded) => loaded.service,
-                Err(Miss::Absent) => return Ok(self.nodata(asked)),
-                Err(miss) => return Err(miss),
-            };
+        let service = match found(self.catalog.service(
+            &Scope::default(),
+            &key,
+            asked.moment.now,
+            asked.patience,
+        )) {
+            Ok(service) => service,
+            Err(Miss::Absent) => return Ok(self.nodata(asked)),
+            Err(miss) => return Err(miss),
+        };
         let mut answer = Answer::empty(Rcode::NOERROR, true);
         let ttl = self.settings.node_ttl;
         let plain = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');

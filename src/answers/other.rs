@@ -63,7 +63,10 @@ impl Maker<'_> {
         asked: &Asked<'_>,
     ) -> Result<Answer, Miss> {
         let key = ServiceKey::new(Kind::Connect, name);
-        let service = found(self.catalog.service(scope, &key, asked.now, asked.patience))?.service;
+        let service = found(
+            self.catalog
+                .service(scope, &key, asked.moment.now, asked.patience),
+        )?;
         let address = service.instances().iter().find_map(|instance| {
             let tagged = instance.tagged_addresses.get(VIRTUAL)?;
             tagged.address.parse::<IpAddr>().ok()

@@ -37,6 +37,8 @@ pub struct Rendered {
     /// Ends of the Authority records.
     pub(super) authority: Vec<usize>,
     pub(super) additional: Vec<GluePiece>,
+    /// Where the records have their TTLs.
+    pub(super) ttls: Vec<u32>,
 }
 
 /// Where one answer stands.
@@ -105,6 +107,7 @@ impl Rendered {
             for_client: answer.for_client,
             rotate: answer.rotate,
             question: name.as_wire().len() + 4,
+            ttls: writer.ttls,
             body: writer.body,
             aliases: answer
                 .answers
@@ -115,6 +118,16 @@ impl Rendered {
             authority,
             additional,
         }
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub fn size(&self) -> usize {
+        size_of::<Self>()
+            + self.body.capacity()
+            + self.answers.capacity() * size_of::<AnswerPiece>()
+            + self.authority.capacity() * size_of::<usize>()
+            + self.additional.capacity() * size_of::<GluePiece>()
+            + self.ttls.capacity() * size_of::<u32>()
     }
 
     /// The response code.
@@ -156,6 +169,7 @@ struct Writer {
     before: usize,
     /// Names that can be pointed at, in lower case, and where they start in the message.
     known: HashMap<Vec<u8>, u16>,
+    ttls: Vec<u32>,
 }
 
 impl Writer {
@@ -164,6 +178,7 @@ impl Writer {
             body: Vec::new(),
             before: HEADER + question.as_wire().len() + 4,
             known: HashMap::new(),
+            ttls: Vec::new(),
         };
         writer.learn(question.as_wire(), HEADER);
         writer
@@ -250,6 +265,9 @@ impl Writer {
     fn tail(&mut self, record: &Record, learn: bool) -> usize {
         self.u16(record.data.rtype());
         self.u16(types::CLASS_IN);
+        // Bodies end long before: a message has 65 535 bytes.
+        self.ttls
+            .push(u32::try_from(self.body.len()).unwrap_or(u32::MAX));
         self.u32(record.ttl);
         let length_at = self.body.len();
         self.u16(0);

@@ -70,20 +70,25 @@ impl Maker<'_> {
         };
         let key = ServiceKey::new(*kind, name);
         let tag = tag.as_deref();
-        let service = match found(self.catalog.service(scope, &key, asked.now, asked.patience)) {
-            Ok(loaded) => loaded.service,
-            // `_tcp.service` is above every `_web._tcp.service`, so it exists; RFC 8020.
-            Err(Miss::Absent)
-                if *kind == Kind::Service && tag.is_none() && name.starts_with('_') =>
-            {
-                found(self.catalog.has(scope))?;
-                return Ok(self.nodata(asked));
-            }
-            Err(miss) => return Err(miss),
-        };
+        let service =
+            match found(
+                self.catalog
+                    .service(scope, &key, asked.moment.now, asked.patience),
+            ) {
+                Ok(service) => service,
+                // `_tcp.service` is above every `_web._tcp.service`, so it exists; RFC 8020.
+                Err(Miss::Absent)
+                    if *kind == Kind::Service && tag.is_none() && name.starts_with('_') =>
+                {
+                    found(self.catalog.has(scope))?;
+                    return Ok(self.nodata(asked));
+                }
+                Err(miss) => return Err(miss),
+            };
+        let has_port = |instance: &&Instance| port_of(instance, port.as_deref()).is_some();
         let instances: Vec<&Instance> = self
             .usable(service.instances(), tag)
-            .filter(|instance| port_of(instance, port.as_deref()).is_some())
+            .filter(has_port)
             .collect();
         if instances.is_empty() {
             // `2.web.service` exists, without records, if an instance is tagged `1.2`.
@@ -96,6 +101,7 @@ impl Maker<'_> {
             let has_below = tag.is_some()
                 && self
                     .usable(service.instances(), None)
+                    .filter(has_port)
                     .any(|instance| instance.tags.iter().any(below));
             return if has_below {
                 Ok(self.nodata(asked))

@@ -11,13 +11,20 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{RData, RecordType};
 
 use crate::catalog::{
-    Catalog, Health, Instance, Kind, Layer, Node, Service, ServiceKey, TaggedAddress, Weights,
+    Basis, Catalog, Health, Instance, Kind, Layer, Node, Reader, Service, ServiceKey,
+    TaggedAddress, Weights,
 };
 use crate::names::{Domains, Name, Query, types};
 
 use super::*;
 
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 9, 8, 7));
+
+const MOMENT: Moment = Moment {
+    now: 0,
+    serial: 7,
+    serial_ends: u64::MAX,
+};
 
 fn node(name: &str, address: &str) -> Node {
     Node {
@@ -99,9 +106,10 @@ fn reply_bytes(
     let (domain, lookup) = domains
         .parse(name.as_wire(), qtype)
         .expect("below the domain");
-    let asked = Asked::new(domain, &name, qtype, 0, 7, client.address);
+    let asked = Asked::new(domain, &name, qtype, MOMENT, client.address);
+    let reader = Reader::new(catalog, Basis::now());
     let maker = Maker {
-        catalog,
+        catalog: &reader,
         settings,
         domains: &domains,
     };
@@ -125,6 +133,7 @@ fn reply_bytes(
             }),
             client: client.address,
             rotation: client.rotation,
+            elapsed: 0,
         },
         &mut out,
     );

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use super::query::{Look, Queries};
 use super::{
     Executed, Found, Interest, Interests, QueryKey, Realm, Scope, Service, ServiceKey, Slot,
+    new_epoch,
 };
 
 /// Interests that a source has not taken yet; beyond it a question is answered SERVFAIL and the
@@ -43,7 +44,7 @@ pub enum Patience {
 
 /// Data of a service that is not watched is served without a word to its source for so many
 /// milliseconds after it was confirmed.
-const FRESH: u64 = 1000;
+pub(super) const FRESH: u64 = 1000;
 
 /// Up to this age it is served while the source is asked; beyond it the answer waits for that.
 const SERVED_UNCONFIRMED: u64 = 2500;
@@ -119,17 +120,27 @@ impl Layer {
                 let datacenter = scope.datacenter.as_ref();
                 datacenter.is_none_or(|name| names.contains(name))
             });
-        self.datacenters.store(Some(Arc::new(names)));
+        let names = Some(Arc::new(names));
+        if *self.datacenters.load() != names {
+            self.datacenters.store(names);
+            new_epoch();
+        }
     }
 
     /// Publishes which cluster peers exist.
     pub fn publish_peers(&self, names: BTreeSet<String>) {
-        self.peers.store(Some(Arc::new(names)));
+        let names = Some(Arc::new(names));
+        if *self.peers.load() != names {
+            self.peers.store(names);
+            new_epoch();
+        }
     }
 
     /// The source has namespaces and partitions, or has none.
     pub fn publish_enterprise(&self, enterprise: bool) {
-        self.enterprise.store(enterprise, Ordering::Relaxed);
+        if self.enterprise.swap(enterprise, Ordering::AcqRel) != enterprise {
+            new_epoch();
+        }
     }
 
     /// Does the layer still hold this realm?
@@ -218,6 +229,7 @@ impl Layer {
     pub fn set_max_stale(&self, most: Duration) {
         let millis = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
         self.max_stale.store(millis, Ordering::Relaxed);
+        new_epoch();
     }
 
     /// The realm of a scope that exists, made on the first question for it.

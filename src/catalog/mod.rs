@@ -10,22 +10,26 @@
 use std::sync::LazyLock;
 use std::time::Instant;
 
+mod basis;
 mod interest;
 mod layer;
 mod model;
 mod query;
+mod reader;
 mod realm;
 mod reverse;
 mod scope;
 mod slot;
 mod whole;
 
+pub use basis::{Basis, new_epoch};
 pub use interest::{Interest, Interests};
 pub use layer::{Layer, Loaded, Patience};
 pub use model::{
     Health, Instance, Kind, NamedPort, Node, Service, ServiceKey, TaggedAddress, Weights,
 };
 pub use query::{Executed, QueryKey, QueryResult, QuerySlot};
+pub use reader::Reader;
 pub use realm::Realm;
 pub use scope::Scope;
 pub use slot::{Pending, Slot};

@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::reverse::Reverse;
 use super::slot::{Gate, Pending, next_version};
-use super::{Kind, Node, Scope, Service, ServiceKey, Slot, millis};
+use super::{Kind, Node, Scope, Service, ServiceKey, Slot, millis, new_epoch};
 
 /// One datacenter's service names, nodes and loaded services; or a peer's, or a namespace's.
 #[derive(Debug)]
@@ -72,6 +72,7 @@ impl Realm {
         if self.datacenter.load().as_str() != name {
             self.datacenter.store(Arc::new(name.to_owned()));
             self.moved();
+            new_epoch();
         }
     }
 
@@ -87,6 +88,7 @@ impl Realm {
                 .compare_exchange(0, since.max(1), Ordering::AcqRel, Ordering::Acquire);
         if fresh.is_ok() {
             self.version.store(next_version(), Ordering::Release);
+            new_epoch();
         }
     }
 
@@ -94,6 +96,7 @@ impl Realm {
     pub fn mark_fresh(&self) {
         if self.stale_since.swap(0, Ordering::AcqRel) != 0 {
             self.version.store(next_version(), Ordering::Release);
+            new_epoch();
         }
     }
 
@@ -191,11 +194,15 @@ impl Realm {
     pub fn publish_all(&self, services: HashMap<ServiceKey, Service>, nodes: Vec<Arc<Node>>) {
         let names = services.keys().map(|key| key.name().into()).collect();
         for (key, service) in services {
-            self.publish(&key, &self.slot(&key), service);
+            let slot = self.slot(&key);
+            self.publish(&key, &slot, service);
+            slot.set_watched(true);
         }
         self.publish_nodes(nodes);
         self.publish_names(names);
         self.reverse_complete();
+        // A name may be this source's from now on that was another's.
+        new_epoch();
     }
 
     /// Publishes the instances of a service. False if nothing changed.
@@ -214,7 +221,10 @@ impl Realm {
             .filter_map(|instance| instance.address.parse::<IpAddr>().ok())
             .map(|address| address.to_canonical())
             .collect();
-        self.write_reverse().set(name, addresses);
+        if self.write_reverse().set(name, addresses) {
+            // No slot and no list bears this change, but answers to reverse names depend on it.
+            next_version();
+        }
     }
 
     /// Have the addresses of that service been seen?

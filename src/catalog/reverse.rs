@@ -12,12 +12,12 @@ pub(super) struct Reverse {
 }
 
 impl Reverse {
-    /// The service has these addresses, and no others.
-    pub(super) fn set(&mut self, service: &str, mut addresses: Vec<IpAddr>) {
+    /// The service has these addresses, and no others. False if that was known.
+    pub(super) fn set(&mut self, service: &str, mut addresses: Vec<IpAddr>) -> bool {
         addresses.sort_unstable();
         addresses.dedup();
         if self.by_service.get(service) == Some(&addresses) {
-            return;
+            return false;
         }
         self.remove(service);
         let service: Arc<str> = service.into();
@@ -28,6 +28,7 @@ impl Reverse {
                 .insert(Arc::clone(&service));
         }
         self.by_service.insert(service, addresses);
+        true
     }
 
     /// The service has gone.

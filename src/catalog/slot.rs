@@ -16,9 +16,14 @@ static NEXT_VERSION: AtomicU64 = AtomicU64::new(1);
 /// After a refresh that failed, the old value is served without waiting for this long.
 const EXCUSED_MILLIS: u64 = 1000;
 
-/// Takes the next version number.
+/// The latest of all versions: when it has not moved, nothing has that bears one.
+pub(super) fn latest_version() -> u64 {
+    NEXT_VERSION.load(Ordering::Acquire)
+}
+
+/// Takes the next version number. What it marks must be there before.
 pub(super) fn next_version() -> u64 {
-    NEXT_VERSION.fetch_add(1, Ordering::Relaxed)
+    NEXT_VERSION.fetch_add(1, Ordering::AcqRel)
 }
 
 /// Says "it is here" to everybody who waits for it, as often as it comes.
@@ -121,7 +126,7 @@ impl Slot {
         self.value.load_full().map(|service| (version, service))
     }
 
-    /// The version of what is published; moves whenever that changes and at no other time.
+    /// The version of what is published; moves whenever that changes, and when it begins to age.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
@@ -161,9 +166,12 @@ impl Slot {
         self.gate.open();
     }
 
-    /// The source will tell of every change by itself, or no longer does.
+    /// The source will tell of every change by itself, or no longer does: then what was made of
+    /// the value must be looked at again, since from now on it ages.
     pub fn set_watched(&self, watched: bool) {
-        self.watched.store(watched, Ordering::Release);
+        if self.watched.swap(watched, Ordering::AcqRel) && !watched {
+            self.version.store(next_version(), Ordering::Release);
+        }
     }
 
     /// Does the source tell of every change by itself?

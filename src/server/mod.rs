@@ -7,12 +7,14 @@
 
 mod access;
 mod bind;
+mod cache;
 mod chase;
 mod convert;
 mod door;
 mod holder;
 mod metrics;
 mod router;
+mod tally;
 mod tcp;
 mod udp;
 
@@ -26,6 +28,14 @@ use tokio_util::task::TaskTracker;
 pub use bind::{BindError, Bound, bind};
 pub use metrics::Metrics;
 pub use router::{Policy, Router};
+
+use crate::answers::Transport;
+use door::Desk;
+
+/// Memory for rendered answers, in bytes: all workers together, and each.
+const CACHE: usize = 256 << 20;
+const LEAST_CACHE: usize = 1 << 20;
+const MOST_CACHE: usize = 32 << 20;
 
 /// Limits of the server's own.
 #[derive(Debug, Clone)]
@@ -63,11 +73,23 @@ impl Server {
         let addresses = bound.iter().map(|bound| bound.address).collect();
         let door = Arc::new(door::Door::new(Arc::clone(router)));
         let queue = udp::Queue::new(Arc::clone(&door), limits.queue, tasks.clone());
-        let connections = Arc::new(tcp::Connections::new(limits));
+        // A worker of its own for each UDP socket, and as many desks for TCP as one address has.
+        let workers: usize = bound.iter().map(|bound| bound.udp.len()).sum();
+        let desks = bound.first().map_or(1, |bound| bound.udp.len().max(1));
+        let cache_bytes = (CACHE / (workers + desks)).clamp(LEAST_CACHE, MOST_CACHE);
+        let metrics = router.metrics();
+        let desk = |_| Desk::new(cache_bytes, metrics.worker(Transport::Tcp));
+        let connections = tcp::Connections::new(limits, (0..desks).map(desk).collect());
+        let connections = Arc::new(connections);
         for Bound { address, udp, tcp } in bound {
             for (number, socket) in udp.into_iter().enumerate() {
-                let worker =
-                    udp::Worker::new(socket, Arc::clone(&door), queue.clone(), stop.clone())?;
+                let worker = udp::Worker::new(
+                    socket,
+                    Arc::clone(&door),
+                    queue.clone(),
+                    cache_bytes,
+                    stop.clone(),
+                )?;
                 let done = tasks.token();
                 std::thread::Builder::new()
                     .name(format!("udp-{}-{number}", address.port()))

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,7 +19,7 @@ use tracing::{debug, warn};
 use crate::answers::Transport;
 
 use super::Limits;
-use super::door::{AtOnce, Client, Door};
+use super::door::{AtOnce, Client, Desk, Door};
 
 /// Queries of one connection that may be in the making at a time; then it is read no further.
 const IN_FLIGHT: usize = 64;
@@ -33,12 +34,14 @@ const WRITE_TIME: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Counts connections, in total and by client.
-#[derive(Debug)]
 pub(super) struct Connections {
     total: usize,
     per_client: usize,
     idle: Duration,
     open: Mutex<Open>,
+    /// What connections answer from: a connection takes the one that is its turn.
+    desks: Vec<Mutex<Desk>>,
+    next_desk: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -60,13 +63,27 @@ enum Full {
 }
 
 impl Connections {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(super) fn new(limits: &Limits, desks: Vec<Desk>) -> Self {
         Self {
             total: limits.tcp_connections,
             per_client: limits.tcp_connections_per_client,
             idle: limits.tcp_idle,
             open: Mutex::default(),
+            desks: desks.into_iter().map(Mutex::new).collect(),
+            next_desk: AtomicUsize::new(0),
         }
+    }
+
+    /// Whose turn it is to serve a new connection.
+    fn turn(&self) -> usize {
+        self.next_desk.fetch_add(1, Ordering::Relaxed) % self.desks.len().max(1)
+    }
+
+    /// Nothing waits while it holds this.
+    fn desk(&self, turn: usize) -> MutexGuard<'_, Desk> {
+        self.desks[turn]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enter(self: &Arc<Self>, client: IpAddr) -> Result<Place, Full> {
@@ -129,7 +146,7 @@ pub(super) async fn accept(
                 tasks.spawn(async move {
                     let open = &door.router().metrics().connections;
                     open.inc();
-                    serve(stream, peer, &door, place.connections.idle, &stop).await;
+                    serve(stream, peer, &door, &place.connections, &stop).await;
                     open.dec();
                     drop(place);
                 });
@@ -147,7 +164,7 @@ async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     door: &Arc<Door>,
-    idle: Duration,
+    connections: &Arc<Connections>,
     stop: &CancellationToken,
 ) {
     // Answers are whole messages: waiting for more to send only delays them.
@@ -159,7 +176,7 @@ async fn serve(
     let writing = tokio::spawn(write(writer, outbox));
     // A client that takes no answers ends the writer, and with it the connection.
     tokio::select! {
-        () = read(reader, peer, door, idle, &replies) => {}
+        () = read(reader, peer, door, connections, &replies) => {}
         () = replies.closed() => {}
         () = stop.cancelled() => {}
     }
@@ -175,9 +192,12 @@ async fn read(
     mut reader: OwnedReadHalf,
     peer: SocketAddr,
     door: &Arc<Door>,
-    idle: Duration,
+    connections: &Arc<Connections>,
     replies: &mpsc::Sender<Vec<u8>>,
 ) {
+    let idle = connections.idle;
+    let turn = connections.turn();
+    let counts = Arc::clone(connections.desk(turn).counts());
     let client = Client::new(peer.ip(), Transport::Tcp);
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut request = Vec::new();
@@ -190,7 +210,14 @@ async fn read(
             return;
         };
         let mut reply = Vec::new();
-        match door.at_once(&request, client, framed(&mut reply)) {
+        let at_once = {
+            let mut desk = connections.desk(turn);
+            desk.begin();
+            let at_once = door.at_once(&mut desk, &request, client, framed(&mut reply));
+            desk.end();
+            at_once
+        };
+        match at_once {
             AtOnce::Replied => {
                 if replies.send(reply).await.is_err() {
                     return;
@@ -205,9 +232,16 @@ async fn read(
                 let door = Arc::clone(door);
                 let request = std::mem::take(&mut request);
                 let replies = replies.clone();
+                let connections = Arc::clone(connections);
+                let counts = Arc::clone(&counts);
                 tokio::spawn(async move {
                     let mut reply = Vec::new();
-                    door.in_full(&request, client, framed(&mut reply)).await;
+                    let made = door
+                        .in_full(&counts, &request, client, framed(&mut reply))
+                        .await;
+                    if let Some((key, made)) = made {
+                        connections.desk(turn).keep(&key, made);
+                    }
                     // If the connection is gone, so is whoever wanted this.
                     let _ = replies.send(reply).await;
                     drop(permit);

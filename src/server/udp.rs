@@ -4,7 +4,8 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::cmsg_space;
@@ -22,7 +23,9 @@ use tracing::{error, warn};
 
 use crate::answers::Transport;
 
-use super::door::{AtOnce, Client, Door};
+use super::cache::{Key, Made};
+use super::door::{AtOnce, Client, Desk, Door};
+use super::tally::Counts;
 
 /// Datagrams taken with one system call.
 const BATCH: usize = 32;
@@ -35,6 +38,36 @@ const STOP_CHECK: Duration = Duration::from_millis(200);
 
 /// After a stop, queries that were already received are answered for at most this long.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// Answers made on the runtime that a worker has not taken yet; more are not kept.
+const INBOX: usize = 256;
+
+/// Where the runtime leaves for a worker what can be sent again.
+#[derive(Debug, Default)]
+struct Inbox {
+    made: Mutex<Vec<(Key, Made)>>,
+    /// So that an empty one costs a worker no lock.
+    is_filled: AtomicBool,
+}
+
+impl Inbox {
+    fn put(&self, key: Key, made: Made) {
+        let mut all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < INBOX {
+            all.push((key, made));
+            self.is_filled.store(true, Ordering::Release);
+        }
+    }
+
+    fn take(&self) -> Vec<(Key, Made)> {
+        if !self.is_filled.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_filled.store(false, Ordering::Release);
+        std::mem::take(&mut all)
+    }
+}
 
 /// Puts queries that cannot be answered at once on the runtime, no more than a limit at a time.
 #[derive(Clone)]
@@ -57,24 +90,37 @@ impl Queue {
     }
 
     /// Takes a query, or sheds it when there is no place.
-    fn push(&self, request: &[u8], peer: SocketAddr, local: Local, socket: &Arc<UdpSocket>) {
+    fn push(&self, request: &[u8], peer: SocketAddr, local: Local, asked: &Arc<Asked>) {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             self.door.router().metrics().shed_query();
             return;
         };
         let request = request.to_vec();
-        let socket = Arc::clone(socket);
+        let asked = Arc::clone(asked);
         let door = Arc::clone(&self.door);
         let answer = async move {
             let mut reply = Vec::with_capacity(512);
-            door.in_full(&request, client(peer), &mut reply).await;
-            if !reply.is_empty() && send_one(&socket, &reply, peer, local).is_err() {
+            let made = door
+                .in_full(&asked.counts, &request, client(peer), &mut reply)
+                .await;
+            if !reply.is_empty() && send_one(&asked.socket, &reply, peer, local).is_err() {
                 door.router().metrics().unsent(1);
+            }
+            if let Some((key, made)) = made {
+                asked.inbox.put(key, made);
             }
             drop(place);
         };
         self.tasks.spawn_on(answer, &self.runtime);
     }
+}
+
+/// The worker that was asked, as the runtime sees it.
+#[derive(Debug)]
+struct Asked {
+    socket: UdpSocket,
+    inbox: Inbox,
+    counts: Arc<Counts>,
 }
 
 fn client(peer: SocketAddr) -> Client {
@@ -90,56 +136,91 @@ enum Local {
     V6(in6_pktinfo),
 }
 
+impl Local {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Bound, Self::Bound) => true,
+            (Self::V4(a), Self::V4(b)) => {
+                a.ipi_ifindex == b.ipi_ifindex
+                    && a.ipi_addr.s_addr == b.ipi_addr.s_addr
+                    && a.ipi_spec_dst.s_addr == b.ipi_spec_dst.s_addr
+            }
+            (Self::V6(a), Self::V6(b)) => {
+                a.ipi6_ifindex == b.ipi6_ifindex && a.ipi6_addr.s6_addr == b.ipi6_addr.s6_addr
+            }
+            _ => false,
+        }
+    }
+
+    /// Room for the control message that names it.
+    fn space(address: SocketAddr) -> Option<Vec<u8>> {
+        if !address.ip().is_unspecified() {
+            None
+        } else if address.is_ipv4() {
+            Some(cmsg_space!(in_pktinfo))
+        } else {
+            Some(cmsg_space!(in6_pktinfo))
+        }
+    }
+}
+
 /// One socket and the thread that serves it.
 pub(super) struct Worker {
-    socket: Arc<UdpSocket>,
-    /// Bound to all addresses: which one was asked comes with each datagram.
-    wildcard: bool,
+    asked: Arc<Asked>,
+    address: SocketAddr,
     door: Arc<Door>,
     queue: Queue,
+    desk: Desk,
     stop: CancellationToken,
 }
 
 /// Replies of one batch; the buffers are used again.
 struct Replies {
     buffers: Vec<Vec<u8>>,
-    peers: Vec<(SocketAddr, Local)>,
+    peers: Vec<Option<SockaddrStorage>>,
+    locals: Vec<Local>,
 }
 
 impl Worker {
-    /// A worker for a bound socket.
+    /// A worker for a bound socket, with so many bytes for answers that can be sent again.
     pub(super) fn new(
         socket: UdpSocket,
         door: Arc<Door>,
         queue: Queue,
+        cache_bytes: usize,
         stop: CancellationToken,
     ) -> io::Result<Self> {
         let address = socket.local_addr()?;
-        let wildcard = address.ip().is_unspecified();
-        if wildcard && address.is_ipv4() {
+        if address.ip().is_unspecified() && address.is_ipv4() {
             setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?;
-        } else if wildcard {
+        } else if address.ip().is_unspecified() {
             setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         }
         socket.set_read_timeout(Some(STOP_CHECK))?;
+        let counts = door.router().metrics().worker(Transport::Udp);
         Ok(Self {
-            socket: Arc::new(socket),
-            wildcard,
+            asked: Arc::new(Asked {
+                socket,
+                inbox: Inbox::default(),
+                counts: Arc::clone(&counts),
+            }),
+            address,
             door,
             queue,
+            desk: Desk::new(cache_bytes, counts),
             stop,
         })
     }
 
     /// Serves until the stop, and what had come in by then.
-    pub(super) fn run(self) {
+    pub(super) fn run(mut self) {
         let mut buffers = vec![[0_u8; MAX_QUERY]; BATCH];
-        let space = self.wildcard.then(|| cmsg_space!(in_pktinfo, in6_pktinfo));
-        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, space);
-        let mut out_headers = MultiHeaders::<SockaddrStorage>::preallocate(BATCH, None);
+        let mut headers = MultiHeaders::preallocate(BATCH, Local::space(self.address));
+        let mut out_headers = MultiHeaders::preallocate(BATCH, Local::space(self.address));
         let mut replies = Replies {
             buffers: (0..BATCH).map(|_| Vec::with_capacity(1024)).collect(),
             peers: Vec::with_capacity(BATCH),
+            locals: Vec::with_capacity(BATCH),
         };
         let mut stopped: Option<Instant> = None;
         loop {
@@ -169,19 +250,31 @@ impl Worker {
 
     /// Takes a batch of datagrams and answers or queues each.
     fn batch(
-        &self,
+        &mut self,
         buffers: &mut [[u8; MAX_QUERY]],
         headers: &mut MultiHeaders<SockaddrStorage>,
         flags: MsgFlags,
         replies: &mut Replies,
     ) -> nix::Result<()> {
-        let mut slices: Vec<[IoSliceMut<'_>; 1]> = buffers
-            .iter_mut()
-            .map(|buffer| [IoSliceMut::new(buffer)])
-            .collect();
-        let fd = self.socket.as_raw_fd();
-        for message in recvmmsg(fd, headers, slices.iter_mut(), flags, None)? {
-            let Some(peer) = message.address.as_ref().and_then(std_address) else {
+        let mut slices: [[IoSliceMut<'_>; 1]; BATCH] = {
+            let mut buffers = buffers.iter_mut();
+            std::array::from_fn(|_| {
+                let buffer = buffers.next().map(<[u8; MAX_QUERY]>::as_mut_slice);
+                [IoSliceMut::new(buffer.unwrap_or_default())]
+            })
+        };
+        let asked = Arc::clone(&self.asked);
+        let fd = asked.socket.as_raw_fd();
+        let messages = recvmmsg(fd, headers, slices.iter_mut(), flags, None)?;
+        self.desk.begin();
+        for (key, made) in asked.inbox.take() {
+            self.desk.keep(&key, made);
+        }
+        for message in messages {
+            let Some((storage, peer)) = message
+                .address
+                .and_then(|address| Some((address, std_address(&address)?)))
+            else {
                 continue;
             };
             // Nobody listens on port 0; a reply would only raise an error.
@@ -189,7 +282,7 @@ impl Worker {
                 continue;
             };
             let mut local = Local::Bound;
-            if self.wildcard {
+            if self.address.ip().is_unspecified() {
                 for control in message.cmsgs()? {
                     match control {
                         ControlMessageOwned::Ipv4PacketInfo(info) => local = Local::V4(info),
@@ -201,18 +294,23 @@ impl Worker {
             let reply = &mut replies.buffers[replies.peers.len()];
             reply.clear();
             match self.answer(request, peer, reply) {
-                AtOnce::Replied => replies.peers.push((peer, local)),
-                AtOnce::Later => self.queue.push(request, peer, local, &self.socket),
+                AtOnce::Replied => {
+                    replies.peers.push(Some(storage));
+                    replies.locals.push(local);
+                }
+                AtOnce::Later => self.queue.push(request, peer, local, &asked),
                 AtOnce::Ignored => {}
             }
         }
+        self.desk.end();
         Ok(())
     }
 
     /// A defect that one query brings to light must not end the worker for all others.
-    fn answer(&self, request: &[u8], peer: SocketAddr, reply: &mut Vec<u8>) -> AtOnce {
+    fn answer(&mut self, request: &[u8], peer: SocketAddr, reply: &mut Vec<u8>) -> AtOnce {
         catch_unwind(AssertUnwindSafe(|| {
-            self.door.at_once(request, client(peer), reply)
+            self.door
+                .at_once(&mut self.desk, request, client(peer), reply)
         }))
         .unwrap_or_else(|_| {
             error!(%peer, ?request, "a query caused a panic; please report this");
@@ -220,48 +318,42 @@ impl Worker {
         })
     }
 
+    /// Sends with as few system calls as the system allows.
     fn send(&self, replies: &mut Replies, headers: &mut MultiHeaders<SockaddrStorage>) {
-        let unsent = if self.wildcard || replies.peers.len() == 1 {
-            replies
-                .peers
-                .iter()
-                .zip(&replies.buffers)
-                .filter(|((peer, local), reply)| {
-                    send_one(&self.socket, reply, *peer, *local).is_err()
-                })
-                .count()
-        } else {
-            self.send_batch(replies, headers)
-        };
-        if unsent > 0 {
-            self.door.router().metrics().unsent(unsent);
-        }
-        replies.peers.clear();
-    }
-
-    /// Sends with as few system calls as the system allows. Returns how many could not be sent.
-    fn send_batch(&self, replies: &Replies, headers: &mut MultiHeaders<SockaddrStorage>) -> usize {
-        let peers: Vec<Option<SockaddrStorage>> = replies
-            .peers
-            .iter()
-            .map(|(peer, _)| Some(SockaddrStorage::from(*peer)))
-            .collect();
-        let slices: Vec<[IoSlice<'_>; 1]> = replies.buffers[..peers.len()]
-            .iter()
-            .map(|reply| [IoSlice::new(reply)])
-            .collect();
-        let fd = self.socket.as_raw_fd();
+        let Replies {
+            buffers,
+            peers,
+            locals,
+        } = replies;
+        let mut buffers = buffers.iter();
+        let slices: [[IoSlice<'_>; 1]; BATCH] = std::array::from_fn(|_| {
+            let reply = buffers.next().map_or(&[][..], Vec::as_slice);
+            [IoSlice::new(reply)]
+        });
+        let fd = self.asked.socket.as_raw_fd();
         let mut done = 0;
         let mut unsent = 0;
         while done < peers.len() {
-            let sent = sendmmsg(
-                fd,
-                headers,
-                &slices[done..],
-                &peers[done..],
-                [],
-                MsgFlags::empty(),
-            );
+            // Those that were asked of one address of ours go together.
+            let local = locals[done];
+            let run = locals[done..]
+                .iter()
+                .take_while(|own| own.is(&local))
+                .count();
+            let range = done..done + run;
+            let (slices, peers) = (&slices[range.clone()], &peers[range]);
+            let flags = MsgFlags::MSG_DONTWAIT;
+            let sent = match &local {
+                Local::Bound => sendmmsg(fd, headers, slices, peers, [], flags),
+                Local::V4(info) => {
+                    let from = [ControlMessage::Ipv4PacketInfo(info)];
+                    sendmmsg(fd, headers, slices, peers, from, flags)
+                }
+                Local::V6(info) => {
+                    let from = [ControlMessage::Ipv6PacketInfo(info)];
+                    sendmmsg(fd, headers, slices, peers, from, flags)
+                }
+            };
             match sent.map(Iterator::count) {
                 Ok(sent) if sent > 0 => done += sent,
                 Err(Errno::EINTR) => {}
@@ -272,7 +364,11 @@ impl Worker {
                 }
             }
         }
-        unsent
+        if unsent > 0 {
+            self.door.router().metrics().unsent(unsent);
+        }
+        peers.clear();
+        locals.clear();
     }
 }
 

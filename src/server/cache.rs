@@ -1,0 +1,306 @@
+//! Answers that were rendered before, each as long as what it was made from stands.
+//!
+//! A cache belongs to one worker, so that looking into it takes no lock and no shared cache line.
+//! It is bounded by the bytes that it takes, in two generations: what is asked for moves to the
+//! young one, and when that is full the old one is dropped as a whole. Negative answers have
+//! generations of their own, so that random names cannot push out what is in use.
+
+use std::hash::{BuildHasher, RandomState};
+
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::answers::{Part, Place, Rcode, Rendered, Reply};
+use crate::catalog::Basis;
+use crate::names::Query;
+
+/// Parts of one answer that are kept for clients that do not take all of it.
+const PARTS: usize = 16;
+
+/// One byte of this many is for negative answers.
+const NEGATIVE_SHARE: usize = 8;
+
+/// The longest question: a name, its type and class, and one byte more.
+const LONGEST: usize = 255 + 4 + 1;
+
+/// What is asked, in one form whatever the case, and whether recursion is wanted and allowed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Key {
+    bytes: [u8; LONGEST],
+    len: usize,
+}
+
+impl Key {
+    pub(super) fn new(query: &Query<'_>, recursive: bool) -> Self {
+        let question = query.question();
+        let mut bytes = [0; LONGEST];
+        bytes[..question.len()].copy_from_slice(question);
+        // Only the name: a type's bytes may look like letters.
+        bytes[..question.len() - 4].make_ascii_lowercase();
+        bytes[question.len()] = u8::from(recursive);
+        Self {
+            bytes,
+            len: question.len() + 1,
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// An answer, rendered, and what decides how and how long it may be sent.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) rendered: Rendered,
+    /// The largest datagram that it may go in, in bytes.
+    pub(super) max_udp_size: u16,
+    pub(super) basis: Basis,
+    /// Its TTLs run down from then on, in milliseconds on the catalog's clock.
+    pub(super) born: Option<u64>,
+}
+
+impl Made {
+    /// Appends the reply.
+    pub(super) fn write(&self, reply: &Reply<'_>, out: &mut Vec<u8>) {
+        self.rendered.write(reply, out);
+    }
+
+    /// Seconds by which the TTLs have run down at `now`.
+    pub(super) fn elapsed(&self, now: u64) -> u32 {
+        self.born
+            .map_or(0, |born| (now.saturating_sub(born) / 1000) as u32)
+    }
+}
+
+/// An answer in the cache.
+#[derive(Debug)]
+pub(super) struct Entry {
+    key: Box<[u8]>,
+    pub(super) made: Made,
+    parts: Vec<(Place, Part)>,
+    next_part: usize,
+}
+
+impl Entry {
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.key.len() + self.made.rendered.size() + self.made.basis.size()
+    }
+
+    /// Appends the reply. Gives the bytes of memory that are kept since.
+    pub(super) fn write(&mut self, reply: &Reply<'_>, out: &mut Vec<u8>) -> usize {
+        let rendered = &self.made.rendered;
+        if rendered.fits(reply) {
+            rendered.write(reply, out);
+            return 0;
+        }
+        let place = rendered.place(reply);
+        if let Some((_, part)) = self.parts.iter().find(|(own, _)| *own == place) {
+            rendered.write_part(part, reply, out);
+            return 0;
+        }
+        let part = rendered.part(reply);
+        rendered.write_part(&part, reply, out);
+        let size = part.size();
+        if self.parts.len() < PARTS {
+            self.parts.push((place, part));
+            return size;
+        }
+        // Whoever asks again after so many others costs as much as the first time.
+        let replaced = &mut self.parts[self.next_part];
+        self.next_part = (self.next_part + 1) % PARTS;
+        let grown = size.saturating_sub(replaced.1.size());
+        *replaced = (place, part);
+        grown
+    }
+}
+
+/// One kind of answers, young and old.
+#[derive(Debug, Default)]
+struct Generations {
+    young: HashTable<Box<Entry>>,
+    old: HashTable<Box<Entry>>,
+    young_bytes: usize,
+    old_bytes: usize,
+    /// Of the young.
+    limit: usize,
+}
+
+impl Generations {
+    fn new(bytes: usize) -> Self {
+        Self {
+            limit: bytes / 2,
+            ..Self::default()
+        }
+    }
+
+    fn take_old(&mut self, hash: u64, key: &[u8]) -> Option<Box<Entry>> {
+        let found = self.old.find_entry(hash, |entry| *entry.key == *key);
+        found.ok().map(|entry| entry.remove().0)
+    }
+
+    fn insert(&mut self, hash: u64, entry: Box<Entry>, hash_of: impl Fn(&[u8]) -> u64) {
+        if let Ok(found) = self.young.find_entry(hash, |own| own.key == entry.key) {
+            found.remove();
+        }
+        self.young_bytes += entry.size();
+        if self.young_bytes > self.limit {
+            self.old = std::mem::take(&mut self.young);
+            self.old_bytes = std::mem::replace(&mut self.young_bytes, entry.size());
+        }
+        self.young
+            .insert_unique(hash, entry, |own| hash_of(&own.key));
+    }
+}
+
+/// The rendered answers of one worker.
+#[derive(Debug)]
+pub(super) struct Cache {
+    positive: Generations,
+    negative: Generations,
+    seed: u64,
+}
+
+impl Cache {
+    /// A cache that takes about `bytes` of memory at most.
+    pub(super) fn new(bytes: usize) -> Self {
+        let negative = bytes / NEGATIVE_SHARE;
+        Self {
+            positive: Generations::new(bytes - negative),
+            negative: Generations::new(negative),
+            // Names are chosen by clients; where they end up in the table must not be.
+            seed: RandomState::new().hash_one(0_u64),
+        }
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub(super) fn bytes(&self) -> usize {
+        [&self.positive, &self.negative]
+            .iter()
+            .map(|kind| kind.young_bytes + kind.old_bytes)
+            .sum()
+    }
+
+    /// Writes the reply to `key` if there is an answer that still `holds`. `write` gives how many
+    /// bytes more the entry takes since.
+    pub(super) fn reply(
+        &mut self,
+        key: &Key,
+        holds: impl Fn(&Basis) -> bool,
+        write: impl FnOnce(&mut Entry) -> usize,
+    ) -> bool {
+        let key = key.as_bytes();
+        let seed = self.seed;
+        let hash = xxh3_64_with_seed(key, seed);
+        for kind in [&mut self.positive, &mut self.negative] {
+            if let Ok(mut found) = kind.young.find_entry(hash, |entry| *entry.key == *key) {
+                if holds(&found.get().made.basis) {
+                    kind.young_bytes += write(found.get_mut());
+                    return true;
+                }
+                let (entry, _) = found.remove();
+                kind.young_bytes = kind.young_bytes.saturating_sub(entry.size());
+                return false;
+            }
+            if kind.old.is_empty() {
+                continue;
+            }
+            if let Some(mut entry) = kind.take_old(hash, key) {
+                let is_good = holds(&entry.made.basis);
+                if is_good {
+                    // Its parts stay behind: they are counted where they were made.
+                    entry.parts = Vec::new();
+                    entry.next_part = 0;
+                    kind.young_bytes += write(&mut entry);
+                    kind.insert(hash, entry, |key| xxh3_64_with_seed(key, seed));
+                }
+                return is_good;
+            }
+        }
+        false
+    }
+
+    /// Keeps an answer, if it can be sent again.
+    pub(super) fn insert(&mut self, key: &Key, made: Made) {
+        if made.basis.is_none() {
+            return;
+        }
+        let seed = self.seed;
+        let hash = xxh3_64_with_seed(key.as_bytes(), seed);
+        let kind = if made.rendered.rcode() == Rcode::NOERROR {
+            &mut self.positive
+        } else {
+            &mut self.negative
+        };
+        let entry = Box::new(Entry {
+            key: key.as_bytes().into(),
+            made,
+            parts: Vec::new(),
+            next_part: 0,
+        });
+        kind.insert(hash, entry, |key| xxh3_64_with_seed(key, seed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answers::Answer;
+    use crate::names::{Name, types};
+
+    fn request(name: &str) -> (Name, Vec<u8>) {
+        let name = Name::from_text(name).expect("a valid name");
+        let mut bytes = vec![0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        bytes.extend_from_slice(name.as_wire());
+        bytes.extend_from_slice(&types::A.to_be_bytes());
+        bytes.extend_from_slice(&[0, 1]);
+        (name, bytes)
+    }
+
+    fn keep(cache: &mut Cache, name: &str, rcode: Rcode, basis: Basis) {
+        let (name, bytes) = request(name);
+        let key = Key::new(&Query::parse(&bytes).expect("well-formed"), true);
+        let made = Made {
+            rendered: Rendered::new(&Answer::empty(rcode, true), &name),
+            max_udp_size: 512,
+            basis,
+            born: None,
+        };
+        cache.insert(&key, made);
+    }
+
+    fn has(cache: &mut Cache, name: &str, recursive: bool, holds: bool) -> bool {
+        let (_, bytes) = request(name);
+        let key = Key::new(&Query::parse(&bytes).expect("well-formed"), recursive);
+        cache.reply(&key, |_| holds, |_| 0)
+    }
+
+    #[test]
+    fn a_name_is_found_in_any_case_while_its_basis_holds() {
+        let mut cache = Cache::new(100_000);
+        keep(&mut cache, "web.consul", Rcode::NOERROR, Basis::now());
+        assert!(has(&mut cache, "WeB.Consul", true, true));
+        assert!(!has(&mut cache, "web.consul", false, true), "no recursion");
+        assert!(!has(&mut cache, "web.consul", true, false));
+        assert!(!has(&mut cache, "web.consul", true, true), "it was dropped");
+        keep(&mut cache, "web.consul", Rcode::NOERROR, Basis::none());
+        assert!(!has(&mut cache, "web.consul", true, true));
+    }
+
+    #[test]
+    fn it_is_bounded_and_keeps_what_is_in_use() {
+        let mut cache = Cache::new(200_000);
+        keep(&mut cache, "hot.consul", Rcode::NOERROR, Basis::now());
+        for at in 0..20_000 {
+            let (x, y) = (format!("x{at}.consul"), format!("y{at}.consul"));
+            keep(&mut cache, &x, Rcode::NOERROR, Basis::now());
+            keep(&mut cache, &y, Rcode::NXDOMAIN, Basis::now());
+            if at % 50 == 0 {
+                assert!(has(&mut cache, "hot.consul", true, true), "after {at}");
+            }
+            assert!(cache.bytes() <= 200_000, "{} bytes", cache.bytes());
+        }
+        assert!(has(&mut cache, "y19999.consul", true, true));
+        assert!(!has(&mut cache, "x0.consul", true, true));
+    }
+}

@@ -261,3 +261,6 @@ fn rejection(query: &Query<'_>) -> Option<Rcode> {
     // An OPT record cannot be asked for (RFC 6891 section 6.1.1).
     (query.qtype() == types::OPT).then_some(Rcode::FORMERR)
 }
+
+#[cfg(test)]
+mod tests;

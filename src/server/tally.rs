@@ -149,6 +149,11 @@ impl Counts {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
     pub(super) fn set_cache_bytes(&self, bytes: usize) {
         self.cache_bytes.store(bytes as u64, Ordering::Relaxed);
     }

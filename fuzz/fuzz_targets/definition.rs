@@ -61,7 +61,7 @@ fn ask(catalog: &Catalog, service: &str) {
         serial: 7,
         serial_ends: u64::MAX,
     };
-    let reader = Reader::new(catalog, Basis::now());
+    let reader = Reader::new(catalog, Basis::begin());
     let maker = Maker {
         catalog: &reader,
         settings: &settings,

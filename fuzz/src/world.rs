@@ -97,7 +97,7 @@ impl World {
     /// Answers a question as the router does, and loads what has to be loaded for it; `None` if
     /// the name is none of ours.
     pub fn answer(&self, name: &Name, qtype: u16, client: IpAddr) -> Option<Answer> {
-        let reader = Reader::new(&self.catalog, Basis::now());
+        let reader = Reader::new(&self.catalog, Basis::begin());
         let maker = Maker {
             catalog: &reader,
             settings: &self.settings,

@@ -4,16 +4,10 @@ use std::net::IpAddr;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::names::types;
-
 use super::answer::{Cut, Subset};
+use super::message::Counts;
 use super::render::{AnswerPiece, HEADER, MAX_POINTER, Rendered};
 use super::reply::Reply;
-
-/// An OPT record without options.
-const OPT: usize = 11;
-/// An Extended DNS Error option without text (RFC 8914).
-const EXTENDED_ERROR: usize = 6;
 
 /// What decides which part of an answer a reply gets when it does not take all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,15 +29,6 @@ impl Part {
     pub fn size(&self) -> usize {
         size_of::<Self>() + self.body.capacity()
     }
-}
-
-/// How many records of each section were written.
-#[derive(Debug, Clone, Copy, Default)]
-struct Counts {
-    answers: usize,
-    authority: usize,
-    additional: usize,
-    truncated: bool,
 }
 
 impl Rendered {
@@ -92,47 +77,6 @@ impl Rendered {
         }
     }
 
-    fn begin(&self, reply: &Reply<'_>, out: &mut Vec<u8>) -> usize {
-        debug_assert_eq!(
-            reply.question.len(),
-            self.question,
-            "not the question's answer"
-        );
-        let start = out.len();
-        out.extend_from_slice(&[0; HEADER]);
-        out.extend_from_slice(reply.question);
-        start
-    }
-
-    fn finish(&self, reply: &Reply<'_>, counts: &Counts, start: usize, out: &mut Vec<u8>) {
-        if reply.elapsed > 0 {
-            let body = start + HEADER + reply.question.len();
-            self.run_down(reply.elapsed, &mut out[body..]);
-        }
-        self.write_opt(reply, out);
-        self.write_header(reply, counts, &mut out[start..start + HEADER]);
-    }
-
-    /// Takes off each TTL what has passed. Only answers that are never put in another order have
-    /// TTLs that run down: those of upstreams.
-    fn run_down(&self, elapsed: u32, body: &mut [u8]) {
-        debug_assert!(
-            self.cut == Cut::Prefix && !self.rotate,
-            "may be in another order"
-        );
-        for at in self.ttls.iter().map(|at| *at as usize) {
-            let Some(ttl) = body
-                .get_mut(at..at + 4)
-                .and_then(|ttl| ttl.first_chunk_mut())
-            else {
-                return;
-            };
-            *ttl = u32::from_be_bytes(*ttl)
-                .saturating_sub(elapsed)
-                .to_be_bytes();
-        }
-    }
-
     /// Writes what a reply gets that does not take all.
     fn write_cut(&self, reply: &Reply<'_>, out: &mut Vec<u8>) -> Counts {
         let Place { room, at_most, .. } = self.place(reply);
@@ -151,16 +95,6 @@ impl Rendered {
                 ..self.write_subset(reply, room, at_most, out)
             },
         }
-    }
-
-    fn opt_length(&self, reply: &Reply<'_>) -> usize {
-        let error = self.extended_error.map_or(0, |_| EXTENDED_ERROR);
-        reply.edns.map_or(0, |edns| {
-            let subnet = edns
-                .client_subnet
-                .map_or(0, |subnet| subnet.option_length());
-            OPT + error + subnet
-        })
     }
 
     fn answers_end(&self) -> usize {
@@ -362,43 +296,5 @@ impl Rendered {
             (std::cmp::Reverse(weight), at)
         });
         order
-    }
-
-    /// OPT goes last: HAProxy loses what follows it.
-    fn write_opt(&self, reply: &Reply<'_>, out: &mut Vec<u8>) {
-        let Some(edns) = reply.edns else { return };
-        let extended_rcode = (self.rcode.0 >> 4) as u8;
-        out.push(0);
-        out.extend_from_slice(&types::OPT.to_be_bytes());
-        out.extend_from_slice(&edns.own_size.to_be_bytes());
-        out.extend_from_slice(&[extended_rcode, 0, 0, 0]);
-        let options = (self.opt_length(reply) - OPT) as u16;
-        out.extend_from_slice(&options.to_be_bytes());
-        if let Some(subnet) = edns.client_subnet {
-            subnet.write(self.for_client, out);
-        }
-        if let Some(code) = self.extended_error {
-            out.extend_from_slice(&[0, 15, 0, 2]);
-            out.extend_from_slice(&code.to_be_bytes());
-        }
-    }
-
-    fn write_header(&self, reply: &Reply<'_>, counts: &Counts, header: &mut [u8]) {
-        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-        header[..2].copy_from_slice(&reply.id.to_be_bytes());
-        header[2] = 0x80
-            | flag(self.authoritative, 0x04)
-            | flag(counts.truncated, 0x02)
-            | flag(reply.recursion_desired, 0x01);
-        header[3] = flag(reply.recursion_available, 0x80)
-            | flag(reply.checking_disabled, 0x10)
-            | (self.rcode.0 & 0x0F) as u8;
-        let opt = usize::from(reply.edns.is_some());
-        let sections = [1, counts.answers, counts.authority, counts.additional + opt];
-        for (at, count) in sections.into_iter().enumerate() {
-            // At most 65 535 bytes of records of at least 11 bytes each were written.
-            let count = (count as u16).to_be_bytes();
-            header[4 + 2 * at..6 + 2 * at].copy_from_slice(&count);
-        }
     }
 }

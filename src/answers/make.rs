@@ -167,8 +167,24 @@ impl Maker<'_> {
             Lookup::Node { name, scope } => self.node(name, scope, asked),
             Lookup::Virtual { name, scope } => self.virtual_address(name, scope, asked),
             Lookup::Query { name, scope } => self.query(name, scope, asked),
-            Lookup::Service { only_srv, .. } => {
-                let answer = self.service(lookup, asked)?;
+            Lookup::Service {
+                kind,
+                name,
+                tag,
+                scope,
+                only_srv,
+                ..
+            } => {
+                let answer = match self.service(lookup, asked) {
+                    // `_tcp.service` is above every `_web._tcp.service`, so it exists; RFC 8020.
+                    Err(Miss::Absent)
+                        if *kind == Kind::Service && tag.is_none() && name.starts_with('_') =>
+                    {
+                        found(self.catalog.has(scope))?;
+                        self.nodata(asked)
+                    }
+                    answer => answer?,
+                };
                 Ok(if *only_srv {
                     self.nodata(asked)
                 } else {

@@ -5,6 +5,7 @@ mod address;
 mod answer;
 mod cut;
 mod make;
+mod message;
 mod node;
 mod other;
 mod record;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use crate::catalog::{Health, Instance, Kind, Scope, ServiceKey};
+use crate::catalog::{Health, Instance, Scope, ServiceKey};
 use crate::names::{Lookup, Name, types};
 
 use super::address::{Accept, Address, Addresses};
@@ -70,21 +70,10 @@ impl Maker<'_> {
         };
         let key = ServiceKey::new(*kind, name);
         let tag = tag.as_deref();
-        let service =
-            match found(
-                self.catalog
-                    .service(scope, &key, asked.moment.now, asked.patience),
-            ) {
-                Ok(service) => service,
-                // `_tcp.service` is above every `_web._tcp.service`, so it exists; RFC 8020.
-                Err(Miss::Absent)
-                    if *kind == Kind::Service && tag.is_none() && name.starts_with('_') =>
-                {
-                    found(self.catalog.has(scope))?;
-                    return Ok(self.nodata(asked));
-                }
-                Err(miss) => return Err(miss),
-            };
+        let looked = self
+            .catalog
+            .service(scope, &key, asked.moment.now, asked.patience);
+        let service = found(looked)?;
         let has_port = |instance: &&Instance| port_of(instance, port.as_deref()).is_some();
         let instances: Vec<&Instance> = self
             .usable(service.instances(), tag)

@@ -107,7 +107,7 @@ fn reply_bytes(
         .parse(name.as_wire(), qtype)
         .expect("below the domain");
     let asked = Asked::new(domain, &name, qtype, MOMENT, client.address);
-    let reader = Reader::new(catalog, Basis::now());
+    let reader = Reader::new(catalog, Basis::begin());
     let maker = Maker {
         catalog: &reader,
         settings,

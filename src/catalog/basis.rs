@@ -33,7 +33,7 @@ pub struct Basis {
 impl Basis {
     /// The state of things now. Take it before anything is read: what changes in between then
     /// makes the answer look older than it is, never newer.
-    pub fn now() -> Self {
+    pub fn begin() -> Self {
         Self {
             epoch: EPOCH.load(Ordering::Acquire),
             everything: None,
@@ -46,7 +46,7 @@ impl Basis {
     pub fn none() -> Self {
         Self {
             until: 0,
-            ..Self::now()
+            ..Self::begin()
         }
     }
 
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn it_ends_with_its_time_and_with_its_services() {
-        let mut basis = Basis::now();
+        let mut basis = Basis::begin();
         let slot = Arc::new(Slot::new());
         basis.add_service(&slot, slot.version());
         basis.ends_at(100);
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_new_epoch_ends_it() {
-        let basis = Basis::now();
+        let basis = Basis::begin();
         new_epoch();
         assert!(!basis.holds(0));
         assert!(Basis::none().is_none() && !Basis::none().holds(0));

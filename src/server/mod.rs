@@ -12,6 +12,7 @@ mod chase;
 mod convert;
 mod door;
 mod holder;
+mod inbox;
 mod metrics;
 mod router;
 mod tally;

@@ -107,7 +107,7 @@ impl Router {
 
     /// Answers a question, the full way. `recursive`: the client may recurse, and asks for it.
     pub(super) async fn route(&self, query: &Query<'_>, client: Client, recursive: bool) -> Made {
-        let mut basis = Basis::now();
+        let mut basis = Basis::begin();
         let policy = self.policy.load_full();
         let name = query.name().to_lowercase();
         let rtype = RecordType::from(query.qtype());
@@ -188,7 +188,7 @@ impl Router {
 
     /// The same answer as [`Router::route`] gives, if it can be had without waiting.
     pub(super) fn route_at_once(&self, query: &Query<'_>, client: Client) -> Option<Made> {
-        let basis = Basis::now();
+        let basis = Basis::begin();
         let policy = self.policy.load();
         let name = query.name().to_lowercase();
         let reverse = names::reverse_address(name.as_wire());
@@ -285,7 +285,7 @@ impl Router {
                 Patience::Some
             };
             let (own, basis) = {
-                let reader = Reader::new(&self.catalog, Basis::now());
+                let reader = Reader::new(&self.catalog, Basis::begin());
                 let own = Self::own(&reader, policy, query, name, client, patience);
                 (own, reader.into_basis())
             };

@@ -4,8 +4,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::cmsg_space;
@@ -23,8 +22,8 @@ use tracing::{error, warn};
 
 use crate::answers::Transport;
 
-use super::cache::{Key, Made};
 use super::door::{AtOnce, Client, Desk, Door};
+use super::inbox::Inbox;
 use super::tally::Counts;
 
 /// Datagrams taken with one system call.
@@ -38,36 +37,6 @@ const STOP_CHECK: Duration = Duration::from_millis(200);
 
 /// After a stop, queries that were already received are answered for at most this long.
 const DRAIN: Duration = Duration::from_secs(1);
-
-/// Answers made on the runtime that a worker has not taken yet; more are not kept.
-const INBOX: usize = 256;
-
-/// Where the runtime leaves for a worker what can be sent again.
-#[derive(Debug, Default)]
-struct Inbox {
-    made: Mutex<Vec<(Key, Made)>>,
-    /// So that an empty one costs a worker no lock.
-    is_filled: AtomicBool,
-}
-
-impl Inbox {
-    fn put(&self, key: Key, made: Made) {
-        let mut all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() < INBOX {
-            all.push((key, made));
-            self.is_filled.store(true, Ordering::Release);
-        }
-    }
-
-    fn take(&self) -> Vec<(Key, Made)> {
-        if !self.is_filled.load(Ordering::Acquire) {
-            return Vec::new();
-        }
-        let mut all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        self.is_filled.store(false, Ordering::Release);
-        std::mem::take(&mut all)
-    }
-}
 
 /// Puts queries that cannot be answered at once on the runtime, no more than a limit at a time.
 #[derive(Clone)]

@@ -1,32 +1,26 @@
 //! The server's metrics.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::net::UdpSocket;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::answers::Transport;
 
+use super::drops;
 use super::tally::{Counts, Sums};
-
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: &'static str,
-}
 
 /// The server's metrics.
 #[derive(Debug)]
 pub struct Metrics {
     workers: Workers,
-    shed_queue: Counter,
-    shed_connections: Counter,
-    shed_client: Counter,
     unsent: Counter,
     /// TCP connections open now.
     pub(super) connections: Gauge,
@@ -38,12 +32,6 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("portolan_server");
         let workers = Workers::default();
         registry.register_collector(Box::new(workers.clone()));
-        let shed = Family::<ReasonLabel, Counter>::default();
-        registry.register(
-            "shed",
-            "Queries and connections turned away at a limit",
-            shed.clone(),
-        );
         let unsent = Counter::default();
         registry.register(
             "unsent",
@@ -56,12 +44,8 @@ impl Metrics {
             "TCP connections open",
             connections.clone(),
         );
-        let reason = |reason| shed.get_or_create(&ReasonLabel { reason }).clone();
         Self {
             workers,
-            shed_queue: reason("queue"),
-            shed_connections: reason("connections"),
-            shed_client: reason("client_connections"),
             unsent,
             connections,
         }
@@ -70,19 +54,24 @@ impl Metrics {
     /// Counters for one more worker.
     pub(super) fn worker(&self, transport: Transport) -> Arc<Counts> {
         let counts = Arc::new(Counts::new(transport));
-        self.workers.lock().push(Arc::clone(&counts));
+        self.workers.lock().workers.push(Arc::clone(&counts));
         counts
     }
 
+    /// Watches what the system drops of a worker's socket.
+    pub(super) fn socket(&self, socket: &UdpSocket) {
+        self.workers.lock().inodes.extend(drops::inode(socket));
+    }
+
     pub(super) fn shed_query(&self) {
-        self.shed_queue.inc();
+        self.workers.shed.queue.inc();
     }
 
     pub(super) fn shed_connection(&self, by_client: bool) {
         if by_client {
-            self.shed_client.inc();
+            self.workers.shed.client_connections.inc();
         } else {
-            self.shed_connections.inc();
+            self.workers.shed.connections.inc();
         }
     }
 
@@ -93,18 +82,54 @@ impl Metrics {
 
 /// What each worker counts on its own, added up when somebody looks.
 #[derive(Debug, Clone, Default)]
-struct Workers(Arc<Mutex<Vec<Arc<Counts>>>>);
+struct Workers {
+    known: Arc<Mutex<Known>>,
+    shed: Shed,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    workers: Vec<Arc<Counts>>,
+    /// Their sockets, as the system numbers them.
+    inodes: HashSet<u64>,
+}
+
+/// What was turned away, by the limit that it was turned away at.
+#[derive(Debug, Clone, Default)]
+struct Shed {
+    queue: Counter,
+    connections: Counter,
+    client_connections: Counter,
+}
 
 impl Workers {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Counts>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Collector for Workers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let workers = self.lock().clone();
+        let (workers, inodes) = {
+            let known = self.lock();
+            (known.workers.clone(), known.inodes.clone())
+        };
         let sums = Sums::of(workers.iter().map(AsRef::as_ref));
+        let mut shed = encoder.encode_descriptor(
+            "shed",
+            "Queries and connections turned away at a limit",
+            None,
+            MetricType::Counter,
+        )?;
+        for (reason, count) in [
+            ("queue", self.shed.queue.get()),
+            ("connections", self.shed.connections.get()),
+            ("client_connections", self.shed.client_connections.get()),
+            ("socket", drops::count(&inodes)),
+        ] {
+            shed.encode_family(&[("reason", reason)])?
+                .encode_counter::<NoLabelSet, _, f64>(&count, None)?;
+        }
         let mut counter = |name: &str, help: &str, value: u64| {
             encoder
                 .encode_descriptor(name, help, None, MetricType::Counter)?

@@ -11,6 +11,7 @@ mod cache;
 mod chase;
 mod convert;
 mod door;
+mod drops;
 mod holder;
 mod inbox;
 mod metrics;

@@ -166,6 +166,7 @@ impl Worker {
             setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         }
         socket.set_read_timeout(Some(STOP_CHECK))?;
+        door.router().metrics().socket(&socket);
         let counts = door.router().metrics().worker(Transport::Udp);
         Ok(Self {
             asked: Arc::new(Asked {

@@ -1,14 +1,13 @@
 //! How far what we hold can be behind: an index cannot tell that its server is cut off, and a
 //! blocking query cannot tell that its agent hangs, so that is asked on its own.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::catalog::{self, Realm};
+use crate::catalog;
 
 use super::request::{Ask, Mode, RequestError};
 use super::watch::Context;
@@ -27,15 +26,15 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// Marks the realm stale while its servers cannot be reached or have no leader, and fresh when
 /// they can.
-pub(super) async fn follow(context: Context, realm: Arc<Realm>, stop: CancellationToken) {
-    stop.run_until_cancelled(run(context, realm)).await;
+pub(super) async fn follow(context: Context, stop: CancellationToken) {
+    stop.run_until_cancelled(run(context)).await;
 }
 
-async fn run(context: Context, realm: Arc<Realm>) {
-    let is_local = *realm.scope() == catalog::Scope::default();
-    let ask = Ask::new(&["catalog", "service", "consul"]).in_scope(&context.scope_of(&realm));
+async fn run(context: Context) {
+    let contact = &context.contact;
+    let realm = contact.realm();
+    let ask = Ask::new(&["catalog", "service", "consul"]).in_scope(&context.scope_of(realm));
     let mut failures = 0;
-    let mut last_good = catalog::millis();
     let mut logged = Instant::now();
     loop {
         let asked = catalog::millis();
@@ -52,10 +51,10 @@ async fn run(context: Context, realm: Arc<Realm>) {
         match trouble {
             None => {
                 failures = 0;
-                last_good = asked;
+                contact.note_good(asked);
                 if let Some(age) = age.filter(|_| realm.is_ready()) {
                     realm.mark_fresh();
-                    context.revived.notify_waiters();
+                    contact.revive();
                     info!(
                         seconds = age / 1000,
                         "Consul is back; what is served is current again"
@@ -65,7 +64,7 @@ async fn run(context: Context, realm: Arc<Realm>) {
             Some(trouble) => {
                 failures += 1;
                 if failures >= FAILURES && age.is_none() {
-                    realm.mark_stale(last_good);
+                    realm.mark_stale(contact.last_good());
                     warn!(trouble, "Consul is away; the last known good is served");
                     logged = Instant::now();
                 } else if let Some(age) = age.filter(|_| logged.elapsed() >= LOG_EVERY) {
@@ -73,13 +72,6 @@ async fn run(context: Context, realm: Arc<Realm>) {
                     logged = Instant::now();
                 }
             }
-        }
-        if is_local {
-            let seconds = realm.stale_millis().map_or(0, |age| age / 1000);
-            context
-                .metrics
-                .stale
-                .set(i64::try_from(seconds).unwrap_or(i64::MAX));
         }
         tokio::time::sleep(EVERY).await;
     }

@@ -6,7 +6,9 @@
 //! servers least.
 
 mod agent;
+mod ages;
 mod client;
+mod contact;
 mod freshness;
 mod json;
 mod metrics;

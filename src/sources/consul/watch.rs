@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -12,6 +11,7 @@ use tracing::{info, warn};
 use crate::catalog::{Realm, Scope};
 
 use super::client::Client;
+use super::contact::Contact;
 use super::metrics::Metrics;
 use super::pace::{Pace, random_fraction};
 use super::request::{Ask, Mode, RequestError, Response};
@@ -56,21 +56,29 @@ pub(super) trait Subject {
     fn confirmed(&mut self);
 }
 
-/// What all watches share.
+/// What the watches of a realm share.
 #[derive(Debug, Clone)]
 pub(super) struct Context {
     pub(super) client: Client,
     pub(super) metrics: Metrics,
     /// The datacenter to name for the local one; `None` for the agent's own.
     pub(super) datacenter: Option<String>,
-    /// Tells every watch that Consul is back: what they wait for may hang or be long overdue.
-    pub(super) revived: Arc<Notify>,
+    /// How it stands with Consul about this realm.
+    pub(super) contact: Arc<Contact>,
 }
 
 /// Over this time the watches come back after an outage.
 const REVIVAL: Duration = Duration::from_millis(600);
 
 impl Context {
+    /// The same for another realm.
+    pub(super) fn about(&self, realm: &Arc<Realm>) -> Self {
+        Self {
+            contact: self.metrics.new_contact(realm),
+            ..self.clone()
+        }
+    }
+
     /// The scope to name in requests for a realm: the agent's own datacenter needs no name.
     pub(super) fn scope_of(&self, realm: &Realm) -> Scope {
         let scope = realm.scope().clone();
@@ -140,10 +148,10 @@ impl<'a, S: Subject> Watch<'a, S> {
         let mut pace = self.subject.pace();
         let mut failing = false;
         loop {
-            let revived = Arc::clone(&self.context.revived);
+            let contact = Arc::clone(&self.context.contact);
             tokio::select! {
                 () = self.step(&mut pace, &mut failing) => {}
-                () = revived.notified() => {
+                () = contact.revived() => {
                     self.index = 0;
                     tokio::time::sleep(REVIVAL.mul_f64(random_fraction())).await;
                 }

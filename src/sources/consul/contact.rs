@@ -1,11 +1,16 @@
-//! Our contact with Consul about one realm: what its watches and its freshness probe share.
+//! Our contact with Consul about one realm: what its watches and its freshness probe tell each other.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
 use crate::catalog::{self, Realm};
+
+use super::request::{Ask, RequestError};
+use super::trouble::{Again, Line, Troubles};
 
 /// The contact about one realm. It lives for as long as somebody follows the realm.
 #[derive(Debug)]
@@ -15,6 +20,9 @@ pub(super) struct Contact {
     last_good: AtomicU64,
     /// Tells every watch that Consul is back: what they wait for may hang or be long overdue.
     revived: Notify,
+    troubles: Mutex<Troubles>,
+    /// Tells the probe that there is something to find out.
+    suspected: Notify,
 }
 
 impl Contact {
@@ -24,6 +32,8 @@ impl Contact {
             realm,
             last_good: AtomicU64::new(catalog::millis()),
             revived: Notify::new(),
+            troubles: Mutex::new(Troubles::new()),
+            suspected: Notify::new(),
         }
     }
 
@@ -60,5 +70,112 @@ impl Contact {
     /// Waits until everything is to be read anew.
     pub(super) async fn revived(&self) {
         self.revived.notified().await;
+    }
+
+    /// Waits until a watch has failed: is that its own affair, or Consul's?
+    pub(super) async fn suspected(&self) {
+        self.suspected.notified().await;
+    }
+
+    /// How many watches have no good answer.
+    pub(super) fn failing(&self) -> usize {
+        self.troubles().failing()
+    }
+
+    /// Consul itself is in trouble, which the log says once for all watches.
+    pub(super) fn begin_trouble(&self) {
+        self.troubles().begin();
+    }
+
+    /// Consul is well again. Gives how many watches failed meanwhile.
+    pub(super) fn end_trouble(&self) -> usize {
+        self.troubles().end(Instant::now())
+    }
+
+    /// Consul itself is well: what watches have failed with is told in the log.
+    pub(super) fn tell_failures(&self) {
+        let lines = self.troubles().tell(Instant::now());
+        for line in lines {
+            let (Line::One { is_over, .. } | Line::Many { is_over, .. }) = line;
+            match line {
+                Line::One { path, error, .. } => {
+                    warn!(
+                        path,
+                        error, "no good answer of Consul; what was known stays"
+                    );
+                }
+                Line::Many {
+                    watches,
+                    path,
+                    error,
+                    ..
+                } => warn!(
+                    watches,
+                    path,
+                    error,
+                    "no good answer of Consul to many, such as this; what was known stays"
+                ),
+            }
+            if is_over {
+                info!("Consul has answered since");
+            }
+        }
+    }
+
+    fn troubles(&self) -> MutexGuard<'_, Troubles> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How one watch stands with Consul. What it fails with is for the log to say later, when it is
+/// known whether it failed alone.
+#[derive(Debug)]
+pub(super) struct Standing {
+    contact: Arc<Contact>,
+    /// What the watch asks for.
+    path: String,
+    is_failing: bool,
+}
+
+impl Standing {
+    pub(super) fn new(contact: &Arc<Contact>, ask: &Ask) -> Self {
+        Self {
+            contact: Arc::clone(contact),
+            path: ask.to_string(),
+            is_failing: false,
+        }
+    }
+
+    /// It has a good answer.
+    pub(super) fn answered(&mut self) {
+        if !std::mem::take(&mut self.is_failing) {
+            return;
+        }
+        let path = &self.path;
+        let again = self.contact.troubles().answered(path);
+        match again {
+            Again::Quiet => debug!(path, "Consul answers again"),
+            Again::One => info!(path, "Consul answers again"),
+            Again::Many => info!("Consul answers all of them again"),
+        }
+    }
+
+    /// It has none.
+    pub(super) fn failed(&mut self, error: &RequestError) {
+        self.is_failing = true;
+        let path = &self.path;
+        debug!(path, %error, "no good answer of Consul");
+        let is_news = self.contact.troubles().failed(path, error, Instant::now());
+        if is_news {
+            self.contact.suspected.notify_one();
+        }
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        if self.is_failing {
+            self.contact.troubles().forget(&self.path);
+        }
     }
 }

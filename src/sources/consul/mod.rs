@@ -19,6 +19,7 @@ mod reverse;
 mod service;
 mod source;
 mod state;
+mod trouble;
 mod watch;
 mod world;
 

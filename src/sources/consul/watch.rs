@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use crate::catalog::{Realm, Scope};
 
 use super::client::Client;
-use super::contact::Contact;
+use super::contact::{Contact, Standing};
 use super::metrics::Metrics;
 use super::pace::{Pace, random_fraction};
 use super::request::{Ask, Mode, RequestError, Response};
@@ -146,11 +145,11 @@ impl<'a, S: Subject> Watch<'a, S> {
 
     async fn run(&mut self) {
         let mut pace = self.subject.pace();
-        let mut failing = false;
+        let mut standing = Standing::new(&self.context.contact, &self.ask);
         loop {
             let contact = Arc::clone(&self.context.contact);
             tokio::select! {
-                () = self.step(&mut pace, &mut failing) => {}
+                () = self.step(&mut pace, &mut standing) => {}
                 () = contact.revived() => {
                     self.index = 0;
                     tokio::time::sleep(REVIVAL.mul_f64(random_fraction())).await;
@@ -160,24 +159,24 @@ impl<'a, S: Subject> Watch<'a, S> {
     }
 
     /// One request, its consequences, and the pause after it.
-    async fn step(&mut self, pace: &mut Pace, failing: &mut bool) {
-        let path = self.ask.path.join("/");
+    async fn step(&mut self, pace: &mut Pace, standing: &mut Standing) {
         let pause = match self.turn().await {
             Ok(()) => {
-                if std::mem::take(failing) {
-                    info!(path, "Consul answers again");
-                }
+                standing.answered();
                 pace.after_success()
             }
             Err(error) => {
-                // Once for each outage; the metrics count the rest.
-                if !std::mem::replace(failing, true) {
-                    warn!(path, %error, "no good answer of Consul; what was known stays");
-                }
-                match error {
-                    RequestError::RateLimited { wait, .. } => wait + pace.after_failure(),
-                    RequestError::Suspect(_) => pace.after_failure().clamp(LOOK_AGAIN, LOOK_LATER),
-                    _ => pace.after_failure(),
+                standing.failed(&error);
+                let pause = pace.after_failure();
+                if let RequestError::Suspect(_) = error {
+                    pause.clamp(LOOK_AGAIN, LOOK_LATER)
+                } else {
+                    // A query that blocks would leave open for long whether all is well again.
+                    self.index = 0;
+                    match error {
+                        RequestError::RateLimited { wait, .. } => wait + pause,
+                        _ => pause,
+                    }
                 }
             }
         };

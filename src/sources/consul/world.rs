@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::catalog::Layer;
 
+use super::contact::Standing;
 use super::json;
 use super::pace::Pace;
 use super::request::{Ask, Mode, RequestError};
@@ -19,21 +20,18 @@ const EVERY: Duration = Duration::from_secs(60);
 /// Reads it again and again.
 pub(super) async fn poll_world(context: Context, layer: Arc<Layer>) {
     let mut pace = Pace::of_lists();
-    let mut failing = false;
+    let mut standing = Standing::new(&context.contact, &list_of_datacenters());
     loop {
         let pause = match datacenters(&context, &layer).await {
             Ok(()) => {
-                failing = false;
+                standing.answered();
                 peers(&context, &layer).await;
                 enterprise(&context, &layer).await;
                 pace.after_success();
                 EVERY
             }
             Err(error) => {
-                if !failing {
-                    warn!(%error, "cannot read Consul's list of datacenters");
-                    failing = true;
-                }
+                standing.failed(&error);
                 pace.after_failure()
             }
         };
@@ -41,9 +39,12 @@ pub(super) async fn poll_world(context: Context, layer: Arc<Layer>) {
     }
 }
 
+fn list_of_datacenters() -> Ask {
+    Ask::new(&["catalog", "datacenters"])
+}
+
 async fn datacenters(context: &Context, layer: &Layer) -> Result<(), RequestError> {
-    let ask = Ask::new(&["catalog", "datacenters"]);
-    let response = context.get(&ask, Mode::Stale).await?;
+    let response = context.get(&list_of_datacenters(), Mode::Stale).await?;
     layer.publish_datacenters(json::datacenters(&response.body)?);
     Ok(())
 }

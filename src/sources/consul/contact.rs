@@ -2,13 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::catalog::{self, Realm};
 
+use super::pace::{LONGEST_PAUSE, LONGEST_REST, random_fraction};
 use super::request::{Ask, RequestError};
 use super::trouble::{Again, Line, Troubles};
 
@@ -23,7 +25,12 @@ pub(super) struct Contact {
     troubles: Mutex<Troubles>,
     /// Tells the probe that there is something to find out.
     suspected: Notify,
+    /// How often Consul was well again: tells watches that pause after errors that it is time.
+    recoveries: watch::Sender<u64>,
 }
+
+/// Over this time the watches that pause after errors come back.
+const WAKING: Duration = Duration::from_millis(250);
 
 impl Contact {
     /// The contact about a realm, with no trouble yet.
@@ -34,6 +41,7 @@ impl Contact {
             revived: Notify::new(),
             troubles: Mutex::new(Troubles::new()),
             suspected: Notify::new(),
+            recoveries: watch::Sender::new(0),
         }
     }
 
@@ -72,7 +80,8 @@ impl Contact {
         self.revived.notified().await;
     }
 
-    /// Waits until a watch has failed: is that its own affair, or Consul's?
+    /// Waits until a watch has failed, or has an answer in the midst of trouble: is that its own
+    /// affair, or Consul's?
     pub(super) async fn suspected(&self) {
         self.suspected.notified().await;
     }
@@ -87,9 +96,13 @@ impl Contact {
         self.troubles().begin();
     }
 
-    /// Consul is well again. Gives how many watches failed meanwhile.
+    /// Consul is well again: wakes the watches that pause after errors. Those that wait for news
+    /// are left alone, since Consul would go on to hold what they let go. Gives how many watches
+    /// failed meanwhile.
     pub(super) fn end_trouble(&self) -> usize {
-        self.troubles().end(Instant::now())
+        let failed = self.troubles().end(Instant::now());
+        self.recoveries.send_modify(|times| *times += 1);
+        failed
     }
 
     /// Consul itself is well: what watches have failed with is told in the log.
@@ -135,6 +148,7 @@ pub(super) struct Standing {
     /// What the watch asks for.
     path: String,
     is_failing: bool,
+    recoveries: watch::Receiver<u64>,
 }
 
 impl Standing {
@@ -143,6 +157,36 @@ impl Standing {
             contact: Arc::clone(contact),
             path: ask.to_string(),
             is_failing: false,
+            recoveries: contact.recoveries.subscribe(),
+        }
+    }
+
+    /// It asks now: what ends from now on may have spoiled the answer.
+    pub(super) fn begin(&mut self) {
+        self.recoveries.mark_unchanged();
+    }
+
+    /// Pauses after an error, until Consul is well again at most. True if that cut it short.
+    pub(super) async fn rest(&mut self, pause: Duration) -> bool {
+        let recovered = timeout(pause, self.recoveries.changed()).await.is_ok();
+        if recovered {
+            // Not all at once.
+            sleep(WAKING.mul_f64(random_fraction())).await;
+        }
+        recovered
+    }
+
+    /// The longest pause after this error.
+    pub(super) fn longest_pause(&self, error: &RequestError) -> Duration {
+        let is_refusal = match error {
+            RequestError::Status { status, .. } => status.is_client_error(),
+            RequestError::RateLimited { .. } => true,
+            _ => false,
+        };
+        if is_refusal || self.contact.troubles().is_common() {
+            LONGEST_REST
+        } else {
+            LONGEST_PAUSE
         }
     }
 
@@ -152,7 +196,13 @@ impl Standing {
             return;
         }
         let path = &self.path;
-        let again = self.contact.troubles().answered(path);
+        let (again, is_common) = {
+            let mut troubles = self.contact.troubles();
+            (troubles.answered(path), troubles.is_common())
+        };
+        if is_common {
+            self.contact.suspected.notify_one();
+        }
         match again {
             Again::Quiet => debug!(path, "Consul answers again"),
             Again::One => info!(path, "Consul answers again"),

@@ -17,15 +17,18 @@ use super::watch::Context;
 const EVERY: Duration = Duration::from_secs(1);
 
 /// How long after a watch has failed is asked: by then those that fail with it have failed as well.
+/// And how often is asked until it is an outage: many watches pause until the trouble is over.
 const SOON: Duration = Duration::from_millis(250);
 
 /// An answer that takes longer is none.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Failures in a row that make an outage: one alone may be a restart.
+/// Failures in a row, and milliseconds since the last good answer, that make an outage. Less may
+/// be an election, a restart, or a machine that is short of breath.
 const FAILURES: u32 = 2;
+const OUTAGE: u64 = 2000;
 
-/// How often the age is logged during an outage.
+/// How often the age is logged during an outage, and at most that there was a moment of trouble.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
 /// Marks the realm stale while its servers cannot be reached or have no leader, and fresh when
@@ -43,6 +46,7 @@ async fn run(context: Context) {
         failures: 0,
         trouble: String::new(),
         told: None,
+        moment: None,
     };
     loop {
         let asked = catalog::millis();
@@ -60,8 +64,8 @@ async fn run(context: Context) {
             Some(trouble) => probe.is_bad(trouble),
         }
         tokio::select! {
-            () = sleep(EVERY) => {}
-            () = contact.suspected(), if probe.failures == 0 => sleep(SOON).await,
+            () = sleep(probe.pause()) => {}
+            () = contact.suspected() => sleep(SOON).await,
         }
     }
 }
@@ -76,6 +80,8 @@ struct Probe<'a> {
     trouble: String,
     /// When the log last said that Consul is away; `None` while it has not.
     told: Option<Instant>,
+    /// When it last said that Consul was away for a moment.
+    moment: Option<Instant>,
 }
 
 impl Probe<'_> {
@@ -87,9 +93,11 @@ impl Probe<'_> {
             contact.tell_failures();
         } else {
             let failing_watches = contact.end_trouble();
-            if self.told.is_none() && failing_watches > 0 {
-                let (tried, trouble) = (&self.ask, &self.trouble);
+            let (tried, trouble) = (&self.ask, &self.trouble);
+            let is_due = |told: Instant| told.elapsed() >= LOG_EVERY;
+            if self.told.is_none() && failing_watches > 0 && self.moment.is_none_or(is_due) {
                 warn!(%tried, trouble, failing_watches, "Consul was away for a moment");
+                self.moment = Some(Instant::now());
             }
         }
         if let Some(age) = realm.stale_millis().filter(|_| realm.is_ready()) {
@@ -103,13 +111,27 @@ impl Probe<'_> {
         }
     }
 
+    /// The time until it is asked again.
+    fn pause(&self) -> Duration {
+        if self.failures > 0 && self.told.is_none() {
+            SOON
+        } else {
+            EVERY
+        }
+    }
+
+    fn is_outage(&self) -> bool {
+        let silence = catalog::millis().saturating_sub(self.contact.last_good());
+        self.failures >= FAILURES && silence >= OUTAGE
+    }
+
     /// Consul cannot be asked, or has no leader.
     fn is_bad(&mut self, trouble: String) {
         let (contact, realm, tried) = (self.contact, self.contact.realm(), &self.ask);
         self.failures += 1;
         contact.begin_trouble();
         match self.told {
-            None if self.failures >= FAILURES => {
+            None if self.is_outage() => {
                 realm.mark_stale(contact.last_good());
                 let failing_watches = contact.failing();
                 let served = if realm.is_ready() {

@@ -113,6 +113,11 @@ impl Troubles {
             is_over: false,
         };
         match self.failing.get_mut(path) {
+            None if self.is_common => {
+                self.failing.insert(path.to_owned(), news(Known::Excused));
+                self.affected += 1;
+                false
+            }
             None => {
                 self.failing.insert(path.to_owned(), news(Known::No));
                 true
@@ -158,22 +163,14 @@ impl Troubles {
         failing.filter(|failing| !failing.is_over).count()
     }
 
-    /// Consul itself is in trouble.
+    /// Is Consul itself in trouble?
+    pub(super) fn is_common(&self) -> bool {
+        self.is_common
+    }
+
+    /// Consul itself is in trouble, and what is not known yet belongs to that.
     pub(super) fn begin(&mut self) {
         self.is_common = true;
-        self.excuse();
-    }
-
-    /// Consul is well again. Gives how many watches failed meanwhile.
-    pub(super) fn end(&mut self, now: Instant) -> usize {
-        self.excuse();
-        self.is_common = false;
-        self.well_since = Some(now);
-        std::mem::take(&mut self.affected)
-    }
-
-    /// What is not known yet belongs to the common trouble.
-    fn excuse(&mut self) {
         for failing in self.failing.values_mut() {
             if failing.known == Known::No {
                 failing.known = Known::Excused;
@@ -181,6 +178,13 @@ impl Troubles {
             }
         }
         self.failing.retain(|_, failing| !failing.is_over);
+    }
+
+    /// Consul is well again. Gives how many watches failed meanwhile.
+    pub(super) fn end(&mut self, now: Instant) -> usize {
+        self.is_common = false;
+        self.well_since = Some(now);
+        std::mem::take(&mut self.affected)
     }
 
     /// Consul itself is well: what failed and is not known yet failed on its own, and is told.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Realm, Scope};
@@ -127,6 +127,8 @@ struct Watch<'a, S> {
     doubted: Option<Instant>,
     /// How long Consul may hold the next query.
     wait: Duration,
+    /// Consul has asked not to be asked before, which holds whatever else happens.
+    not_before: Option<Instant>,
 }
 
 impl<'a, S: Subject> Watch<'a, S> {
@@ -140,6 +142,7 @@ impl<'a, S: Subject> Watch<'a, S> {
             last: None,
             doubted: None,
             wait: FIRST_WAIT,
+            not_before: None,
         }
     }
 
@@ -152,7 +155,8 @@ impl<'a, S: Subject> Watch<'a, S> {
                 () = self.step(&mut pace, &mut standing) => {}
                 () = contact.revived() => {
                     self.index = 0;
-                    tokio::time::sleep(REVIVAL.mul_f64(random_fraction())).await;
+                    pace.start_anew();
+                    sleep(REVIVAL.mul_f64(random_fraction())).await;
                 }
             }
         }
@@ -160,28 +164,40 @@ impl<'a, S: Subject> Watch<'a, S> {
 
     /// One request, its consequences, and the pause after it.
     async fn step(&mut self, pace: &mut Pace, standing: &mut Standing) {
-        let pause = match self.turn().await {
+        if let Some(until) = self.not_before {
+            sleep_until(until).await;
+            self.not_before = None;
+        }
+        standing.begin();
+        match self.turn().await {
             Ok(()) => {
                 standing.answered();
-                pace.after_success()
+                let pause = pace.after_success();
+                if !pause.is_zero() {
+                    sleep(pause).await;
+                }
             }
             Err(error) => {
                 standing.failed(&error);
-                let pause = pace.after_failure();
-                if let RequestError::Suspect(_) = error {
-                    pause.clamp(LOOK_AGAIN, LOOK_LATER)
-                } else {
+                let pause = pace.after_failure(standing.longest_pause(&error));
+                let pause = match error {
+                    RequestError::Suspect(_) => pause.clamp(LOOK_AGAIN, LOOK_LATER),
+                    RequestError::RateLimited { wait, .. } => {
+                        // Many are asked to wait for the same time, and must not come together.
+                        let wait = wait.mul_f64(1.0 + random_fraction() / 10.0);
+                        self.not_before = Some(Instant::now() + wait);
+                        wait + pause
+                    }
+                    _ => pause,
+                };
+                if !matches!(error, RequestError::Suspect(_)) {
                     // A query that blocks would leave open for long whether all is well again.
                     self.index = 0;
-                    match error {
-                        RequestError::RateLimited { wait, .. } => wait + pause,
-                        _ => pause,
-                    }
+                }
+                if standing.rest(pause).await {
+                    pace.start_anew();
                 }
             }
-        };
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::StatusCode;
+use tokio::time::sleep;
 use tracing::debug;
 
 use crate::catalog::Layer;
@@ -22,20 +23,23 @@ pub(super) async fn poll_world(context: Context, layer: Arc<Layer>) {
     let mut pace = Pace::of_lists();
     let mut standing = Standing::new(&context.contact, &list_of_datacenters());
     loop {
-        let pause = match datacenters(&context, &layer).await {
+        standing.begin();
+        match datacenters(&context, &layer).await {
             Ok(()) => {
                 standing.answered();
                 peers(&context, &layer).await;
                 enterprise(&context, &layer).await;
                 pace.after_success();
-                EVERY
+                sleep(EVERY).await;
             }
             Err(error) => {
                 standing.failed(&error);
-                pace.after_failure()
+                let pause = pace.after_failure(standing.longest_pause(&error));
+                if standing.rest(pause).await {
+                    pace.start_anew();
+                }
             }
-        };
-        tokio::time::sleep(pause).await;
+        }
     }
 }
 

@@ -35,10 +35,15 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn start() -> Self {
+        Self::of(SERVICES)
+    }
+
+    /// With so many services beside the one that changes.
+    pub(crate) fn of(services: usize) -> Self {
         let started = Instant::now();
         let fake = FakeConsul::start();
         let mut questions = vec![question("n1.node.consul", &["10.0.0.1"])];
-        for number in 0..SERVICES {
+        for number in 0..services {
             let addresses = [1, 2, 3].map(|which| format!("10.5.{number}.{which}"));
             let addresses = addresses.each_ref().map(String::as_str);
             fake.set(&format!("s{number}"), &addresses);

@@ -15,6 +15,7 @@ mod patience;
 mod propagation;
 mod restarting;
 mod stale;
+mod telling;
 mod tokens;
 mod world;
 

@@ -2,12 +2,20 @@
 //! was known is answered meanwhile.
 
 use crate::{
-    alone, figure, is_full,
-    lying::{Scene, outcome},
+    alone,
+    asking::{Question, all_right},
+    figure, is_full,
+    lying::{Scene, outcome, question},
     support::{ensure, eventually, fake_consul::Lie},
     world::NEW_DATA,
 };
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// What is asked every second to see whether Consul is well.
+const PROBE: &str = "/v1/catalog/service/consul";
 
 /// A minute in the long form.
 fn while_it_lasts(short: u64) -> Duration {
@@ -42,6 +50,50 @@ fn errors_are_waited_out() {
     assert!(late <= NEW_DATA, "new data was seen after {late:?}");
 }
 
+/// Watches that were refused for long ask seldom. What ends their trouble wakes them, however short the
+/// last of it was: too short to be an outage.
+#[test]
+fn a_short_trouble_leaves_no_watch_asleep() {
+    const SERVICES: u8 = 40;
+    let _alone = alone();
+    let scene = Scene::of(SERVICES.into());
+    let endings = [
+        ("errors", "/v1/*", Lie::status(500, "No cluster leader")),
+        ("an election", PROBE, Lie::truth(200).without_leader()),
+    ];
+    for (number, (what, path, lie)) in (1..).zip(endings) {
+        let rpc = Lie::status(500, "rpc error: EOF");
+        scene.fake.tell("/v1/health/service/*", usize::MAX, rpc);
+        thread::sleep(Duration::from_secs(8));
+        // From one good probe on, so that at most one of those that come every second fails.
+        let probes = scene.fake.seen_at(PROBE).len();
+        eventually(Duration::from_secs(5), "the next probe", || {
+            let now = scene.fake.seen_at(PROBE).len();
+            ensure(now > probes, || format!("{now} so far"))
+        });
+        scene.fake.tell(path, usize::MAX, lie);
+        thread::sleep(Duration::from_millis(1500));
+        scene.fake.repent();
+        let questions: Vec<Question> = (0..SERVICES)
+            .map(|service| {
+                let address = format!("10.7.{number}.{service}");
+                scene.fake.set(&format!("s{service}"), &[&address]);
+                question(&format!("s{service}.service.consul"), &[&address])
+            })
+            .collect();
+        let late = all_right(scene.portolan.dns(), &questions, Duration::from_secs(30));
+        let stale = "portolan_sources_consul_stale_seconds{datacenter=\"dc1\"}";
+        assert_eq!(scene.portolan.metric(stale), 0.0, "{what} was no outage");
+        let told = scene.portolan.log();
+        assert!(!told.contains("Consul is away"), "{what} was no outage");
+        figure(&format!(
+            "{SERVICES} names that were refused for long had new data within {late:?} of the end of \
+             {what} (at most {NEW_DATA:?})"
+        ));
+        assert!(late <= NEW_DATA, "new data was seen after {late:?}");
+    }
+}
+
 #[test]
 fn retry_after_is_honoured() {
     let _alone = alone();
@@ -57,6 +109,9 @@ fn retry_after_is_honoured() {
         let refusal = Lie::status(status, "rate limit reached").header("Retry-After", "2");
         scene.fake.tell(path, 1, refusal);
     }
+    // The end of a short trouble, which wakes those who wait by themselves, does not wake them.
+    let trouble = Lie::status(500, "No cluster leader");
+    scene.fake.tell(PROBE, 1, trouble);
     // A watch that had been waiting there was told at that moment, and asks again when it may.
     let told = Instant::now();
     for (path, status) in refusals {
@@ -78,6 +133,8 @@ fn retry_after_is_honoured() {
     let counted = scene.portolan.metric(&outcome("rate_limited")) - before;
     assert!(counted >= 2.0, "{counted} were counted as rate limits");
     asking.flawless("20 names and a node while Consul refuses");
+    let failed = scene.portolan.metric(&outcome("server_error"));
+    assert!(failed >= 1.0, "the probe did not fail meanwhile");
     let late = scene.new_data(1);
     assert!(late <= NEW_DATA, "new data was seen after {late:?}");
 }

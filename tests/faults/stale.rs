@@ -102,16 +102,12 @@ fn stale_answers_say_so() {
         ensure(grown, || format!("{now:?} after {before:?}"))
     });
     assert_eq!(portolan.get("/ready").expect("/ready answers").status, 200);
-    let metrics = portolan.get("/metrics").expect("/metrics answers").body;
-    let age = metrics.lines().find(|line| {
-        let value = line
-            .rsplit_once(' ')
-            .and_then(|(_, value)| value.parse::<f64>().ok());
-        line.starts_with("portolan_sources_consul_")
-            && (line.contains("stale") || line.contains("age"))
-            && value.is_some_and(|value| value > 0.0)
-    });
-    assert!(age.is_some(), "no metric says how old it is");
+    let least = down.elapsed().as_secs_f64();
+    for what in ["index_age", "stale"] {
+        let series = format!("portolan_sources_consul_{what}_seconds{{datacenter=\"dc1\"}}");
+        let age = portolan.metric(&series);
+        assert!(age >= least - 0.5, "{series} {age} after {least} s");
+    }
 
     consul.restart();
     consul.wait_until_ready();

@@ -237,7 +237,20 @@ fn a_datacenter_that_cannot_be_reached_is_still_answered() {
         };
         asked.iter().map(data).collect::<Result<Vec<_>, String>>()
     };
+    // What is held of each datacenter has an age of its own.
+    let age = |what: &str, datacenter: &str| {
+        let series =
+            format!("portolan_sources_consul_{what}_seconds{{datacenter=\"{datacenter}\"}}");
+        portolan
+            .metrics()
+            .remove(&series)
+            .unwrap_or_else(|| panic!("there is no {series}"))
+    };
     let before = answers().unwrap_or_else(|error| panic!("{error}"));
+    for datacenter in ["dc1", "dc2"] {
+        assert!(age("index_age", datacenter) < 4.0, "{datacenter}");
+        assert_eq!(age("stale", datacenter), 0.0, "{datacenter}");
+    }
     assert!(before.iter().all(|data| !data.is_empty()), "{before:?}");
     let kept = |what: &str| {
         throughout(
@@ -257,12 +270,20 @@ fn a_datacenter_that_cannot_be_reached_is_still_answered() {
     kept("dc2 is known to have failed");
     federation.dc2.kill();
     kept("dc2 is gone");
+    assert!(age("index_age", "dc2") > 10.0, "dc2 was long gone");
+    assert!(age("stale", "dc2") > 10.0, "dc2 was long gone");
+    assert!(age("index_age", "dc1") < 4.0, "dc1 was here");
+    assert_eq!(age("stale", "dc1"), 0.0, "dc1 was here");
     federation.dc2.restart();
     federation.wait_until(200);
     federation.dc2.deregister("n2", "web");
     eventually(PATIENCE, "what happens in dc2 is seen again", || {
         let now = Query::new("web.service.dc2.consul", A).ask(portolan.dns());
         ensure(now.data() == ["10.2.0.1", "10.2.1.3"], || now.summary())
+    });
+    eventually(PATIENCE, "what is held of dc2 is young again", || {
+        let ages = (age("index_age", "dc2"), age("stale", "dc2"));
+        ensure(ages.0 < 4.0 && ages.1 == 0.0, || format!("{ages:?}"))
     });
 }
 

@@ -3,6 +3,7 @@
 use super::{directory, eventually, http, process::Process, write_file};
 use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     env,
     ffi::OsString,
     net::SocketAddr,
@@ -167,14 +168,22 @@ impl Portolan {
 
     /// A value in `/metrics`, by its name with its labels; 0 if there is none.
     pub(crate) fn metric(&self, name: &str) -> f64 {
+        self.metrics().remove(name).unwrap_or_default()
+    }
+
+    /// All values in `/metrics`, by name with labels.
+    pub(crate) fn metrics(&self) -> BTreeMap<String, f64> {
         let metrics = self
             .get("/metrics")
             .unwrap_or_else(|error| panic!("{error}"));
-        let value = metrics.body.lines().find_map(|line| {
-            let (found, value) = line.rsplit_once(' ')?;
-            (found == name).then(|| value.parse().expect("a metric is a number"))
-        });
-        value.unwrap_or_default()
+        let lines = metrics.body.lines().filter(|line| !line.starts_with('#'));
+        lines
+            .filter_map(|line| {
+                let (name, value) = line.rsplit_once(' ')?;
+                let value = value.parse().expect("a metric is a number");
+                Some((name.to_owned(), value))
+            })
+            .collect()
     }
 
     /// All that it wrote so far.

@@ -1,11 +1,18 @@
 //! Counters of the Consul source.
 
+use std::sync::Arc;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+use crate::catalog::Realm;
+
+use super::ages::Ages;
+use super::contact::Contact;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct OutcomeLabel {
@@ -28,8 +35,8 @@ pub struct Metrics {
     pub(super) published: Counter,
     suspicions: Family<KindLabel, Counter>,
     pub(super) lag: Histogram,
-    pub(super) stale: Gauge,
     pub(super) evicted: Counter,
+    ages: Ages,
 }
 
 impl Metrics {
@@ -42,8 +49,8 @@ impl Metrics {
             suspicions: Family::default(),
             // From a tenth of a millisecond to a second and a half.
             lag: Histogram::new(exponential_buckets(1e-4, 4.0, 8)),
-            stale: Gauge::default(),
             evicted: Counter::default(),
+            ages: Ages::default(),
         };
         let registry = registry.sub_registry_with_prefix("portolan_sources_consul");
         registry.register(
@@ -71,11 +78,7 @@ impl Metrics {
             "Time from Consul's answer to the change in the catalog",
             metrics.lag.clone(),
         );
-        registry.register(
-            "stale_seconds",
-            "For how long Consul has been away; 0 while it is here",
-            metrics.stale.clone(),
-        );
+        registry.register_collector(Box::new(metrics.ages.clone()));
         registry.register(
             "evicted",
             "Watches given up for a service that was asked for later",
@@ -86,6 +89,13 @@ impl Metrics {
             drop(metrics.suspicions.get_or_create(&KindLabel { kind }));
         }
         metrics
+    }
+
+    /// A contact about a realm, whose age is shown from now on.
+    pub(super) fn new_contact(&self, realm: &Arc<Realm>) -> Arc<Contact> {
+        let contact = Arc::new(Contact::new(Arc::clone(realm)));
+        self.ages.show(&contact);
+        contact
     }
 
     pub(super) fn suspect(&self, kind: &'static str) {

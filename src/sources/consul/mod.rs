@@ -6,7 +6,9 @@
 //! servers least.
 
 mod agent;
+mod ages;
 mod client;
+mod contact;
 mod freshness;
 mod json;
 mod metrics;
@@ -17,6 +19,7 @@ mod reverse;
 mod service;
 mod source;
 mod state;
+mod trouble;
 mod watch;
 mod world;
 

@@ -14,7 +14,15 @@ const LISTS: (f64, Duration) = (50.0, Duration::from_millis(20));
 
 /// First and longest pause after errors in a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The longest pause where asking more is of no use: Consul itself is in trouble, whose end wakes
+/// those who pause, or it refuses.
+pub(super) const LONGEST_REST: Duration = Duration::from_secs(5);
+
+/// Failures that still count once Consul is well again. Were it none, a Consul that is well every
+/// other moment would be asked for all there is in each of them.
+const REMEMBERED: u32 = 2;
 
 /// The pace of one watch.
 #[derive(Debug)]
@@ -58,12 +66,17 @@ impl Pace {
 
     /// The pause after an error: twice the one before, and somewhere in its upper half, so that
     /// many watches that failed together do not come back together.
-    pub(super) fn after_failure(&mut self) -> Duration {
+    pub(super) fn after_failure(&mut self, longest: Duration) -> Duration {
         let pause = FIRST_PAUSE
             .saturating_mul(1 << self.failures.min(16))
-            .min(LONGEST_PAUSE);
+            .min(longest);
         self.failures = self.failures.saturating_add(1);
         pause.mul_f64(0.5 + random_fraction() / 2.0)
+    }
+
+    /// Consul is well again: what failed while it was not says little about the next time.
+    pub(super) fn start_anew(&mut self) {
+        self.failures = self.failures.min(REMEMBERED);
     }
 }
 
@@ -95,11 +108,13 @@ mod tests {
     #[test]
     fn errors_back_off_to_a_limit_and_success_starts_anew() {
         let mut pace = Pace::of_service();
-        let pauses: Vec<Duration> = (0..40).map(|_| pace.after_failure()).collect();
+        let pauses: Vec<Duration> = (0..40).map(|_| pace.after_failure(LONGEST_PAUSE)).collect();
         assert!(pauses[0] <= FIRST_PAUSE && pauses[0] >= FIRST_PAUSE / 2);
         assert!(pauses.iter().all(|pause| *pause <= LONGEST_PAUSE));
         assert!(pauses[39] >= LONGEST_PAUSE / 2);
+        pace.start_anew();
+        assert!(pace.after_failure(LONGEST_PAUSE) <= 4 * FIRST_PAUSE);
         pace.after_success();
-        assert!(pace.after_failure() <= FIRST_PAUSE);
+        assert!(pace.after_failure(LONGEST_PAUSE) <= FIRST_PAUSE);
     }
 }

@@ -1,5 +1,6 @@
 //! What is asked of Consul, how, and what may come of it.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -91,6 +92,19 @@ impl Ask {
             self.params.extend(value.clone().map(|value| (key, value)));
         }
         self
+    }
+}
+
+/// As in the address, for the log.
+impl fmt::Display for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path.join("/"))?;
+        let mut sign = '?';
+        self.params.iter().try_for_each(|(key, value)| {
+            write!(f, "{sign}{key}={value}")?;
+            sign = '&';
+            Ok(())
+        })
     }
 }
 

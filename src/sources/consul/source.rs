@@ -62,11 +62,24 @@ pub struct Source {
     started: Instant,
     /// Until when Consul may hold the connections of watches that were closed.
     lingering: Vec<Instant>,
-    realms: Vec<(Arc<Realm>, CancellationToken)>,
+    realms: Vec<Followed>,
     executions: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
+}
+
+/// A datacenter whose names and nodes are watched.
+#[derive(Debug)]
+struct Followed {
+    context: Context,
+    stop: CancellationToken,
+}
+
+impl Followed {
+    fn realm(&self) -> &Arc<Realm> {
+        self.context.contact.realm()
+    }
 }
 
 /// An open watch on one service.
@@ -90,9 +103,9 @@ impl Source {
         Self {
             context: Context {
                 client,
+                contact: metrics.new_contact(layer.local()),
                 metrics,
                 datacenter: settings.datacenter.clone(),
-                revived: Arc::default(),
             },
             settings,
             layer,
@@ -161,11 +174,23 @@ impl Source {
         Arc::ptr_eq(realm, self.layer.local())
     }
 
+    /// What the watches of a realm that is followed share.
+    fn context_of(&self, realm: &Arc<Realm>) -> Option<Context> {
+        let mut followed = self.realms.iter();
+        followed
+            .find(|followed| Arc::ptr_eq(followed.realm(), realm))
+            .map(|followed| followed.context.clone())
+    }
+
     /// Watches the names and the nodes of a datacenter.
     fn open_realm(&mut self, realm: &Arc<Realm>) {
         let stop = self.stop.child_token();
         let is_local = self.is_local(realm);
-        let context = &self.context;
+        let context = if is_local {
+            self.context.clone()
+        } else {
+            self.context.about(realm)
+        };
         let names = Names {
             context: context.clone(),
             realm: Arc::clone(realm),
@@ -179,9 +204,8 @@ impl Source {
             .spawn(watch(context.clone(), names, stop.clone()));
         self.tasks
             .spawn(watch(context.clone(), nodes, stop.clone()));
-        self.tasks
-            .spawn(follow(context.clone(), Arc::clone(realm), stop.clone()));
-        self.realms.push((Arc::clone(realm), stop));
+        self.tasks.spawn(follow(context.clone(), stop.clone()));
+        self.realms.push(Followed { context, stop });
         self.count_watches();
     }
 
@@ -197,8 +221,13 @@ impl Source {
         if !realm.holds(&key, &slot) || is_watched {
             return;
         }
+        let Some(context) = self.context_of(&realm) else {
+            // The datacenter has gone since the interest was left.
+            slot.excuse();
+            return;
+        };
         let mut instances = Instances {
-            context: self.context.clone(),
+            context: context.clone(),
             realm: Arc::clone(&realm),
             key: key.clone(),
             slot: Arc::clone(&slot),
@@ -208,7 +237,6 @@ impl Source {
             let stop = self.stop.clone();
             self.tasks.spawn(stop.run_until_cancelled_owned(async move {
                 let Ok(_place) = places.acquire().await else { return };
-                let context = instances.context.clone();
                 if let Err(error) = refresh(&context, &mut instances).await {
                     debug!(service = %instances.key, %error, "cannot refresh; what was known stays");
                     instances.slot.excuse();
@@ -219,8 +247,7 @@ impl Source {
         let stop = self.stop.child_token();
         debug!(service = %key, "watching");
         slot.set_watched(true);
-        self.tasks
-            .spawn(watch(self.context.clone(), instances, stop.clone()));
+        self.tasks.spawn(watch(context, instances, stop.clone()));
         let replaced = self.watches.insert(id, Watch { realm, slot, stop });
         if let Some(replaced) = replaced {
             replaced.stop.cancel();
@@ -290,10 +317,10 @@ impl Source {
     /// nobody asks for.
     fn sweep(&mut self) {
         let layer = Arc::clone(&self.layer);
-        self.realms.retain(|(realm, stop)| {
-            let held = layer.holds(realm);
+        self.realms.retain(|followed| {
+            let held = layer.holds(followed.realm());
             if !held {
-                stop.cancel();
+                followed.stop.cancel();
             }
             held
         });
@@ -310,7 +337,7 @@ impl Source {
         }
         let now = catalog::seconds();
         let mut idle = Vec::new();
-        for (realm, _) in &self.realms {
+        for realm in self.realms.iter().map(Followed::realm) {
             for (key, slot) in realm.loaded() {
                 if now.saturating_sub(slot.last_asked()) > FORGET_AFTER.as_secs() {
                     realm.forget(&key);

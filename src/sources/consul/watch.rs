@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use crate::catalog::{Realm, Scope};
 
 use super::client::Client;
+use super::contact::{Contact, Standing};
 use super::metrics::Metrics;
 use super::pace::{Pace, random_fraction};
 use super::request::{Ask, Mode, RequestError, Response};
@@ -56,21 +55,29 @@ pub(super) trait Subject {
     fn confirmed(&mut self);
 }
 
-/// What all watches share.
+/// What the watches of a realm share.
 #[derive(Debug, Clone)]
 pub(super) struct Context {
     pub(super) client: Client,
     pub(super) metrics: Metrics,
     /// The datacenter to name for the local one; `None` for the agent's own.
     pub(super) datacenter: Option<String>,
-    /// Tells every watch that Consul is back: what they wait for may hang or be long overdue.
-    pub(super) revived: Arc<Notify>,
+    /// How it stands with Consul about this realm.
+    pub(super) contact: Arc<Contact>,
 }
 
 /// Over this time the watches come back after an outage.
 const REVIVAL: Duration = Duration::from_millis(600);
 
 impl Context {
+    /// The same for another realm.
+    pub(super) fn about(&self, realm: &Arc<Realm>) -> Self {
+        Self {
+            contact: self.metrics.new_contact(realm),
+            ..self.clone()
+        }
+    }
+
     /// The scope to name in requests for a realm: the agent's own datacenter needs no name.
     pub(super) fn scope_of(&self, realm: &Realm) -> Scope {
         let scope = realm.scope().clone();
@@ -120,6 +127,8 @@ struct Watch<'a, S> {
     doubted: Option<Instant>,
     /// How long Consul may hold the next query.
     wait: Duration,
+    /// Consul has asked not to be asked before, which holds whatever else happens.
+    not_before: Option<Instant>,
 }
 
 impl<'a, S: Subject> Watch<'a, S> {
@@ -133,48 +142,62 @@ impl<'a, S: Subject> Watch<'a, S> {
             last: None,
             doubted: None,
             wait: FIRST_WAIT,
+            not_before: None,
         }
     }
 
     async fn run(&mut self) {
         let mut pace = self.subject.pace();
-        let mut failing = false;
+        let mut standing = Standing::new(&self.context.contact, &self.ask);
         loop {
-            let revived = Arc::clone(&self.context.revived);
+            let contact = Arc::clone(&self.context.contact);
             tokio::select! {
-                () = self.step(&mut pace, &mut failing) => {}
-                () = revived.notified() => {
+                () = self.step(&mut pace, &mut standing) => {}
+                () = contact.revived() => {
                     self.index = 0;
-                    tokio::time::sleep(REVIVAL.mul_f64(random_fraction())).await;
+                    pace.start_anew();
+                    sleep(REVIVAL.mul_f64(random_fraction())).await;
                 }
             }
         }
     }
 
     /// One request, its consequences, and the pause after it.
-    async fn step(&mut self, pace: &mut Pace, failing: &mut bool) {
-        let path = self.ask.path.join("/");
-        let pause = match self.turn().await {
+    async fn step(&mut self, pace: &mut Pace, standing: &mut Standing) {
+        if let Some(until) = self.not_before {
+            sleep_until(until).await;
+            self.not_before = None;
+        }
+        standing.begin();
+        match self.turn().await {
             Ok(()) => {
-                if std::mem::take(failing) {
-                    info!(path, "Consul answers again");
+                standing.answered();
+                let pause = pace.after_success();
+                if !pause.is_zero() {
+                    sleep(pause).await;
                 }
-                pace.after_success()
             }
             Err(error) => {
-                // Once for each outage; the metrics count the rest.
-                if !std::mem::replace(failing, true) {
-                    warn!(path, %error, "no good answer of Consul; what was known stays");
+                standing.failed(&error);
+                let pause = pace.after_failure(standing.longest_pause(&error));
+                let pause = match error {
+                    RequestError::Suspect(_) => pause.clamp(LOOK_AGAIN, LOOK_LATER),
+                    RequestError::RateLimited { wait, .. } => {
+                        // Many are asked to wait for the same time, and must not come together.
+                        let wait = wait.mul_f64(1.0 + random_fraction() / 10.0);
+                        self.not_before = Some(Instant::now() + wait);
+                        wait + pause
+                    }
+                    _ => pause,
+                };
+                if !matches!(error, RequestError::Suspect(_)) {
+                    // A query that blocks would leave open for long whether all is well again.
+                    self.index = 0;
                 }
-                match error {
-                    RequestError::RateLimited { wait, .. } => wait + pace.after_failure(),
-                    RequestError::Suspect(_) => pace.after_failure().clamp(LOOK_AGAIN, LOOK_LATER),
-                    _ => pace.after_failure(),
+                if standing.rest(pause).await {
+                    pace.start_anew();
                 }
             }
-        };
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
         }
     }
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use tracing::{debug, warn};
+use tokio::time::sleep;
+use tracing::debug;
 
 use crate::catalog::Layer;
 
+use super::contact::Standing;
 use super::json;
 use super::pace::Pace;
 use super::request::{Ask, Mode, RequestError};
@@ -19,31 +21,34 @@ const EVERY: Duration = Duration::from_secs(60);
 /// Reads it again and again.
 pub(super) async fn poll_world(context: Context, layer: Arc<Layer>) {
     let mut pace = Pace::of_lists();
-    let mut failing = false;
+    let mut standing = Standing::new(&context.contact, &list_of_datacenters());
     loop {
-        let pause = match datacenters(&context, &layer).await {
+        standing.begin();
+        match datacenters(&context, &layer).await {
             Ok(()) => {
-                failing = false;
+                standing.answered();
                 peers(&context, &layer).await;
                 enterprise(&context, &layer).await;
                 pace.after_success();
-                EVERY
+                sleep(EVERY).await;
             }
             Err(error) => {
-                if !failing {
-                    warn!(%error, "cannot read Consul's list of datacenters");
-                    failing = true;
+                standing.failed(&error);
+                let pause = pace.after_failure(standing.longest_pause(&error));
+                if standing.rest(pause).await {
+                    pace.start_anew();
                 }
-                pace.after_failure()
             }
-        };
-        tokio::time::sleep(pause).await;
+        }
     }
 }
 
+fn list_of_datacenters() -> Ask {
+    Ask::new(&["catalog", "datacenters"])
+}
+
 async fn datacenters(context: &Context, layer: &Layer) -> Result<(), RequestError> {
-    let ask = Ask::new(&["catalog", "datacenters"]);
-    let response = context.get(&ask, Mode::Stale).await?;
+    let response = context.get(&list_of_datacenters(), Mode::Stale).await?;
     layer.publish_datacenters(json::datacenters(&response.body)?);
     Ok(())
 }

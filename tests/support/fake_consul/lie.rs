@@ -27,7 +27,7 @@ enum Body {
 
 impl Lie {
     /// What is honest, but for `status`.
-    pub(super) fn truth(status: u16) -> Self {
+    pub(crate) fn truth(status: u16) -> Self {
         Self {
             status,
             ..Self::with(Body::Truth)

@@ -341,8 +341,11 @@ fn serve(stream: &TcpStream, core: &Core) -> std::io::Result<()> {
             index: parameter("index").and_then(|index| index.parse().ok()),
             at: Instant::now(),
         };
-        let seconds = parameter("wait").and_then(|wait| wait.strip_suffix('s')?.parse().ok());
-        let wait = Duration::from_secs(seconds.unwrap_or(300));
+        let millis = parameter("wait").and_then(|wait| match wait.strip_suffix("ms") {
+            Some(millis) => millis.parse().ok(),
+            None => Some(1000 * wait.strip_suffix('s')?.parse::<u64>().ok()?),
+        });
+        let wait = Duration::from_millis(millis.unwrap_or(300_000));
         let Some((answer, stay)) = core.answer(&request, wait, || has_gone(stream)) else {
             return Ok(());
         };

@@ -194,7 +194,7 @@ fn a_flood_is_shed_and_counted_and_passes() {
     assert!(dropped + shed > 0, "it was no overload");
     assert!(grown < MEMORY, "{} MiB more", grown >> 20);
     assert!(
-        over_tcp > 0 && recovered < Duration::from_secs(2),
+        over_tcp > 0 && recovered < Duration::from_secs(5),
         "{recovered:?}"
     );
     portolan.assert_running();

@@ -13,6 +13,7 @@ pub(crate) mod dns;
 pub(crate) mod fake_consul;
 pub(crate) mod haproxy;
 pub(crate) mod http;
+pub(crate) mod leash;
 pub(crate) mod portolan;
 pub(crate) mod process;
 pub(crate) mod recorder;

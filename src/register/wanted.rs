@@ -1,0 +1,83 @@
+//! What should be registered, ready to be compared and sent.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::sources::docker::{Health, Registration};
+
+use super::body::body;
+use super::identity::{CONTAINER, Identity, hash_of};
+
+/// One service as it should be registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its name.
+    pub name: String,
+    /// `IP:PORT`.
+    pub endpoint: String,
+    /// The name of its container.
+    pub container: String,
+    /// What is sent, with our marks.
+    pub body: Value,
+    /// The hash that stands in its marks.
+    pub hash: String,
+    /// What its container's HEALTHCHECK says, if that is its check.
+    pub health: Option<Reported>,
+}
+
+/// A health that we report to a TTL check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reported {
+    /// The check's ID at the agent.
+    pub check: String,
+    /// What is reported.
+    pub health: Health,
+}
+
+impl Wanted {
+    fn new(registration: &Registration, identity: &Identity) -> Self {
+        let mut body = body(registration);
+        if !body["Meta"].is_object() {
+            body["Meta"] = Value::Object(serde_json::Map::new());
+        }
+        body["Meta"][CONTAINER] = registration.container_id.as_str().into();
+        let mut constant = body.clone();
+        if registration.health.is_some()
+            && let Some(check) = constant["Check"].as_object_mut()
+        {
+            // It changes while the service stays the same, and is reported by itself.
+            check.remove("Status");
+        }
+        let hash = hash_of(&constant);
+        Self {
+            name: registration.name.clone(),
+            endpoint: endpoint(&registration.address.to_string(), registration.port),
+            container: registration.container_name.clone(),
+            body: identity.mark(body, &hash),
+            hash,
+            health: registration.health.map(|health| Reported {
+                check: registration.check_id(),
+                health,
+            }),
+        }
+    }
+}
+
+/// All that should be registered, by ID.
+pub fn wanted(registrations: &[Registration], identity: &Identity) -> BTreeMap<String, Wanted> {
+    let entry = |registration: &Registration| {
+        let wanted = Wanted::new(registration, identity);
+        (registration.id.clone(), wanted)
+    };
+    registrations.iter().map(entry).collect()
+}
+
+/// An address and a port for people; an IPv6 address in brackets.
+pub(super) fn endpoint(address: &str, port: u16) -> String {
+    if address.contains(':') {
+        format!("[{address}]:{port}")
+    } else {
+        format!("{address}:{port}")
+    }
+}

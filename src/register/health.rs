@@ -5,43 +5,34 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::sources::docker::Health;
-
 /// For how long the agent believes a report: a registrar that is gone makes its health checks
 /// critical after this. Containers without HEALTHCHECK are not concerned.
-pub const TTL: Duration = Duration::from_secs(60);
+pub(super) const TTL: &str = "60s";
 
-/// How often the same is reported again. The agent keeps that to itself: nothing reaches the
-/// servers, and no watch wakes.
+/// A third of it: how often the same is reported again. The agent keeps that to itself: nothing
+/// reaches the servers, and no watch wakes.
 const EVERY: Duration = Duration::from_secs(20);
 
-/// What the agent is told: a status and the text that goes with it. The text is always the same,
-/// because another one would reach the servers; what a probe prints stays in Docker, where it may
-/// hold anything.
-pub fn report(health: Health) -> (&'static str, &'static str) {
-    match health {
-        Health::Healthy => ("passing", "Docker HEALTHCHECK: healthy"),
-        Health::Unhealthy => ("critical", "Docker HEALTHCHECK: unhealthy"),
-        Health::Starting => ("critical", "Docker HEALTHCHECK: starting"),
-    }
-}
+/// What goes with a status. Any other text would reach the servers once more; what a probe prints
+/// stays in Docker, where it may hold anything.
+pub(super) const OUTPUT: &str = "";
 
 /// What was reported of each service, by ID.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
-    sent: BTreeMap<String, (Health, Instant)>,
+    sent: BTreeMap<String, (String, Instant)>,
 }
 
 impl Reports {
     /// Whether this is to be reported now.
-    pub(super) fn is_due(&self, id: &str, health: Health, now: Instant) -> bool {
+    pub(super) fn is_due(&self, id: &str, status: &str, now: Instant) -> bool {
         let sent = self.sent.get(id);
-        sent.is_none_or(|(said, when)| *said != health || now.duration_since(*when) >= EVERY)
+        sent.is_none_or(|(said, when)| said != status || now.duration_since(*when) >= EVERY)
     }
 
     /// It was reported.
-    pub(super) fn sent(&mut self, id: &str, health: Health, now: Instant) {
-        self.sent.insert(id.to_owned(), (health, now));
+    pub(super) fn sent(&mut self, id: &str, status: &str, now: Instant) {
+        self.sent.insert(id.to_owned(), (status.to_owned(), now));
     }
 
     /// What was reported is not known any more.

@@ -15,13 +15,18 @@ mod owner;
 mod plan;
 mod reconciler;
 mod retry;
+mod run;
 mod status;
+mod table;
 mod wanted;
 mod writers;
 
+pub use body::{body, status};
 pub use identity::Identity;
 pub use metrics::Metrics;
 pub use owner::{OwnerError, owner};
 pub use plan::{Action, Step, Why};
 pub use reconciler::{Failed, Reconciler, Settings};
+pub use run::run;
 pub use status::Status;
+pub use table::table;

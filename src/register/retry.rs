@@ -60,9 +60,9 @@ impl Retries {
         self.refusals.retain(|id, _| is_of_interest(id));
     }
 
-    /// Everything is tried at once: something has changed that may help all.
-    pub(super) fn clear(&mut self) {
-        self.refusals.clear();
+    /// Whether it is refused.
+    pub(super) fn contains(&self, id: &str) -> bool {
+        self.refusals.contains_key(id)
     }
 
     /// How many are refused.

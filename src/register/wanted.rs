@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::sources::docker::{Health, Registration};
+use crate::sources::docker::Registration;
 
-use super::body::body;
+use super::body::{body, status};
+use super::health;
 use super::identity::{CONTAINER, Identity, hash_of};
 
 /// One service as it should be registered.
@@ -31,34 +32,29 @@ pub struct Wanted {
 pub struct Reported {
     /// The check's ID at the agent.
     pub check: String,
-    /// What is reported.
-    pub health: Health,
+    /// `passing`, `warning` or `critical`.
+    pub status: String,
 }
 
 impl Wanted {
     fn new(registration: &Registration, identity: &Identity) -> Self {
-        let mut body = body(registration);
-        if !body["Meta"].is_object() {
-            body["Meta"] = Value::Object(serde_json::Map::new());
-        }
+        let mut body = body(registration, health::TTL);
         body["Meta"][CONTAINER] = registration.container_id.as_str().into();
-        let mut constant = body.clone();
-        if registration.health.is_some()
-            && let Some(check) = constant["Check"].as_object_mut()
-        {
-            // It changes while the service stays the same, and is reported by itself.
-            check.remove("Status");
+        // What the HEALTHCHECK says changes while the service stays the same: not in the hash.
+        let hash = hash_of(&body);
+        let status = status(registration).map(str::to_owned);
+        if let Some(status) = &status {
+            body["Check"]["Status"] = status.as_str().into();
         }
-        let hash = hash_of(&constant);
         Self {
             name: registration.name.clone(),
             endpoint: endpoint(&registration.address.to_string(), registration.port),
             container: registration.container_name.clone(),
             body: identity.mark(body, &hash),
             hash,
-            health: registration.health.map(|health| Reported {
+            health: status.map(|status| Reported {
                 check: registration.check_id(),
-                health,
+                status,
             }),
         }
     }

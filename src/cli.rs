@@ -10,6 +10,12 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{Address, Flags, LogFormat, Switch, Upstreams, parse};
 
+mod register;
+
+pub use register::RegisterMode;
+
+use register::RegisterArgs;
+
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -19,6 +25,8 @@ pub enum Command {
     Dev(Flags),
     /// Check the configuration and what it names.
     Check(Flags),
+    /// Register containers in Consul.
+    Register(Flags, RegisterMode),
 }
 
 /// Reads the arguments, the program's name first.
@@ -35,6 +43,10 @@ where
         Verb::Serve(args) => Command::Serve(args.into_flags()?),
         Verb::Dev(args) => Command::Dev(args.into_flags()?),
         Verb::Check(args) => Command::Check(args.into_flags()?),
+        Verb::Register(args) => {
+            let (flags, mode) = args.into_parts();
+            Command::Register(flags, mode)
+        }
     };
     Ok(command)
 }
@@ -73,6 +85,14 @@ which beats the default.")]
 
 It takes what `serve` takes and starts nothing. The first thing wrong ends it with code 78.")]
     Check(ServeArgs),
+
+    /// Register the containers of this host in Consul, by Registrator's labels
+    #[command(after_help = "Example:
+  portolan register --consul http://127.0.0.1:8500
+  docker run -d -e SERVICE_NAME=hello1 -p :80 IMAGE
+
+Only what it registered itself is ever taken away. --dry-run says what it would do.")]
+    Register(RegisterArgs),
 }
 
 #[derive(Debug, Args)]
@@ -295,6 +315,7 @@ mod tests {
             log_format: Some(LogFormat::Json),
             from_agent: true,
             state_dir: Some("s".into()),
+            ..Flags::default()
         };
         assert_eq!(parse_line(line).expect("a command"), Command::Serve(flags));
     }
@@ -361,6 +382,7 @@ mod tests {
             "portolan serve --help",
             "portolan dev --help",
             "portolan check --help",
+            "portolan register --help",
         ] {
             let help = parse_line(line).expect_err(line);
             assert_eq!(help.exit_code(), 0);

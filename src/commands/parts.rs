@@ -8,12 +8,14 @@ use std::time::Duration;
 use tracing::warn;
 
 use crate::config::{
-    Address, Authorities, Config, Consul, RecursorStrategy, SrvTarget, TruncateAddresses, Upstreams,
+    Address, Authorities, Config, Consul, DockerAddress, RecursorStrategy, SrvTarget,
+    TruncateAddresses, Upstreams,
 };
 use crate::names::{Domains, Name};
 use crate::recursion::{self, Recursor};
 use crate::server::{Limits, Policy};
 use crate::sources::consul::{Client, Endpoint, TlsFiles};
+use crate::sources::docker;
 use crate::sources::files::{Host, Origin};
 use crate::zones::Zones;
 use crate::{answers, config};
@@ -209,4 +211,15 @@ pub(super) fn service_origins(config: &Config) -> Vec<Origin> {
         .cloned()
         .map(Origin::Directory)
         .collect()
+}
+
+/// How to get at Docker.
+pub(super) fn docker_access(config: &config::Docker) -> docker::Access {
+    docker::Access {
+        address: match &config.address {
+            DockerAddress::Unix(path) => docker::Address::Unix(path.clone()),
+            DockerAddress::Http(url) => docker::Address::Http(url.clone()),
+        },
+        certificates: config.cert_path.clone(),
+    }
 }

@@ -12,13 +12,13 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::sources::consul::AgentService;
 
 /// Who answers for the service.
-pub const OWNER: &str = "portolan-owner";
+pub(super) const OWNER: &str = "portolan-owner";
 /// What was registered.
-pub const HASH: &str = "portolan-hash";
+pub(super) const HASH: &str = "portolan-hash";
 /// The container that it is in.
-pub const CONTAINER: &str = "portolan-container";
+pub(super) const CONTAINER: &str = "portolan-container";
 /// The process that registered it.
-pub const WRITER: &str = "portolan-writer";
+pub(super) const WRITER: &str = "portolan-writer";
 
 /// Changes when the same hash no longer means the same registration.
 const HASH_VERSION: u8 = 1;
@@ -68,8 +68,11 @@ impl Identity {
 
 /// The hash of a registration's body. The order of keys does not matter; serde_json keeps them
 /// sorted.
-pub fn hash_of(body: &Value) -> String {
-    format!("{HASH_VERSION}-{:016x}", xxh3_64(body.to_string().as_bytes()))
+pub(super) fn hash_of(body: &Value) -> String {
+    format!(
+        "{HASH_VERSION}-{:016x}",
+        xxh3_64(body.to_string().as_bytes())
+    )
 }
 
 #[cfg(test)]

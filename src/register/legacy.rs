@@ -17,7 +17,9 @@ impl<'a> LegacyId<'a> {
         let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
         let mut letters = container.bytes();
         let is_container = container.len() > 1
-            && letters.next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+            && letters
+                .next()
+                .is_some_and(|byte| byte.is_ascii_alphanumeric())
             && letters.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
         (is_port && is_container && !host.is_empty()).then_some(Self { host })
     }

@@ -45,8 +45,16 @@ impl Metrics {
             metrics.passes.clone(),
         );
         let gauges = [
-            ("services", "Services that should be registered", &metrics.services),
-            ("failing", "Services that Consul refused as they are", &metrics.failing),
+            (
+                "services",
+                "Services that should be registered",
+                &metrics.services,
+            ),
+            (
+                "failing",
+                "Services that Consul refused as they are",
+                &metrics.failing,
+            ),
             (
                 "conflicts",
                 "Services left alone because somebody else registered the ID",

@@ -137,12 +137,7 @@ pub(super) fn plan(
 }
 
 impl Circumstances<'_> {
-    fn of_wanted(
-        &self,
-        id: &str,
-        wanted: &Wanted,
-        actual: Option<&AgentService>,
-    ) -> (Action, Why) {
+    fn of_wanted(&self, id: &str, wanted: &Wanted, actual: Option<&AgentService>) -> (Action, Why) {
         let Some(actual) = actual else {
             return (Action::Register, Why::New);
         };

@@ -188,7 +188,10 @@ impl Reconciler {
 
     /// Tells of each problem once, and of those that are over not at all.
     fn tell(&mut self, problems: &[Problem]) {
-        for problem in problems.iter().filter(|problem| !self.told.contains(problem)) {
+        for problem in problems
+            .iter()
+            .filter(|problem| !self.told.contains(problem))
+        {
             let (container, message) = (&problem.container, &problem.message);
             match problem.severity {
                 Severity::Note => info!(container, "{message}"),
@@ -260,7 +263,12 @@ impl Reconciler {
         let text = error.to_string();
         let (service, id) = (&step.service, &step.id);
         if self.retries.refused(id, attempt, &text, Instant::now()) {
-            warn!(service, id, error = text, "Consul's agent will not {action} it");
+            warn!(
+                service,
+                id,
+                error = text,
+                "Consul's agent will not {action} it"
+            );
         }
         Ok(false)
     }
@@ -342,8 +350,10 @@ impl Reconciler {
         self.reports = Reports::default();
     }
 
-    /// What was refused is tried again at once: something has changed that may help.
-    pub(super) fn retry_all(&mut self) {
+    /// From now on, another mapping. What was refused is tried again at once: it may help, and so
+    /// may a new token.
+    pub(super) fn adopt(&mut self, mapping: docker::Settings) {
+        self.settings.mapping = mapping;
         self.retries = Retries::default();
     }
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::sources::docker::View;
+use crate::sources::docker::{self, View};
 
 use super::reconciler::Reconciler;
 
@@ -15,13 +15,13 @@ use super::reconciler::Reconciler;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Reconciles until the stop: whenever what runs has changed, whenever `again` is notified, and at
+/// Reconciles until the stop: whenever what runs has changed, whenever `mapping` is sent anew, and at
 /// every resync. Trouble with either side never ends it. While Docker is away what was last known
 /// of it holds.
 pub async fn run(
     reconciler: &mut Reconciler,
     mut view: watch::Receiver<View>,
-    again: &Notify,
+    mut mapping: watch::Receiver<docker::Settings>,
     stop: &CancellationToken,
 ) {
     let mut pause = None;
@@ -44,7 +44,7 @@ pub async fn run(
                 // What changes meanwhile is seen at the next look.
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    () = again.notified() => reconciler.retry_all(),
+                    Ok(()) = mapping.changed() => adopt(reconciler, &mut mapping),
                     () = sleep(length) => {}
                 }
                 continue;
@@ -55,11 +55,16 @@ pub async fn run(
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = again.notified() => reconciler.retry_all(),
+            Ok(()) = mapping.changed() => adopt(reconciler, &mut mapping),
             changed = view.changed() => if changed.is_err() {
                 return stop.cancelled().await;
             },
             () = sleep_until(reconciler.next_look()) => {}
         }
     }
+}
+
+/// Takes over what an operator has sent.
+fn adopt(reconciler: &mut Reconciler, mapping: &mut watch::Receiver<docker::Settings>) {
+    reconciler.adopt(mapping.borrow_and_update().clone());
 }

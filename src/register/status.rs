@@ -22,7 +22,10 @@ impl Status {
     /// # Errors
     /// What is wrong.
     pub fn get(&self) -> Result<String, String> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.now
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(super) fn set(&self, now: Result<String, String>) {

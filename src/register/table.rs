@@ -24,7 +24,9 @@ pub fn table(steps: &[Step]) -> String {
     let widths: [usize; 5] = std::array::from_fn(width);
     let line = |row: &[String; 5]| {
         let cells = row.iter().zip(widths);
-        let cells: String = cells.map(|(cell, width)| format!("{cell:width$}  ")).collect();
+        let cells: String = cells
+            .map(|(cell, width)| format!("{cell:width$}  "))
+            .collect();
         format!("{}\n", cells.trim_end())
     };
     rows.iter().map(line).collect()

@@ -12,28 +12,28 @@ use super::identity::{CONTAINER, Identity, hash_of};
 
 /// One service as it should be registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub(super) struct Wanted {
     /// Its name.
-    pub name: String,
+    pub(super) name: String,
     /// `IP:PORT`.
-    pub endpoint: String,
+    pub(super) endpoint: String,
     /// The name of its container.
-    pub container: String,
+    pub(super) container: String,
     /// What is sent, with our marks.
-    pub body: Value,
+    pub(super) body: Value,
     /// The hash that stands in its marks.
-    pub hash: String,
+    pub(super) hash: String,
     /// What its container's HEALTHCHECK says, if that is its check.
-    pub health: Option<Reported>,
+    pub(super) health: Option<Reported>,
 }
 
 /// A health that we report to a TTL check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reported {
+pub(super) struct Reported {
     /// The check's ID at the agent.
-    pub check: String,
+    pub(super) check: String,
     /// `passing`, `warning` or `critical`.
-    pub status: String,
+    pub(super) status: String,
 }
 
 impl Wanted {
@@ -61,7 +61,10 @@ impl Wanted {
 }
 
 /// All that should be registered, by ID.
-pub fn wanted(registrations: &[Registration], identity: &Identity) -> BTreeMap<String, Wanted> {
+pub(super) fn wanted(
+    registrations: &[Registration],
+    identity: &Identity,
+) -> BTreeMap<String, Wanted> {
     let entry = |registration: &Registration| {
         let wanted = Wanted::new(registration, identity);
         (registration.id.clone(), wanted)

@@ -23,4 +23,12 @@ impl Client {
         let _ = access;
         Err(Error::Transport("not yet".to_owned()))
     }
+
+    /// The ID of the engine.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn engine_id(&self) -> Result<String, Error> {
+        Err(Error::Transport("not yet".to_owned()))
+    }
 }

@@ -243,7 +243,7 @@ fn the_variables_mean_what_they_mean_to_docker() {
         with_docker: true,
         ..Flags::default()
     };
-    let docker = |variables| {
+    let docker = |variables: Variables<'_>| {
         let docker = load("", variables, &flags).expect("a configuration").docker;
         let path = docker.cert_path.map(|path| path.display().to_string());
         (docker.address.to_string(), path)

@@ -10,6 +10,7 @@ pub(crate) mod compare;
 pub(crate) mod consul;
 pub(crate) mod dig;
 pub(crate) mod dns;
+pub(crate) mod docker;
 pub(crate) mod fake_consul;
 pub(crate) mod haproxy;
 pub(crate) mod http;

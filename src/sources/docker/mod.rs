@@ -12,10 +12,15 @@
 //! pure, and nothing that one container says affects another.
 
 mod address;
+mod check;
 mod client;
 mod container;
 mod desired;
 mod follower;
+mod inspect;
+mod meta;
+mod metadata;
+mod place;
 mod registration;
 mod settings;
 

@@ -49,7 +49,7 @@ impl Registration {
 pub struct Weights {
     /// While passing, 1 to 65535.
     pub passing: u16,
-    /// While warning, 1 to 65535.
+    /// While warning, 0 to 65535.
     pub warning: u16,
 }
 

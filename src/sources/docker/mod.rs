@@ -28,7 +28,7 @@ mod settings;
 mod summary;
 mod world;
 
-pub use address::{Access, Address, DEFAULT_ADDRESS};
+pub use address::{Access, Address};
 pub use client::{Client, Error};
 pub use container::{Binding, Container, Endpoint, Health, Port, Protocol, Status};
 pub use desired::{Desired, Problem, Severity, desired};

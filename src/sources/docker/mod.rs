@@ -25,6 +25,7 @@ mod metrics;
 mod place;
 mod registration;
 mod settings;
+mod source;
 mod summary;
 mod world;
 
@@ -35,4 +36,5 @@ pub use desired::{Desired, Problem, Severity, desired};
 pub use follower::{Follower, Pace, View};
 pub use registration::{Check, Probe, Registration, Weights};
 pub use settings::{Deregister, Reach, Settings};
+pub use source::{Host, Source, host_address};
 pub use world::{Ended, Snapshot};

@@ -3,6 +3,7 @@
 use crate::{
     support::{
         docker::{self, Docker},
+        docker_proxy::DockerProxy,
         ensure, eventually,
         portolan::Launch,
         throughout,

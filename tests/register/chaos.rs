@@ -21,10 +21,12 @@ const CUT: Duration = Duration::from_secs(30);
 
 /// Someone else's services, which come back by their own means.
 fn register_theirs(host: &Host) {
-    for (id, meta) in [("theirs", json!({})), ("other-owner", json!({ "portolan-owner": "you" }))] {
-        host.consul.agent_register(
-            &json!({ "ID": id, "Name": "theirs", "Port": 1, "Meta": meta }),
-        );
+    for (id, meta) in [
+        ("theirs", json!({})),
+        ("other-owner", json!({ "portolan-owner": "you" })),
+    ] {
+        host.consul
+            .agent_register(&json!({ "ID": id, "Name": "theirs", "Port": 1, "Meta": meta }));
     }
 }
 
@@ -76,13 +78,20 @@ fn killed_cut_off_and_forgotten_at_once() {
     }
     registrar.kill();
     let registrar = host.launch(&flags);
-    assert_eq!(host.ids(), expected(&running), "an unknown host is no empty host");
+    assert_eq!(
+        host.ids(),
+        expected(&running),
+        "an unknown host is no empty host"
+    );
     let ready = registrar.get("/ready").expect("an answer");
     assert_eq!(ready.status, 503, "{ready:?}");
     // Consul's agent comes back with nothing, twice: what it had for us, and for others.
     let consul_http = host.consul.http();
     let _ = consul_http;
-    let again: Vec<&Container> = stopped[..5].iter().chain(running[5..].iter().copied()).collect();
+    let again: Vec<&Container> = stopped[..5]
+        .iter()
+        .chain(running[5..].iter().copied())
+        .collect();
     let wanted = expected(&again);
     let ghosts = host.ids();
     assert!(!ghosts.is_subset(&wanted));
@@ -97,11 +106,16 @@ fn killed_cut_off_and_forgotten_at_once() {
 
     host.proxy.heal();
     host.wait_for_ids(Duration::from_secs(11), &wanted);
-    let catalog = host.consul.get(&format!("/v1/catalog/node/{}", host.consul.node()));
+    let catalog = host
+        .consul
+        .get(&format!("/v1/catalog/node/{}", host.consul.node()));
     let services = catalog["Services"].as_object().expect("services by ID");
     eventually(Duration::from_secs(5), "the catalog has the same", || {
-        let in_catalog: BTreeSet<String> =
-            services.keys().filter(|id| *id != "consul").cloned().collect();
+        let in_catalog: BTreeSet<String> = services
+            .keys()
+            .filter(|id| *id != "consul")
+            .cloned()
+            .collect();
         ensure(in_catalog == wanted, || format!("{in_catalog:?}"))
     });
     registrar.wait_until_ready();

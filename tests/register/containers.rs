@@ -23,7 +23,9 @@ fn instances(portolan: &Portolan, service: &str) -> usize {
 fn wait_for_instances(portolan: &Portolan, service: &str, expected: usize) {
     eventually(SOON, "DNS has the instances that run", || {
         let found = instances(portolan, service);
-        ensure(found == expected, || format!("{found} instead of {expected}"))
+        ensure(found == expected, || {
+            format!("{found} instead of {expected}")
+        })
     });
 }
 
@@ -60,7 +62,13 @@ fn as_registrator_has_it(host: &Host, hello1: &Container) {
     let agent = host.consul.http().ip().to_string();
     let has = |key: &str| service[key].clone();
     assert_eq!(
-        [has("ID"), has("Service"), has("Tags"), has("Port"), has("Address")],
+        [
+            has("ID"),
+            has("Service"),
+            has("Tags"),
+            has("Port"),
+            has("Address")
+        ],
         [
             json!(id),
             json!("hello1"),
@@ -81,7 +89,14 @@ fn a_container_that_is_being_stopped_is_gone_before_it_ends() {
     let _registrar = host.registrar(&[]);
     // It takes no notice of the signal, and is killed five seconds later.
     let deaf = ["sh", "-c", "trap '' TERM; sleep 1000"];
-    let options = ["-e", "SERVICE_NAME=slow", "-p", ":80", "--stop-timeout", "5"];
+    let options = [
+        "-e",
+        "SERVICE_NAME=slow",
+        "-p",
+        ":80",
+        "--stop-timeout",
+        "5",
+    ];
     let slow = host.docker.run("slow", &options, &deaf);
     wait_for_instances(&portolan, "slow", 1);
     let id = slow.id.clone();

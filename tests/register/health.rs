@@ -41,7 +41,9 @@ fn wait_for_dns(portolan: &Portolan, expected: usize) {
     eventually(Duration::from_secs(2), "DNS follows", || {
         let reply = dns::ask(portolan.dns(), "checked.service.consul", SRV);
         let found = reply.answers.len();
-        ensure(found == expected, || format!("{found} instead of {expected}"))
+        ensure(found == expected, || {
+            format!("{found} instead of {expected}")
+        })
     });
 }
 
@@ -66,7 +68,9 @@ fn an_unhealthy_container_leaves_dns_and_comes_back() {
         container.exec(&["rm", "/healthy"]).expect("it turns bad");
         wait_for_health(&container, "unhealthy");
         wait_for_dns(&portolan, 0);
-        container.exec(&["touch", "/healthy"]).expect("it turns good");
+        container
+            .exec(&["touch", "/healthy"])
+            .expect("it turns good");
         wait_for_health(&container, "healthy");
         wait_for_dns(&portolan, 1);
     }
@@ -104,7 +108,9 @@ fn health_is_right_again_after_trouble() {
     host.consul.restart_empty();
     host.consul.wait_until_ready();
     is(&host, Duration::from_secs(15), "critical");
-    container.exec(&["touch", "/healthy"]).expect("it turns good");
+    container
+        .exec(&["touch", "/healthy"])
+        .expect("it turns good");
     is(&host, Duration::from_secs(5), "passing");
 
     let check = format!("service:{}", host.id(&container));

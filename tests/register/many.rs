@@ -16,7 +16,10 @@ const REGISTER: &str = "PUT /v1/agent/service/register";
 fn index(host: &Host, service: &str) -> String {
     let path = format!("/v1/health/service/{service}");
     let response = crate::support::http::get(host.consul.http(), &path).expect("an answer");
-    response.header("X-Consul-Index").expect("an index").to_owned()
+    response
+        .header("X-Consul-Index")
+        .expect("an index")
+        .to_owned()
 }
 
 /// Without HEALTHCHECK nothing is written at all. With one the agent hears of it now and then, which
@@ -39,7 +42,10 @@ fn nothing_is_written_while_nothing_happens() {
     let writes = host.recorder.take_writes();
     let report = format!("PUT /v1/agent/check/update/service:{}", host.id(&plain[4]));
     let decoded = |write: &String| write.replace("%3A", ":");
-    let others: Vec<_> = writes.iter().filter(|write| decoded(write) != report).collect();
+    let others: Vec<_> = writes
+        .iter()
+        .filter(|write| decoded(write) != report)
+        .collect();
     assert!(others.is_empty(), "{others:?}");
     assert!(!writes.is_empty(), "the health was not kept fresh");
     let after = ["plain", "checked"].map(|service| index(&host, service));

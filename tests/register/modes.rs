@@ -28,7 +28,8 @@ fn a_dry_run_prints_the_plan_and_changes_nothing() {
     docker(&["kill", &gone.id]).expect("it ends");
     let new = host.service("new", "api");
     let taken = host.service("taken", "api");
-    host.consul.agent_register(&json!({ "ID": host.id(&taken), "Name": "api", "Port": 9 }));
+    host.consul
+        .agent_register(&json!({ "ID": host.id(&taken), "Name": "api", "Port": 9 }));
     let (before, index) = (host.services(), host.recorder.take_writes().len());
     assert_eq!(index, 2);
 
@@ -40,7 +41,11 @@ fn a_dry_run_prints_the_plan_and_changes_nothing() {
     let port = |id: &str| before[id]["Port"].clone();
     let expected = [
         "ACTION SERVICE ID ADDRESS WHY".to_owned(),
-        format!("register api {} {agent}:{} new", host.id(&new), new.published("80/tcp")),
+        format!(
+            "register api {} {agent}:{} new",
+            host.id(&new),
+            new.published("80/tcp")
+        ),
         format!(
             "deregister web {} {agent}:{} no such container runs",
             host.id(&gone),
@@ -64,8 +69,16 @@ fn a_dry_run_prints_the_plan_and_changes_nothing() {
         .collect();
     assert_eq!(lines, expected);
     // The columns are below one another.
-    let columns: Vec<_> = outcome.stdout.lines().map(|line| line.find(&host_name())).collect();
-    assert!(columns[1..].iter().all(|at| *at == columns[1]), "{}", outcome.stdout);
+    let columns: Vec<_> = outcome
+        .stdout
+        .lines()
+        .map(|line| line.find(&host_name()))
+        .collect();
+    assert!(
+        columns[1..].iter().all(|at| *at == columns[1]),
+        "{}",
+        outcome.stdout
+    );
 }
 
 #[test]
@@ -89,20 +102,38 @@ fn once_says_what_is_missing() {
     host.proxy.cut();
     let outcome = run(&host, &["--once"]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    assert!(outcome.last_line().starts_with("portolan: Docker cannot be asked: "), "{outcome:?}");
+    assert!(
+        outcome
+            .last_line()
+            .starts_with("portolan: Docker cannot be asked: "),
+        "{outcome:?}"
+    );
     let docker = host.proxy.url();
     host.proxy.heal();
-    let nowhere = ["register", "--once", "--docker", &docker, "--consul", "http://127.0.0.1:1"];
+    let nowhere = [
+        "register",
+        "--once",
+        "--docker",
+        &docker,
+        "--consul",
+        "http://127.0.0.1:1",
+    ];
     let outcome = run_to_end(&nowhere, &[]);
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
-    assert!(outcome.last_line().starts_with("portolan: Consul's agent cannot be used: "), "{outcome:?}");
+    assert!(
+        outcome
+            .last_line()
+            .starts_with("portolan: Consul's agent cannot be used: "),
+        "{outcome:?}"
+    );
 }
 
 #[test]
 fn at_the_end_services_stay_or_go_as_wanted() {
     let host = Host::start();
     let web = host.service("web", "web");
-    host.consul.agent_register(&json!({ "ID": "theirs", "Name": "theirs" }));
+    host.consul
+        .agent_register(&json!({ "ID": "theirs", "Name": "theirs" }));
     let all = [host.id(&web), "theirs".to_owned()].into();
     for (flags, left) in [
         (&[][..], &all),
@@ -129,7 +160,10 @@ fn it_ends_in_time_whatever_consul_does() {
     host.consul.resume();
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
     assert!(ended.took < Duration::from_secs(5), "{ended:?}");
-    assert!(ended.stderr.contains("services stay registered"), "{ended:?}");
+    assert!(
+        ended.stderr.contains("services stay registered"),
+        "{ended:?}"
+    );
 }
 
 /// It starts before Docker and before Consul, and says so, and catches up.

@@ -41,7 +41,10 @@ fn registrators_services_are_taken_over_on_request() {
     assert_eq!(host.services()[&id]["Port"], 1, "it was touched");
     assert!(host.recorder.take_writes().is_empty());
     let told = registrar.log();
-    assert!(told.contains("left alone") && told.contains("--adopt"), "{told}");
+    assert!(
+        told.contains("left alone") && told.contains("--adopt"),
+        "{told}"
+    );
     assert!(registrar.metric("portolan_register_conflicts") > 0.0);
     registrar.kill();
 

@@ -5,8 +5,7 @@ use crate::{
         consul::{Consul, Options},
         docker::Docker,
         docker_proxy::DockerProxy,
-        ensure, eventually,
-        http,
+        ensure, eventually, http,
         recorder::Recorder,
         write_file,
     },
@@ -25,10 +24,14 @@ fn with_acl() -> Host {
         extra: acl,
         ..Options::default()
     });
-    eventually(Duration::from_secs(30), "Consul has a leader and its ACLs", || {
-        let policies = http::get(consul.http(), &format!("/v1/acl/policies?token={ROOT}"))?;
-        ensure(policies.status == 200, || format!("{policies:?}"))
-    });
+    eventually(
+        Duration::from_secs(30),
+        "Consul has a leader and its ACLs",
+        || {
+            let policies = http::get(consul.http(), &format!("/v1/acl/policies?token={ROOT}"))?;
+            ensure(policies.status == 200, || format!("{policies:?}"))
+        },
+    );
     let docker = Docker::new();
     Host {
         proxy: DockerProxy::showing(&docker.label()),
@@ -55,9 +58,13 @@ fn token(host: &Host, rules: &str) -> String {
 /// The names of the agent's services.
 fn names(host: &Host) -> Vec<String> {
     let path = format!("/v1/agent/services?token={ROOT}");
-    let services = http::get(host.consul.http(), &path).expect("an answer").json();
+    let services = http::get(host.consul.http(), &path)
+        .expect("an answer")
+        .json();
     let services = services.as_object().expect("services by ID").values();
-    services.map(|service| service["Service"].as_str().expect("a name").to_owned()).collect()
+    services
+        .map(|service| service["Service"].as_str().expect("a name").to_owned())
+        .collect()
 }
 
 /// The token may register one name and not the other; a better one in its file is followed.
@@ -69,7 +76,9 @@ fn a_token_that_may_not_register_all_registers_what_it_may() {
         service "allowed" { policy = "write" }"#;
     let better = format!("{rules} service \"denied\" {{ policy = \"write\" }}");
     let directory = host.proxy.directory();
-    let file = write_file(directory, "token", &token(&host, rules)).display().to_string();
+    let file = write_file(directory, "token", &token(&host, rules))
+        .display()
+        .to_string();
     let _services = [host.service("a", "denied"), host.service("b", "allowed")];
     let registrar = host.registrar(&["--token-file", &file]);
     eventually(SOON, "what may be is registered", || {
@@ -78,7 +87,10 @@ fn a_token_that_may_not_register_all_registers_what_it_may() {
     });
     assert_eq!(registrar.metric("portolan_register_failing"), 1.0);
     let told = registrar.log();
-    assert!(told.contains("will not register it") && told.contains("Permission denied"), "{told}");
+    assert!(
+        told.contains("will not register it") && told.contains("Permission denied"),
+        "{told}"
+    );
 
     write_file(directory, "token", &token(&host, &better));
     registrar.signal("HUP");
@@ -88,7 +100,9 @@ fn a_token_that_may_not_register_all_registers_what_it_may() {
         ensure(names == ["allowed", "denied"], || format!("{names:?}"))
     });
     let failing = || registrar.metric("portolan_register_failing");
-    eventually(SOON, "none is refused", || ensure(failing() == 0.0, || failing().to_string()));
+    eventually(SOON, "none is refused", || {
+        ensure(failing() == 0.0, || failing().to_string())
+    });
     let log = registrar.log();
     assert!(!log.contains(ROOT), "{log}");
 }

@@ -16,7 +16,14 @@ fn a_secret_in_the_environment_never_leaves_the_host() {
         "DB_PASSWORD=hunter2-four",
         "SERVICE_AWS_SECRET_ACCESS_KEY=hunter2-five",
     ];
-    let mut options = vec!["-e", "SERVICE_NAME=db", "-e", "SERVICE_REGION=us", "-p", ":80"];
+    let mut options = vec![
+        "-e",
+        "SERVICE_NAME=db",
+        "-e",
+        "SERVICE_REGION=us",
+        "-p",
+        ":80",
+    ];
     options.extend(secrets.iter().flat_map(|secret| ["-e", secret]));
     let db = host.docker.sleeper("db", &options);
     host.wait_for(SOON, &[&db]);

@@ -41,7 +41,9 @@ impl Host {
     /// Flags that tell a registrar where things are.
     pub(crate) fn flags(&self) -> Vec<String> {
         let (docker, consul) = (self.proxy.url(), self.recorder.url());
-        ["--docker", &docker, "--consul", &consul].map(str::to_owned).to_vec()
+        ["--docker", &docker, "--consul", &consul]
+            .map(str::to_owned)
+            .to_vec()
     }
 
     /// A registrar with these flags more; waits for nothing.

@@ -193,7 +193,9 @@ impl Shared {
 
     fn with_inventions(&self, path: &str, (status, body): (u16, Vec<u8>)) -> (u16, Vec<u8>) {
         let invented = lock(&self.invented);
-        let id = path.strip_prefix("/containers/").and_then(|rest| rest.strip_suffix("/json"));
+        let id = path
+            .strip_prefix("/containers/")
+            .and_then(|rest| rest.strip_suffix("/json"));
         if let Some((_, inspected)) = id.and_then(|id| invented.get(id)) {
             (200, inspected.to_string().into_bytes())
         } else if path == "/containers/json" && !invented.is_empty() {
@@ -213,7 +215,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Method and target of the next request; the rest of its head is of no interest, and it has no body.
 fn head(reader: &mut impl BufRead) -> Option<(String, String)> {
     let mut first = String::new();
-    reader.read_line(&mut first).ok().filter(|length| *length > 0)?;
+    reader
+        .read_line(&mut first)
+        .ok()
+        .filter(|length| *length > 0)?;
     let mut line = String::new();
     while reader.read_line(&mut line).ok()? > 2 {
         line.clear();
@@ -224,7 +229,9 @@ fn head(reader: &mut impl BufRead) -> Option<(String, String)> {
 
 /// `/v1.41/containers/json` without its version.
 fn without_version(path: &str) -> String {
-    let rest = path.strip_prefix("/v").and_then(|rest| rest.split_once('/'));
+    let rest = path
+        .strip_prefix("/v")
+        .and_then(|rest| rest.split_once('/'));
     match rest {
         Some((version, rest)) if version.starts_with(|c: char| c.is_ascii_digit()) => {
             format!("/{rest}")

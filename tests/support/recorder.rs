@@ -67,7 +67,9 @@ impl Recorder {
     pub(crate) fn take_writes(&self) -> Vec<String> {
         let mut noted = self.noted.lock().expect("no thread panics");
         let requests = std::mem::take(&mut noted.requests).into_iter();
-        requests.filter(|request| !request.starts_with("GET ")).collect()
+        requests
+            .filter(|request| !request.starts_with("GET "))
+            .collect()
     }
 
     /// Everything that clients sent so far, as text.

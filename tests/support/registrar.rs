@@ -35,7 +35,10 @@ impl Registrar {
             let ended = process.ended();
             assert!(ended.is_none(), "it ended: {}", process.log());
             let addresses = addresses(&process.log(), "admin listening");
-            addresses.first().copied().ok_or_else(|| "nothing".to_owned())
+            addresses
+                .first()
+                .copied()
+                .ok_or_else(|| "nothing".to_owned())
         });
         Self {
             process,
@@ -52,15 +55,19 @@ impl Registrar {
     /// Waits for a 200 from `/ready`.
     pub(crate) fn wait_until_ready(&self) {
         let what = "the registrar is ready";
-        eventually(Duration::from_secs(10), what, || match self.get("/ready")? {
-            response if response.status == 200 => Ok(()),
-            response => Err(format!("{response:?}")),
+        eventually(Duration::from_secs(10), what, || {
+            match self.get("/ready")? {
+                response if response.status == 200 => Ok(()),
+                response => Err(format!("{response:?}")),
+            }
         });
     }
 
     /// A value in `/metrics`, by its name with its labels; 0 if there is none.
     pub(crate) fn metric(&self, name: &str) -> f64 {
-        let metrics = self.get("/metrics").unwrap_or_else(|error| panic!("{error}"));
+        let metrics = self
+            .get("/metrics")
+            .unwrap_or_else(|error| panic!("{error}"));
         let value = metrics
             .body
             .lines()
@@ -71,7 +78,9 @@ impl Registrar {
     /// Log events with this message.
     pub(crate) fn events(&self, message: &str) -> Vec<Value> {
         let log = self.process.log();
-        let events = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let events = log
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
         events
             .filter(|event: &Value| event["fields"]["message"] == message)
             .collect()

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::config::{Address, Flags, LogFormat, Switch, Upstreams, parse};
+use crate::config::{Address, DockerAddress, Flags, LogFormat, Switch, Upstreams, parse};
 
 mod register;
 
@@ -122,6 +122,12 @@ struct ServeArgs {
     #[arg(long, value_name = "DIR", value_parser = parse::path)]
     services: Vec<PathBuf>,
 
+    /// Serve the running containers too, by their SERVICE_* labels: Docker's API, or `none` [env:
+    /// DOCKER_HOST] [default: none; without a URL: unix:///var/run/docker.sock]
+    #[arg(long, value_name = "URL|none", num_args = 0..=1, default_missing_value = "")]
+    #[arg(value_parser = docker)]
+    docker: Option<Switch<Option<DockerAddress>>>,
+
     /// Directory of zone files (*.zone) to serve
     #[arg(long, value_name = "DIR", value_parser = parse::path)]
     zones: Option<PathBuf>,
@@ -190,6 +196,8 @@ impl ServeArgs {
             from_agent: self.from_agent,
             token_file: self.token_file,
             services: given(self.services),
+            serve_docker: self.docker.as_ref().map(|docker| *docker != Switch::Off),
+            docker: self.docker.and_then(Switch::on).flatten(),
             zones: self.zones,
             state_dir: self.state_dir,
             ..self.common.into_flags()?
@@ -250,6 +258,14 @@ fn upstreams(values: &[Switch<SocketAddr>]) -> Result<Option<Upstreams>, clap::E
 
 fn consul(text: &str) -> Result<Switch<Address>, String> {
     parse::or_none(text, Address::parse)
+}
+
+/// Without a value, Docker where it usually is.
+fn docker(text: &str) -> Result<Switch<Option<DockerAddress>>, String> {
+    if text.is_empty() {
+        return Ok(Switch::On(None));
+    }
+    parse::or_none(text, |text| DockerAddress::parse(text).map(Some))
 }
 
 fn admin(text: &str) -> Result<Switch<SocketAddr>, String> {

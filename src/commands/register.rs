@@ -182,10 +182,6 @@ impl Parts {
 
 /// How containers become registrations.
 fn mapping(config: &config::Register) -> Result<docker::Settings, Failure> {
-    let host_name = nix::unistd::gethostname().map_err(|source| Failure::System {
-        what: "read this host's name",
-        source: source.into(),
-    })?;
     Ok(docker::Settings {
         reach: match config.internal {
             true => docker::Reach::Internal,
@@ -196,7 +192,7 @@ fn mapping(config: &config::Register) -> Result<docker::Settings, Failure> {
         // Replaced by the address of Consul's agent.
         host: Ipv4Addr::LOCALHOST.into(),
         tags: config.tags.clone(),
-        host_name: host_name.to_string_lossy().into_owned(),
+        host_name: parts::host_name()?,
     })
 }
 

@@ -116,6 +116,10 @@ impl Running {
             let host = parts::file_host(config);
             Some(files::Source::start(inputs.origins, host)?)
         };
+        let docker = match config.docker.serve {
+            true => Some(parts::docker_source(config, &mut registry)?),
+            false => None,
+        };
         let state = config
             .state_dir
             .as_deref()
@@ -140,6 +144,10 @@ impl Running {
 
         let mut layers = Vec::new();
         if let Some((source, layer)) = files {
+            layers.push(layer);
+            tasks.spawn(source.run(stop.clone()));
+        }
+        if let Some((source, layer)) = docker {
             layers.push(layer);
             tasks.spawn(source.run(stop.clone()));
         }

@@ -18,7 +18,7 @@ use super::error::Error;
 use super::flags::Switch;
 use super::parse;
 use super::schema::{
-    AnswersTable, ConsulTable, RecursionTable, RegisterTable, Schema, ServerTable,
+    AnswersTable, ConsulTable, DockerTable, RecursionTable, RegisterTable, Schema, ServerTable,
 };
 use super::settings::{
     Answers, Authorities, Config, Consul, Docker, Recursion, Register, Soa, Upstreams,
@@ -58,7 +58,7 @@ impl Schema {
             datacenter,
             state_dir,
             server: _,
-            docker: Docker { address, cert_path },
+            docker,
             register,
             services,
             zones,
@@ -77,8 +77,7 @@ impl Schema {
         )?;
         document.text(datacenter, self.datacenter, parse::datacenter)?;
         document.optional(state_dir, self.state_dir, parse::path)?;
-        document.text(address, self.docker.address, DockerAddress::parse)?;
-        document.optional(cert_path, self.docker.cert_path, parse::path)?;
+        self.docker.apply(document, docker)?;
         self.register.apply(document, register)?;
         document.list(services, self.services.directories, parse::path)?;
         document.optional(zones, self.zones.directory, parse::path)?;
@@ -184,6 +183,15 @@ impl ConsulTable {
         document.optional(&mut tls.server_name, self.tls_server_name, parse::domain)?;
         tls.verify = self.verify.unwrap_or(tls.verify);
         Ok(())
+    }
+}
+
+impl DockerTable {
+    fn apply(self, document: &Document<'_>, docker: &mut Docker) -> Result<(), Error> {
+        document.text(&mut docker.address, self.address, DockerAddress::parse)?;
+        document.optional(&mut docker.cert_path, self.cert_path, parse::path)?;
+        docker.serve = self.serve.unwrap_or(docker.serve);
+        document.optional(&mut docker.ip, self.ip, parse::service_address)
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Flags {
     pub token_file: Option<PathBuf>,
     /// Docker is used, so that its variables matter.
     pub with_docker: bool,
+    /// `docker.serve`.
+    pub serve_docker: Option<bool>,
     /// `docker.address`.
     pub docker: Option<DockerAddress>,
     /// `[register]`.
@@ -79,7 +81,7 @@ pub enum Switch<T> {
 
 impl<T> Switch<T> {
     /// The value, unless it is switched off.
-    pub(super) fn on(self) -> Option<T> {
+    pub fn on(self) -> Option<T> {
         match self {
             Self::Off => None,
             Self::On(value) => Some(value),
@@ -100,6 +102,7 @@ pub(super) fn apply(flags: &Flags, draft: &mut Draft) {
         workers,
         consul,
         token_file,
+        serve_docker,
         docker,
         register:
             RegisterFlags {
@@ -127,6 +130,7 @@ pub(super) fn apply(flags: &Flags, draft: &mut Draft) {
     set(&mut config.state_dir, state_dir.map(Some));
     set(&mut draft.address, consul);
     set(&mut draft.consul.token, token_file.map(TokenSource::File));
+    set(&mut config.docker.serve, serve_docker);
     set(&mut config.docker.address, docker);
     let register = &mut config.register;
     set(&mut register.owner, owner.map(Some));

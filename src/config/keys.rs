@@ -34,6 +34,8 @@ pub(super) const KEYS: &[&str] = &[
     "consul.verify",
     "docker.address",
     "docker.cert_path",
+    "docker.serve",
+    "docker.ip",
     "register.owner",
     "register.ip",
     "register.tags",

@@ -72,7 +72,8 @@ impl Config {
             draft.config.file = Some(path);
         }
         // What is not used has variables that mean nothing to us: a broken one must not stop us.
-        if flags.with_docker {
+        let serves_docker = flags.serve_docker.unwrap_or(draft.config.docker.serve);
+        if flags.with_docker || serves_docker {
             environment::apply_docker(env, &mut draft)?;
         }
         if flags.consul != Some(Switch::Off) {

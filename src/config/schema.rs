@@ -63,6 +63,8 @@ pub(super) struct ConsulTable {
 pub(super) struct DockerTable {
     pub(super) address: Text,
     pub(super) cert_path: Text,
+    pub(super) serve: Option<bool>,
+    pub(super) ip: Text,
 }
 
 #[derive(Default, Deserialize)]

@@ -194,6 +194,11 @@ pub struct Docker {
     /// The directory of `ca.pem`, `cert.pem` and `key.pem`, for TLS. Default: whom the system
     /// trusts, and no certificate of our own.
     pub cert_path: Option<PathBuf>,
+    /// Whether `serve` answers for the running containers. Default false.
+    pub serve: bool,
+    /// The address at which `serve` says that published ports are. Default: the first address of
+    /// `server.listen` that others can reach, else the one that this host sends from.
+    pub ip: Option<IpAddr>,
 }
 
 /// How containers are registered in Consul.

@@ -31,6 +31,8 @@ pub(super) const EVERYTHING: &str = r#"
     [docker]
     address = "tcp://proxy:2375"
     cert_path = "certs"
+    serve = true
+    ip = "10.0.0.9"
     [register]
     owner = "me"
     ip = "10.0.0.5"
@@ -112,6 +114,8 @@ fn every_key_is_read() {
         docker: Docker {
             address: DockerAddress::parse("http://proxy:2375").expect("an address"),
             cert_path: Some(PathBuf::from("certs")),
+            serve: true,
+            ip: Some([10, 0, 0, 9].into()),
         },
         register: Register {
             owner: Some("me".to_owned()),

@@ -136,6 +136,7 @@ fn every_flag_beats_the_file() {
         from_agent: false,
         state_dir: Some(PathBuf::from("flag-state")),
         with_docker: true,
+        serve_docker: Some(false),
         docker: Some(DockerAddress::Unix(PathBuf::from("/flag"))),
         register: RegisterFlags {
             owner: Some("flag".to_owned()),
@@ -151,6 +152,7 @@ fn every_flag_beats_the_file() {
     let config =
         load(EVERYTHING, &[("CONSUL_HTTP_TOKEN", "env")], &flags).expect("a configuration");
     assert_eq!(Some(config.docker.address), flags.docker);
+    assert!(!config.docker.serve);
     let register = Register {
         owner: flags.register.owner,
         ip: flags.register.ip,

@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use super::container::Container;
+use super::container::{Container, Health};
 use super::desired::Trouble;
 use super::metadata::Values;
 use super::registration::{Check, Probe};
@@ -71,6 +71,12 @@ pub(super) fn check(
     })
 }
 
+/// What the container's HEALTHCHECK says, unless it is not to be listened to.
+pub(super) fn health(values: &Values<'_>, container: &Container) -> Option<Health> {
+    let health = container.health?;
+    (values.flag("check_healthcheck") != Some(false)).then_some(health)
+}
+
 fn probe(
     values: &Values<'_>,
     container: &Container,
@@ -125,7 +131,7 @@ fn probe(
             target: place.to_string(),
             tls: values.flag("check_grpc_use_tls") == Some(true),
         })
-    } else if container.health.is_some() && values.flag("check_healthcheck") != Some(false) {
+    } else if health(values, container).is_some() {
         Some(Probe::Health)
     } else {
         None

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::check::check;
+use super::check::{check, health};
 use super::container::{Container, Port, Protocol, Status};
 use super::meta::meta;
 use super::metadata::{Metadata, Values};
 use super::place::{Place, Places, ports};
-use super::registration::{Probe, Registration, Weights};
+use super::registration::{Registration, Weights};
 use super::settings::Settings;
 
 /// How much a [`Problem`] matters.
@@ -166,9 +166,6 @@ fn registration(
 ) -> Registration {
     let socket = SocketAddr::new(place.address, place.port);
     let check = check(values, container, port.number, socket, trouble);
-    let is_health = check
-        .as_ref()
-        .is_some_and(|check| check.probe == Probe::Health);
     Registration {
         id: id(container, settings, port, values, is_group, trouble),
         name: name(container, port, values, is_group, trouble),
@@ -182,7 +179,7 @@ fn registration(
         enable_tag_override: values.flag("enable_tag_override") == Some(true),
         container_id: container.id.clone(),
         container_name: container.name.clone(),
-        health: container.health.filter(|_| is_health),
+        health: health(values, container),
     }
 }
 

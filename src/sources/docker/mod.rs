@@ -25,14 +25,16 @@ mod metrics;
 mod place;
 mod registration;
 mod settings;
+mod source;
 mod summary;
 mod world;
 
-pub use address::{Access, Address, DEFAULT_ADDRESS};
+pub use address::{Access, Address};
 pub use client::{Client, Error};
 pub use container::{Binding, Container, Endpoint, Health, Port, Protocol, Status};
 pub use desired::{Desired, Problem, Severity, desired};
 pub use follower::{Follower, Pace, View};
 pub use registration::{Check, Probe, Registration, Weights};
 pub use settings::{Deregister, Reach, Settings};
+pub use source::{Host, Source, host_address};
 pub use world::{Ended, Snapshot};

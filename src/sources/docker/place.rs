@@ -138,7 +138,13 @@ impl<'a> Places<'a> {
                 Reach::Either if self.shares_network() => {
                     !self.network.published.contains_key(&port)
                 }
-                Reach::Either => self.network.published.is_empty(),
+                Reach::Either => {
+                    let bindings = self.network.published.get(&port);
+                    // On the host's loopback nobody else would reach it.
+                    let binding = bindings.and_then(|bindings| best(bindings));
+                    self.network.published.is_empty()
+                        || binding.is_some_and(|binding| binding.ip.is_loopback())
+                }
             },
         }
     }

@@ -33,7 +33,8 @@ pub struct Registration {
     pub container_id: String,
     /// The container's name, without the slash.
     pub container_name: String,
-    /// What the container's HEALTHCHECK says now, if `check` is [`Probe::Health`].
+    /// What the container's HEALTHCHECK says now, if it has one and `SERVICE_CHECK_HEALTHCHECK` does
+    /// not switch it off. With another `check` than [`Probe::Health`] it is not for Consul.
     pub health: Option<Health>,
 }
 

@@ -80,9 +80,11 @@ impl Parts {
             ..consul.clone()
         };
         let access = parts::docker_access(&config.docker);
+        let docker = docker::Client::new(&access).map_err(Failure::DockerAccess)?;
+        docker.register_metrics(registry);
         Ok(Self {
             consul: parts::consul_client(&only)?,
-            docker: docker::Client::new(&access).map_err(Failure::DockerAccess)?,
+            docker,
             pace: docker::Pace {
                 resync: config.register.resync,
                 deregister: match config.register.deregister {

@@ -33,24 +33,13 @@ fn service(meta: &[(&str, &str)]) -> AgentService {
 }
 
 /// What is done with one service, and what with what else there is.
+#[derive(Default)]
 struct Case {
     actual: Vec<(&'static str, AgentService)>,
     adopt: bool,
     kept: &'static [&'static str],
     damaged: &'static [&'static str],
     expected: &'static [(Action, Why, &'static str)],
-}
-
-impl Default for Case {
-    fn default() -> Self {
-        Self {
-            actual: Vec::new(),
-            adopt: false,
-            kept: &[],
-            damaged: &[],
-            expected: &[],
-        }
-    }
 }
 
 impl Case {

@@ -101,6 +101,12 @@ struct VersionJson {
 }
 
 #[derive(Debug, Deserialize)]
+struct InfoJson {
+    #[serde(rename = "ID", default)]
+    id: String,
+}
+
+#[derive(Debug, Deserialize)]
 struct MessageJson {
     message: String,
 }
@@ -187,6 +193,15 @@ impl Client {
         Ok(agreed)
     }
 
+    /// The ID of the engine, which lasts for as long as its data does. Empty if it has none.
+    ///
+    /// # Errors
+    /// [`Error`]; also where a proxy does not let `GET /info` pass.
+    pub async fn engine_id(&self) -> Result<String, Error> {
+        let info: InfoJson = self.json("info", self.versioned("info"), LIST_TIME).await?;
+        Ok(info.id)
+    }
+
     /// The containers in these states, in short.
     pub(super) async fn list(&self, states: &[&str]) -> Result<Vec<Summary>, Error> {
         let filters = serde_json::json!({ "status": states }).to_string();
@@ -268,14 +283,6 @@ impl Client {
         let result = asked.await;
         self.metrics.request(kind, result.is_ok());
         result
-    }
-
-    /// The ID of the engine.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub async fn engine_id(&self) -> Result<String, Error> {
-        Err(Error::Transport("not yet".to_owned()))
     }
 }
 

@@ -3,7 +3,6 @@
 //! The thread never sleeps: it looks at its sockets in turn, so that the server pays for no wake-up
 //! of a client, and so that a reply is seen as soon as it is there.
 
-use crate::cpu;
 use crate::question::Asked;
 use hdrhistogram::Histogram;
 use nix::errno::Errno;
@@ -15,11 +14,15 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
+    thread,
     time::{Duration, Instant},
 };
 
 /// Datagrams of one system call.
 const BATCH: usize = 32;
+
+/// The longest datagram that is taken whole.
+const LONGEST: usize = 65_536;
 
 /// Queries of one socket that may be under way.
 const SLOTS: usize = 1024;
@@ -54,32 +57,22 @@ pub(crate) struct Load<'a> {
     pub(crate) order: &'a [u32],
     pub(crate) pace: Pace,
     pub(crate) sockets: usize,
-    /// The server's process, whose processor time is counted.
-    pub(crate) pid: u32,
 }
 
 /// What a load found.
 #[derive(Debug)]
-pub(crate) struct Measured {
+pub(crate) struct Outcome {
     pub(crate) answered: u64,
     /// Replies that were not what they should be.
     pub(crate) wrong: u64,
     /// Queries without a reply in time.
     pub(crate) lost: u64,
     pub(crate) took: Duration,
-    /// Processor time of the server: of all its threads, and of the one that used most.
-    pub(crate) cpu: Duration,
-    pub(crate) busiest: Duration,
     /// Nanoseconds from when a query was due to its reply.
     pub(crate) latency: Histogram<u64>,
 }
 
-impl Measured {
-    /// Microseconds of the server's processor time per answer.
-    pub(crate) fn cost(&self) -> f64 {
-        self.cpu.as_secs_f64() * 1e6 / self.answered as f64
-    }
-
+impl Outcome {
     /// Answers a second.
     pub(crate) fn throughput(&self) -> f64 {
         self.answered as f64 / self.took.as_secs_f64()
@@ -88,6 +81,16 @@ impl Measured {
     /// Microseconds within which that share of answers came.
     pub(crate) fn latency_at(&self, quantile: f64) -> f64 {
         self.latency.value_at_quantile(quantile) as f64 / 1e3
+    }
+
+    /// With what another load found at the same time.
+    pub(crate) fn and(mut self, other: &Self) -> Self {
+        self.answered += other.answered;
+        self.wrong += other.wrong;
+        self.lost += other.lost;
+        self.took = self.took.max(other.took);
+        self.latency += &other.latency;
+        self
     }
 }
 
@@ -135,16 +138,12 @@ struct Running<'a> {
     latency: Histogram<u64>,
 }
 
-/// The longest datagram that is taken whole.
-const LONGEST: usize = 65_536;
-
 impl<'a> Load<'a> {
     /// Runs it for so long, and waits for the last replies.
-    pub(crate) fn run(&self, lasting: Duration) -> io::Result<Measured> {
+    pub(crate) fn run(&self, lasting: Duration) -> io::Result<Outcome> {
         let mut lines = (0..self.sockets)
             .map(|_| Line::new(self.server))
             .collect::<io::Result<Vec<_>>>()?;
-        let before = cpu::used(self.pid)?;
         let mut running = Running::new(self);
         match self.pace {
             Pace::Outstanding(number) => running.closed(&mut lines, number, lasting)?,
@@ -152,18 +151,11 @@ impl<'a> Load<'a> {
         }
         let took = running.start.elapsed().min(lasting);
         running.finish(&mut lines)?;
-        let after = cpu::used(self.pid)?;
-        let used = |(id, now): &(u32, Duration)| {
-            let then = before.iter().find(|(own, _)| own == id);
-            *now - then.map_or(Duration::ZERO, |(_, then)| *then)
-        };
-        Ok(Measured {
+        Ok(Outcome {
             answered: running.answered,
             wrong: running.wrong,
             lost: running.lost,
             took,
-            cpu: after.iter().map(used).sum(),
-            busiest: after.iter().map(used).max().unwrap_or_default(),
             latency: running.latency,
         })
     }
@@ -199,12 +191,18 @@ impl<'a> Running<'a> {
         }
         let mut looked = Instant::now();
         while self.start.elapsed() < lasting {
+            let mut idle = true;
             for line in lines.iter_mut() {
                 let replies = self.receive(line)?;
                 if replies > 0 {
+                    idle = false;
                     let now = self.now();
                     self.send(line, replies, now)?;
                 }
+            }
+            if idle {
+                // Whoever has to share a core with us.
+                thread::yield_now();
             }
             if looked.elapsed() > PATIENCE / 4 {
                 looked = Instant::now();
@@ -282,7 +280,9 @@ impl<'a> Running<'a> {
             }
             let outgoing = &self.outgoing[..batch];
             let slices: [[IoSlice<'_>; 1]; BATCH] = std::array::from_fn(|at| {
-                [IoSlice::new(outgoing.get(at).map_or(&[][..], Vec::as_slice))]
+                [IoSlice::new(
+                    outgoing.get(at).map_or(&[][..], Vec::as_slice),
+                )]
             });
             let mut sent = 0;
             while sent < batch {

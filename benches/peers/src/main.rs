@@ -1,13 +1,27 @@
 //! Portolan beside other DNS servers: see README.md.
 
+mod cases;
+mod changes;
 mod cpu;
+mod field;
 mod load;
+mod measure;
+mod peers;
 mod question;
+mod results;
+mod server;
+mod upstream;
+mod workers;
+mod world;
 
+use cases::CASES;
 use clap::{Args, Parser, Subcommand};
+use field::{Effort, LOAD_CORE, OUTSTANDING, SOCKETS};
 use load::{Load, Pace};
+use measure::Measured;
 use question::{Asked, Question};
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use results::Results;
+use std::{fs, io, net::SocketAddr, process::ExitCode, time::Duration};
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures DNS servers against each other, and against an echo")]
@@ -18,8 +32,23 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measures the cases, all of them if none is named
+    Cases(CasesArguments),
     /// Asks one server that runs already
     Load(LoadArguments),
+}
+
+#[derive(Debug, Args)]
+struct CasesArguments {
+    /// Which of them
+    #[arg(value_parser = CASES.iter().map(|case| case.name).collect::<Vec<_>>())]
+    cases: Vec<String>,
+    /// Two minutes instead of ten
+    #[arg(long)]
+    quick: bool,
+    /// Only that it works, with the echo and Portolan alone, in a second
+    #[arg(long, conflicts_with = "quick")]
+    smoke: bool,
 }
 
 #[derive(Debug, Args)]
@@ -37,7 +66,7 @@ struct LoadArguments {
     #[arg(long, value_name = "IP:PORT")]
     like: Option<SocketAddr>,
     /// Queries that are always under way
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = OUTSTANDING)]
     outstanding: usize,
     /// Queries a second, instead
     #[arg(long)]
@@ -46,10 +75,10 @@ struct LoadArguments {
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
     /// Sockets that ask, each as a client of its own
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = SOCKETS)]
     sockets: usize,
     /// The core to do it on
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = LOAD_CORE)]
     core: usize,
     /// How often
     #[arg(long, default_value_t = 1)]
@@ -58,6 +87,7 @@ struct LoadArguments {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
+        Command::Cases(arguments) => measure_cases(&arguments),
         Command::Load(arguments) => load_one(&arguments),
     };
     match done {
@@ -69,7 +99,46 @@ fn main() -> ExitCode {
     }
 }
 
-fn load_one(arguments: &LoadArguments) -> Result<(), Box<dyn std::error::Error>> {
+/// Runs the cases, and keeps what they find beside what others found before.
+fn measure_cases(arguments: &CasesArguments) -> io::Result<()> {
+    let (rounds, milliseconds) = match (arguments.smoke, arguments.quick) {
+        (true, _) => (1, 100),
+        (_, true) => (3, 300),
+        (_, false) => (7, 1000),
+    };
+    let effort = Effort {
+        rounds,
+        lasting: Duration::from_millis(milliseconds),
+    };
+    let folder = peers::repository().join("target/peers");
+    fs::create_dir_all(&folder)?;
+    let file = folder.join("results.json");
+    let mut results = Results::load(&file)?;
+    results.machine = results::machine();
+    for case in CASES {
+        let chosen = match arguments.cases.as_slice() {
+            [] if arguments.smoke => case.name == "services",
+            [] => true,
+            names => names.iter().any(|name| name == case.name),
+        };
+        if !chosen {
+            continue;
+        }
+        let rows = (case.run)(effort)?;
+        results::print(&format!("{}: {}", case.name, case.title), &rows);
+        for row in &rows {
+            let version = peers::version(&row.server);
+            results.versions.insert(row.server.clone(), version);
+        }
+        results.cases.insert(case.name.to_owned(), rows);
+        if !arguments.smoke {
+            results.save(&file)?;
+        }
+    }
+    Ok(())
+}
+
+fn load_one(arguments: &LoadArguments) -> io::Result<()> {
     let mut asked = Vec::new();
     for question in &arguments.questions {
         let (one, first) = Asked::probe(question, arguments.like.unwrap_or(arguments.server))?;
@@ -82,39 +151,37 @@ fn load_one(arguments: &LoadArguments) -> Result<(), Box<dyn std::error::Error>>
             first.additionals.len(),
             one.size
         );
-        asked.push(if arguments.like.is_some() {
-            one.for_echo()
-        } else {
-            one
+        asked.push(match arguments.like {
+            Some(_) => one.for_echo(),
+            None => one,
         });
     }
     let order: Vec<u32> = (0..asked.len() as u32).collect();
     cpu::pin(&[arguments.core])?;
+    let outstanding = Pace::Outstanding(arguments.outstanding);
     let load = Load {
         server: arguments.server,
         asked: &asked,
         order: &order,
-        pace: arguments
-            .rate
-            .map_or(Pace::Outstanding(arguments.outstanding), Pace::Rate),
+        pace: arguments.rate.map_or(outstanding, Pace::Rate),
         sockets: arguments.sockets,
-        pid: arguments.pid,
     };
-    load.run(Duration::from_millis(300))?;
     for _ in 0..arguments.rounds {
-        let measured = load.run(Duration::from_secs_f64(arguments.seconds))?;
+        let lasting = Duration::from_secs_f64(arguments.seconds);
+        let measured = Measured::of(&load, arguments.pid, lasting)?;
+        let outcome = &measured.outcome;
         println!(
             "{:.2} us/query (busiest thread {:.2}), {:.0} answers/s, server busy {:.0} %, \
              p50 {:.0} p99 {:.0} p99.9 {:.0} us, {} wrong, {} lost",
             measured.cost(),
-            measured.busiest.as_secs_f64() * 1e6 / measured.answered as f64,
-            measured.throughput(),
-            100.0 * measured.cpu.as_secs_f64() / measured.took.as_secs_f64(),
-            measured.latency_at(0.5),
-            measured.latency_at(0.99),
-            measured.latency_at(0.999),
-            measured.wrong,
-            measured.lost,
+            measured.cost_of_busiest(),
+            outcome.throughput(),
+            100.0 * measured.used.total().as_secs_f64() / outcome.took.as_secs_f64(),
+            outcome.latency_at(0.5),
+            outcome.latency_at(0.99),
+            outcome.latency_at(0.999),
+            outcome.wrong,
+            outcome.lost,
         );
     }
     Ok(())

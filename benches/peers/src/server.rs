@@ -23,6 +23,8 @@ pub(crate) struct Server {
     child: Child,
     log: PathBuf,
     pub(crate) address: SocketAddr,
+    /// What it works with, which is not measured.
+    behind: Option<Box<Self>>,
 }
 
 impl Server {
@@ -51,7 +53,14 @@ impl Server {
             child,
             log,
             address,
+            behind: None,
         })
+    }
+
+    /// Keeps the other one running for as long as this one runs.
+    pub(crate) fn in_front_of(mut self, other: Self) -> Self {
+        self.behind = Some(Box::new(other));
+        self
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -29,7 +29,11 @@ pub(crate) enum Peer {
     Unbound,
     Dnsmasq,
     HickoryDns,
+    /// A Consul server, which answers from its own memory.
     Consul,
+    /// A Consul client agent, as most hosts run it, which asks the server behind it. Only the agent's
+    /// own work is counted.
+    ConsulAgent,
 }
 
 /// What a server is started with.
@@ -48,7 +52,7 @@ pub(crate) struct Setup<'a> {
 }
 
 impl Peer {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Echo,
         Self::Portolan,
         Self::Knot,
@@ -56,6 +60,7 @@ impl Peer {
         Self::Dnsmasq,
         Self::HickoryDns,
         Self::Consul,
+        Self::ConsulAgent,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -66,7 +71,8 @@ impl Peer {
             Self::Unbound => "Unbound",
             Self::Dnsmasq => "dnsmasq",
             Self::HickoryDns => "hickory-dns",
-            Self::Consul => "Consul",
+            Self::Consul => "Consul server",
+            Self::ConsulAgent => "Consul agent",
         }
     }
 
@@ -96,7 +102,8 @@ impl Peer {
             Self::Unbound => unbound::command(&setup)?,
             Self::Dnsmasq => dnsmasq::command(&setup)?,
             Self::HickoryDns => hickory::command(&setup)?,
-            Self::Consul => return consul::start(&setup),
+            Self::Consul => return consul::start_server(&setup),
+            Self::ConsulAgent => return consul::start_agent(&setup),
         };
         let log = setup.directory.join("log");
         Server::start(&command, cores, setup.address, log)
@@ -111,7 +118,7 @@ impl Peer {
             Self::Unbound => (Command::new("unbound"), "-V"),
             Self::Dnsmasq => (Command::new("dnsmasq"), "--version"),
             Self::HickoryDns => (Command::new(hickory::program()), "--version"),
-            Self::Consul => (Command::new(consul::program()), "version"),
+            Self::Consul | Self::ConsulAgent => (Command::new(consul::program()), "version"),
         };
         let output = command.arg(flag).output();
         let text = output.map_or_else(|_| Vec::new(), |output| output.stdout);

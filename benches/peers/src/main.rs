@@ -2,11 +2,13 @@
 
 mod cases;
 mod changes;
+mod chart;
 mod cpu;
 mod field;
 mod load;
 mod measure;
 mod peers;
+mod publish;
 mod question;
 mod results;
 mod server;
@@ -49,6 +51,9 @@ struct CasesArguments {
     /// Only that it works, with the echo and Portolan alone, in a second
     #[arg(long, conflicts_with = "quick")]
     smoke: bool,
+    /// Puts tables, chart and figures into the repository
+    #[arg(long, conflicts_with = "smoke")]
+    publish: bool,
 }
 
 #[derive(Debug, Args)]
@@ -134,6 +139,9 @@ fn measure_cases(arguments: &CasesArguments) -> io::Result<()> {
         if !arguments.smoke {
             results.save(&file)?;
         }
+    }
+    if arguments.publish {
+        publish::publish(&results, &peers::repository())?;
     }
     Ok(())
 }

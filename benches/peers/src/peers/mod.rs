@@ -13,7 +13,7 @@ use crate::server::{Server, free_port};
 use crate::world::World;
 use serde::{Deserialize, Serialize};
 use std::{
-    env, fs, io,
+    fs, io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
@@ -141,9 +141,7 @@ pub(crate) fn repository() -> PathBuf {
     crate_folder.join("../..").components().collect()
 }
 
-/// A directory of programs, found through the path that the environment or else we know.
+/// Something that `run` has built or downloaded.
 fn built(file: &str) -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| repository().join("target"), PathBuf::from)
-        .join(file)
+    repository().join("target").join(file)
 }

@@ -1,6 +1,6 @@
 //! The chart: processor time per answer as multiples of the echo's, a bar for each server.
 
-use crate::publish::{BESIDE, rows};
+use crate::publish::{BESIDE, at_rate};
 use crate::results::Results;
 use std::fmt::Write as _;
 
@@ -28,7 +28,7 @@ pub(crate) fn draw(results: &Results) -> String {
         y += HEAD;
         text(&mut body, 8.0, y - 10.0, "bold", head);
         let top = y;
-        for row in rows(results, case, false) {
+        for row in at_rate(results, case) {
             let length = row.ratio.min(MOST) / MOST * (WIDTH - LEFT - RIGHT);
             let colour = match row.server.as_str() {
                 "Portolan" => "#2a7de1",

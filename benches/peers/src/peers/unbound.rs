@@ -11,7 +11,11 @@ pub(super) fn command(setup: &Setup<'_>) -> io::Result<Command> {
     let zone = write(&setup.directory, "consul.zone", &setup.world.zone())?;
     let (directory, zone) = (setup.directory.display(), zone.display());
     let (ip, port, workers) = (setup.address.ip(), setup.address.port(), setup.workers);
-    let minimal = if setup.upstream.is_some() { "yes" } else { "no" };
+    let minimal = if setup.upstream.is_some() {
+        "yes"
+    } else {
+        "no"
+    };
     let mut text = format!(
         "server:\n  interface: {ip}\n  port: {port}\n  num-threads: {workers}\n  so-reuseport: yes\n  \
          do-daemonize: no\n  chroot: \"\"\n  username: \"\"\n  directory: \"{directory}\"\n  \

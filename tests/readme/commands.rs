@@ -136,6 +136,10 @@ impl Reader {
             ["dig", "@127.0.0.1", "-p", "8053", rest @ ..] => self.dig_dev(command, rest),
             ["dig", "@127.0.0.1", name, rtype] => self.dig(name, rtype),
             ["tests/run"] => is_executable(Path::new("tests/run")),
+            // The whole of it takes ten minutes and a quiet machine.
+            ["benches/peers/run"] => {
+                succeeds(process::Command::new("benches/peers/run").arg("--smoke"));
+            }
             ["cargo", "build", "--release"] => {
                 succeeds(process::Command::new(program("cargo")).args(["build", "--release"]))
             }

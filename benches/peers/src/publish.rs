@@ -1,0 +1,136 @@
+//! The results for readers: tables and chart in the repository.
+
+use crate::cases::CASES;
+use crate::chart;
+use crate::results::{Results, Row};
+use std::{fmt::Write as _, fs, io, path::Path};
+
+/// Between these lines the README's tables are.
+const BEGIN: &str = "<!-- benches/peers: begin -->\n";
+const END: &str = "<!-- benches/peers: end -->\n";
+
+/// The cases in which all servers are beside each other, with the head of their column.
+pub(crate) const BESIDE: [(&str, &str); 3] = [
+    ("services", "3 instances, A and SRV"),
+    ("large", "60 instances, SRV in 4 KiB"),
+    ("recursion", "other names, cached"),
+];
+
+/// Writes the figures, as JSON and as tables, the chart, and the short tables of the README.
+pub(crate) fn publish(results: &Results, repository: &Path) -> io::Result<()> {
+    let here = repository.join("benches/peers");
+    results.save(&here.join("results.json"))?;
+    fs::write(here.join("RESULTS.md"), whole(results))?;
+    fs::write(here.join("chart.svg"), chart::draw(results))?;
+    let readme = repository.join("README.md");
+    let text = fs::read_to_string(&readme)?;
+    let parts = text
+        .split_once(BEGIN)
+        .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let (before, after) =
+        parts.ok_or_else(|| io::Error::other("README.md has no place for the tables"))?;
+    let tables = short(results);
+    fs::write(&readme, format!("{before}{BEGIN}{tables}{END}{after}"))
+}
+
+/// The rows of a case in which all servers are offered the same rate.
+pub(crate) fn at_rate<'a>(results: &'a Results, case: &str) -> impl Iterator<Item = &'a Row> {
+    let rows = results.cases.get(case).into_iter().flatten();
+    rows.filter(|row| row.offered.ends_with("/s"))
+}
+
+/// Processor time where all servers are beside each other, and latencies.
+fn short(results: &Results) -> String {
+    let mut text = format!("On {}:\n\n| |", results.machine);
+    for (_, head) in BESIDE {
+        let _ = write!(text, " {head} |");
+    }
+    text.push_str("\n|---|---|---|---|\n");
+    let mut servers: Vec<&str> = Vec::new();
+    for (case, _) in BESIDE {
+        for row in at_rate(results, case) {
+            if !servers.contains(&row.server.as_str()) {
+                servers.push(&row.server);
+            }
+        }
+    }
+    for server in servers {
+        let version = results.versions.get(server).map_or("", String::as_str);
+        let _ = write!(text, "| {} |", format!("{server} {version}").trim());
+        for (case, _) in BESIDE {
+            let _ = match at_rate(results, case).find(|row| row.server == server) {
+                Some(row) => write!(
+                    text,
+                    " {:.1} µs, × {:.2}{} |",
+                    row.cost_us,
+                    row.ratio,
+                    star(row)
+                ),
+                None => write!(text, " – |"),
+            };
+        }
+        text.push('\n');
+    }
+    let mut rows = at_rate(results, "latency").peekable();
+    if let Some(first) = rows.peek() {
+        let _ = writeln!(
+            text,
+            "\n| latency at {} | p50 | p99 | p99.9 |\n|---|---|---|---|",
+            first.offered
+        );
+    }
+    for row in rows {
+        let _ = writeln!(
+            text,
+            "| {} | {:.0} µs | {:.0} µs | {:.0} µs |",
+            row.server, row.p50_us, row.p99_us, row.p999_us
+        );
+    }
+    text
+}
+
+/// Marks what could not keep the rate.
+fn star(row: &Row) -> &'static str {
+    if row.pace == row.offered { "" } else { " *" }
+}
+
+/// Everything.
+fn whole(results: &Results) -> String {
+    let mut text = format!(
+        "# Results\n\nWritten by `benches/peers/run --publish`; README.md says what was done.\n\n\
+         On {}.\n",
+        results.machine
+    );
+    for case in CASES {
+        let Some(rows) = results.cases.get(case.name) else {
+            continue;
+        };
+        let _ = writeln!(
+            text,
+            "\n## {}: {}\n\n\
+             | | | asked | µs/answer | × | answers/s | p50 µs | p99 µs | p99.9 µs | bytes | lost | |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|",
+            case.name, case.title
+        );
+        for row in rows {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {}{} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {} | {} |",
+                row.what,
+                row.server,
+                row.pace,
+                star(row),
+                row.cost_us,
+                row.ratio,
+                row.answers_per_second,
+                row.p50_us,
+                row.p99_us,
+                row.p999_us,
+                row.reply_bytes,
+                row.lost,
+                row.note
+            );
+        }
+    }
+    text
+}

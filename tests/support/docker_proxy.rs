@@ -34,6 +34,8 @@ struct Shared {
     /// Open connections, of both sides.
     open: Mutex<Vec<UnixStream>>,
     asked: Mutex<Vec<String>>,
+    /// Containers whose inspection never ends.
+    hanging: Mutex<Vec<String>>,
     /// Containers that do not exist: what to say in a list, and when inspected, by ID.
     invented: Mutex<BTreeMap<String, (Value, Value)>>,
 }
@@ -49,6 +51,7 @@ impl DockerProxy {
             is_over: AtomicBool::new(false),
             open: Mutex::default(),
             asked: Mutex::default(),
+            hanging: Mutex::default(),
             invented: Mutex::default(),
         });
         let listener = UnixListener::bind(&shared.socket).expect("a socket in an own directory");
@@ -87,6 +90,11 @@ impl DockerProxy {
     /// Works again.
     pub(crate) fn heal(&self) {
         self.shared.is_cut.store(false, Ordering::Relaxed);
+    }
+
+    /// From now on no inspection of this container ends, as it is with one that Docker is stuck on.
+    pub(crate) fn hang(&self, id: &str) {
+        lock(&self.shared.hanging).push(format!("/containers/{id}/json"));
     }
 
     /// What was asked since the last call: paths, without version and parameters.
@@ -152,6 +160,11 @@ impl Shared {
                     return;
                 }
                 continue;
+            }
+            if lock(&self.hanging).contains(&path) {
+                // Until the client gives up.
+                let _ = reader.read(&mut [0]);
+                return;
             }
             let target = self.narrowed(&target);
             let Ok(mut engine) = ask_engine(&target) else {

@@ -8,11 +8,10 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::commands::RegisterMode;
 use crate::config::{Address, DockerAddress, Flags, LogFormat, Switch, Upstreams, parse};
 
 mod register;
-
-pub use register::RegisterMode;
 
 use register::RegisterArgs;
 

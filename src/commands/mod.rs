@@ -13,5 +13,5 @@ mod signals;
 pub use check::check;
 pub use dev::dev;
 pub use failure::Failure;
-pub use register::register;
+pub use register::{RegisterMode, register};
 pub use serve::serve;

@@ -19,6 +19,15 @@ use tempfile::TempDir;
 /// The socket of the engine that the tests use.
 const ENGINE: &str = "/var/run/docker.sock";
 
+/// What may be said of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Info {
+    /// Nothing: a proxy does not let it pass.
+    Refused,
+    /// Another ID each time, as Podman does.
+    Changing,
+}
+
 /// A proxy before the Docker Engine.
 pub(crate) struct DockerProxy {
     directory: TempDir,
@@ -36,6 +45,8 @@ struct Shared {
     asked: Mutex<Vec<String>>,
     /// Containers whose inspection never ends.
     hanging: Mutex<Vec<String>>,
+    /// What to say of the engine itself, if not what it says.
+    info: Mutex<Option<Info>>,
     /// Containers that do not exist: what to say in a list, and when inspected, by ID.
     invented: Mutex<BTreeMap<String, (Value, Value)>>,
 }
@@ -52,6 +63,7 @@ impl DockerProxy {
             open: Mutex::default(),
             asked: Mutex::default(),
             hanging: Mutex::default(),
+            info: Mutex::default(),
             invented: Mutex::default(),
         });
         let listener = UnixListener::bind(&shared.socket).expect("a socket in an own directory");
@@ -95,6 +107,11 @@ impl DockerProxy {
     /// From now on no inspection of this container ends, as it is with one that Docker is stuck on.
     pub(crate) fn hang(&self, id: &str) {
         lock(&self.shared.hanging).push(format!("/containers/{id}/json"));
+    }
+
+    /// Says this of the engine from now on; `None` for what it says itself.
+    pub(crate) fn set_info(&self, info: Option<Info>) {
+        *lock(&self.shared.info) = info;
     }
 
     /// What was asked since the last call: paths, without version and parameters.
@@ -205,6 +222,16 @@ impl Shared {
     }
 
     fn with_inventions(&self, path: &str, (status, body): (u16, Vec<u8>)) -> (u16, Vec<u8>) {
+        let info = lock(&self.info).filter(|_| path == "/info");
+        match info {
+            Some(Info::Refused) => return (403, b"Forbidden".to_vec()),
+            Some(Info::Changing) => {
+                let asked = lock(&self.asked).len();
+                let body = json!({ "ID": asked.to_string() });
+                return (200, body.to_string().into_bytes());
+            }
+            None => {}
+        }
         let invented = lock(&self.invented);
         let id = path
             .strip_prefix("/containers/")

@@ -7,7 +7,7 @@
 //! | room | duty |
 //! |---|---|
 //! | [`cli`] | the command line, and nothing else knows about flags |
-//! | [`commands`] | wires the rooms together for `serve`, `dev`, `check`; holds no logic |
+//! | [`commands`] | wires the rooms together for `serve`, `dev`, `check`, `register`; holds no logic |
 //! | [`config`] | portolan.toml, environment and flags become one checked `Config` |
 //! | [`admin`] | HTTP: `/healthz`, `/ready`, `/metrics` |
 //! | [`register`] | desired (Docker) against actual (Consul's agent), and the calls that make them equal |

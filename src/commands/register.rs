@@ -179,6 +179,7 @@ impl Parts {
         loop {
             match register::owner(&self.docker).await {
                 Err(error) if !error.is_final() => {
+                    self.status.set(Err(error.to_string()));
                     if !std::mem::replace(&mut told, true) {
                         warn!(%error, "nothing is registered yet; trying on");
                     }

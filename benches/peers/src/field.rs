@@ -3,7 +3,7 @@
 
 use crate::cpu;
 use crate::load::{Load, Pace};
-use crate::measure::{Measured, median};
+use crate::measure::{Measured, median, until_idle};
 use crate::peers::{Peer, consul};
 use crate::question::{Asked, Question};
 use crate::results::Row;
@@ -30,6 +30,9 @@ pub(crate) const SOCKETS: usize = 16;
 
 /// A server that loses more than this share at a rate is measured at its limit instead.
 const OVERRUN: f64 = 0.01;
+
+/// How long a rate is tried.
+const TRIAL: Duration = Duration::from_millis(300);
 
 /// A server that gets more than this share of replies wrong is not measured.
 const WRONG: f64 = 0.01;
@@ -148,15 +151,19 @@ impl Field {
         cpu::pin(&[LOAD_CORE])?;
         let mut paces = Vec::new();
         for contender in &self.contenders {
-            paces.push(self.bearable(contender, offered, effort)?);
+            paces.push(self.bearable(contender, offered)?);
         }
         let mut rounds: Vec<Vec<Measured>> = Vec::new();
-        for _ in 0..effort.rounds {
-            let mut round = Vec::new();
-            for (contender, pace) in self.contenders.iter().zip(&paces) {
-                round.push(self.once(contender, *pace, effort.lasting)?);
+        for round in 0..effort.rounds {
+            let mut measured = Vec::new();
+            for turn in 0..self.contenders.len() {
+                // Another one begins each round: nobody always comes after the same.
+                let at = (round + turn) % self.contenders.len();
+                let contender = &self.contenders[at];
+                measured.push((at, self.once(contender, paces[at], effort.lasting)?));
             }
-            rounds.push(round);
+            measured.sort_by_key(|(at, _)| *at);
+            rounds.push(measured.into_iter().map(|(_, measured)| measured).collect());
         }
         let echo = self.contenders.iter().position(|c| c.peer == Peer::Echo);
         let rows = self.contenders.iter().zip(&paces).enumerate();
@@ -187,27 +194,37 @@ impl Field {
     }
 
     /// The pace, or the server's limit if it cannot keep it.
-    fn bearable(&self, contender: &Contender, pace: Pace, effort: Effort) -> io::Result<Pace> {
-        let found = self.once(contender, pace, effort.lasting / 4)?;
-        let share = found.outcome.lost as f64 / found.outcome.answered as f64;
-        Ok(match pace {
-            Pace::Rate(_) if share > OVERRUN => Pace::Outstanding(OUTSTANDING),
-            pace => pace,
-        })
+    fn bearable(&self, contender: &Contender, pace: Pace) -> io::Result<Pace> {
+        let Pace::Rate(_) = pace else {
+            return Ok(pace);
+        };
+        let outcome = self.load(contender, pace).run(TRIAL)?;
+        if outcome.lost as f64 <= outcome.answered as f64 * OVERRUN {
+            return Ok(pace);
+        }
+        // It may have taken more than it could answer by now.
+        until_idle(contender.server.pid())?;
+        Ok(Pace::Outstanding(OUTSTANDING))
     }
 
-    fn once(&self, contender: &Contender, pace: Pace, lasting: Duration) -> io::Result<Measured> {
-        let load = Load {
+    fn load<'a>(&'a self, contender: &'a Contender, pace: Pace) -> Load<'a> {
+        Load {
             server: contender.server.address,
             asked: &contender.asked,
             order: &self.order,
             pace,
             sockets: SOCKETS,
-        };
+        }
+    }
+
+    fn once(&self, contender: &Contender, pace: Pace, lasting: Duration) -> io::Result<Measured> {
         let name = contender.peer.name();
-        let measured = Measured::of(&load, contender.server.pid(), lasting)
+        let measured = Measured::of(&self.load(contender, pace), contender.server.pid(), lasting)
             .map_err(|error| io::Error::other(format!("{name}: {error}")))?;
         let outcome = &measured.outcome;
+        if outcome.answered == 0 {
+            return Err(io::Error::other(format!("{name}: not one right answer")));
+        }
         if outcome.wrong as f64 > outcome.answered as f64 * WRONG {
             return Err(io::Error::other(format!(
                 "{name}: {} of {} replies are wrong",

@@ -12,6 +12,8 @@ mod publish;
 mod question;
 mod results;
 mod server;
+#[cfg(test)]
+mod tests;
 mod upstream;
 mod workers;
 mod world;
@@ -108,8 +110,9 @@ fn main() -> ExitCode {
 fn measure_cases(arguments: &CasesArguments) -> io::Result<()> {
     let (rounds, milliseconds) = match (arguments.smoke, arguments.quick) {
         (true, _) => (1, 100),
-        (_, true) => (3, 300),
-        (_, false) => (7, 1000),
+        // Many short rounds: what the machine does meanwhile then hits few of them.
+        (_, true) => (7, 120),
+        (_, false) => (15, 400),
     };
     let effort = Effort {
         rounds,

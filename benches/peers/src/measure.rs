@@ -2,13 +2,20 @@
 
 use crate::cpu::Used;
 use crate::load::{Load, Outcome};
-use std::{io, thread, time::Duration};
+use std::{
+    io, thread,
+    time::{Duration, Instant},
+};
 
 /// Time for the last reply's work to end before processor time is read.
 const SETTLE: Duration = Duration::from_millis(10);
 
 /// A load before the one that counts, so that the server's memory is in the core's caches.
 const WARM: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether a server is idle, and for how long at most.
+const LOOK: Duration = Duration::from_millis(50);
+const LONGEST_WORK: Duration = Duration::from_secs(20);
 
 /// What a load found, and what it cost the server.
 #[derive(Debug)]
@@ -31,9 +38,6 @@ impl Measured {
         let outcome = ask()?;
         thread::sleep(SETTLE);
         let used = Used::by(pid)?.since(&before);
-        if outcome.answered == 0 {
-            return Err(io::Error::other("not one right answer"));
-        }
         Ok(Self { outcome, used })
     }
 
@@ -46,6 +50,21 @@ impl Measured {
     pub(crate) fn cost_of_busiest(&self) -> f64 {
         self.used.busiest().as_secs_f64() * 1e6 / self.outcome.answered as f64
     }
+}
+
+/// Waits until a process has done what it was asked before.
+pub(crate) fn until_idle(pid: u32) -> io::Result<()> {
+    let end = Instant::now() + LONGEST_WORK;
+    let mut before = Used::by(pid)?;
+    while Instant::now() < end {
+        thread::sleep(LOOK);
+        let now = Used::by(pid)?;
+        if now.since(&before).total() < LOOK / 10 {
+            return Ok(());
+        }
+        before = now;
+    }
+    Err(io::Error::other("it is busy while nobody asks it"))
 }
 
 /// The one in the middle; of an even number the upper of the two.

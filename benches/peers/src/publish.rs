@@ -39,26 +39,47 @@ pub(crate) fn at_rate<'a>(results: &'a Results, case: &str) -> impl Iterator<Ite
     rows.filter(|row| row.offered.ends_with("/s"))
 }
 
+/// The rows of a case in which all servers are at their limit.
+fn at_limit<'a>(results: &'a Results, case: &str) -> impl Iterator<Item = &'a Row> {
+    let rows = results.cases.get(case).into_iter().flatten();
+    rows.filter(|row| !row.offered.ends_with("/s"))
+}
+
 /// Processor time where all servers are beside each other, and latencies.
 fn short(results: &Results) -> String {
-    let mut text = format!("On {}:\n\n| |", results.machine);
+    let mut text = format!("On {}:\n\n", results.machine);
+    let rate = |case: &str| at_rate(results, case).collect();
+    beside(results, "at 40 000 queries/s", &rate, &mut text);
+    let limit = |case: &str| at_limit(results, case).collect();
+    beside(results, "at its limit", &limit, &mut text);
+    latencies(results, &mut text);
+    text
+}
+
+/// A table with a line for each server and a column for each case.
+fn beside<'a>(
+    results: &Results,
+    title: &str,
+    rows: &dyn Fn(&str) -> Vec<&'a Row>,
+    text: &mut String,
+) {
+    let cases = BESIDE.map(|(case, _)| rows(case));
+    let _ = write!(text, "| {title} |");
     for (_, head) in BESIDE {
         let _ = write!(text, " {head} |");
     }
     text.push_str("\n|---|---|---|---|\n");
     let mut servers: Vec<&str> = Vec::new();
-    for (case, _) in BESIDE {
-        for row in at_rate(results, case) {
-            if !servers.contains(&row.server.as_str()) {
-                servers.push(&row.server);
-            }
+    for row in cases.iter().flatten() {
+        if !servers.contains(&row.server.as_str()) {
+            servers.push(&row.server);
         }
     }
     for server in servers {
         let version = results.versions.get(server).map_or("", String::as_str);
         let _ = write!(text, "| {} |", format!("{server} {version}").trim());
-        for (case, _) in BESIDE {
-            let _ = match at_rate(results, case).find(|row| row.server == server) {
+        for rows in &cases {
+            let _ = match rows.iter().find(|row| row.server == server) {
                 Some(row) => write!(
                     text,
                     " {:.1} µs, × {:.2}{} |",
@@ -71,14 +92,19 @@ fn short(results: &Results) -> String {
         }
         text.push('\n');
     }
+    text.push('\n');
+}
+
+fn latencies(results: &Results, text: &mut String) {
     let mut rows = at_rate(results, "latency").peekable();
-    if let Some(first) = rows.peek() {
-        let _ = writeln!(
-            text,
-            "\n| latency at {} | p50 | p99 | p99.9 |\n|---|---|---|---|",
-            first.offered
-        );
-    }
+    let Some(first) = rows.peek() else {
+        return;
+    };
+    let _ = writeln!(
+        text,
+        "| latency at {} | p50 | p99 | p99.9 |\n|---|---|---|---|",
+        first.offered
+    );
     for row in rows {
         let _ = writeln!(
             text,
@@ -86,7 +112,6 @@ fn short(results: &Results) -> String {
             row.server, row.p50_us, row.p99_us, row.p999_us
         );
     }
-    text
 }
 
 /// Marks what could not keep the rate.

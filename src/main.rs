@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     let ended = match command {
         Command::Serve(flags) => commands::serve(&flags),
         Command::Dev(flags) => commands::dev(flags),
-        Command::Check(flags) => commands::check(&flags),
+        Command::Check { flags, running } => commands::check(&flags, running),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

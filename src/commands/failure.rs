@@ -37,6 +37,15 @@ pub enum Failure {
     /// A socket.
     #[error(transparent)]
     Bind(#[from] server::BindError),
+    /// A socket from the service manager.
+    #[error(transparent)]
+    Inherit(#[from] server::InheritError),
+    /// `check --running`: it does not run, or is not ready.
+    #[error("not ready: {why}")]
+    NotReady {
+        /// What it said, or why it said nothing.
+        why: String,
+    },
     /// The admin socket.
     #[error(
         "cannot listen on {address} for --admin: {source}; choose another address or `--admin none`"
@@ -76,7 +85,11 @@ impl Failure {
             | Self::Consul(_)
             | Self::StateDirectory { .. }
             | Self::Name { .. } => CONFIGURATION,
-            Self::Bind(_) | Self::Admin { .. } | Self::System { .. } => OTHER,
+            Self::Bind(_)
+            | Self::Inherit(_)
+            | Self::NotReady { .. }
+            | Self::Admin { .. }
+            | Self::System { .. } => OTHER,
         }
     }
 }

@@ -5,7 +5,9 @@ mod check;
 mod dev;
 mod failure;
 mod logging;
+mod notify;
 mod parts;
+mod running;
 mod serve;
 
 pub use check::check;

@@ -151,6 +151,11 @@ impl Portolan {
         self.dns
     }
 
+    /// Where its admin server listens.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()

@@ -71,7 +71,7 @@ pub enum ClientError {
     },
     /// The HTTP library cannot be set up.
     #[error("cannot set up HTTP: {0}")]
-    Http(#[from] reqwest::Error),
+    Http(String),
     /// `tls_server_name` goes with no address.
     #[error("cannot use the server name {name:?}: {message}")]
     ServerName {
@@ -197,7 +197,9 @@ impl Agent {
         for path in &tls.authorities {
             roots.extend(Certificate::from_pem_bundle(&read(path)?).map_err(pem(path))?);
         }
-        if !tls.authorities.is_empty() {
+        // Without TLS the system's own authorities are not looked for: an image that holds nothing
+        // but this program has none, and the TLS library would not start without.
+        if !tls.authorities.is_empty() || base.scheme() != "https" {
             builder = builder.tls_certs_only(roots);
         }
         if let Some((certificate, key)) = &tls.client {
@@ -210,7 +212,9 @@ impl Agent {
             builder = builder.tls_danger_accept_invalid_certs(true);
         }
         Ok(Self {
-            http: builder.build()?,
+            http: builder
+                .build()
+                .map_err(|error| ClientError::Http(in_full(&error)))?,
             base,
             resting_until: AtomicU64::new(0),
         })
@@ -343,12 +347,16 @@ async fn limited(mut response: reqwest::Response, most: usize) -> Result<Vec<u8>
 /// The library's errors say least at the top; the causes are what helps. Its URL is left out: it
 /// stands in the log line already.
 fn transport(error: reqwest::Error) -> RequestError {
-    let error = error.without_url();
+    RequestError::Transport(in_full(&error.without_url()))
+}
+
+/// An error with its causes.
+fn in_full(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
+    let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    RequestError::Transport(text)
+    text
 }

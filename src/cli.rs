@@ -8,7 +8,13 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::config::{Address, Flags, LogFormat, Switch, Upstreams, parse};
+use crate::config::{Address, DockerAddress, Flags, LogFormat, Switch, Upstreams, parse};
+
+mod register;
+
+pub use register::RegisterMode;
+
+use register::RegisterArgs;
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +30,8 @@ pub enum Command {
         /// Ask the server that runs.
         running: bool,
     },
+    /// Register containers in Consul.
+    Register(Flags, RegisterMode),
 }
 
 /// Reads the arguments, the program's name first.
@@ -43,6 +51,10 @@ where
             flags: args.serve.into_flags()?,
             running: args.running,
         },
+        Verb::Register(args) => {
+            let (flags, mode) = args.into_parts();
+            Command::Register(flags, mode)
+        }
     };
     Ok(command)
 }
@@ -84,6 +96,14 @@ which beats the default.")]
 It takes what `serve` takes and starts nothing. The first thing wrong ends it with code 78; with
 --running, code 1 says that the server is not ready.")]
     Check(CheckArgs),
+
+    /// Register the containers of this host in Consul, by Registrator's labels
+    #[command(after_help = "Example:
+  portolan register --consul http://127.0.0.1:8500
+  docker run -d -e SERVICE_NAME=hello1 -p :80 IMAGE
+
+Only what it registered itself is ever taken away. --dry-run says what it would do.")]
+    Register(RegisterArgs),
 }
 
 #[derive(Debug, Args)]
@@ -112,6 +132,12 @@ struct ServeArgs {
     /// Directory of Consul service-definition files to serve; may be repeated
     #[arg(long, value_name = "DIR", value_parser = parse::path)]
     services: Vec<PathBuf>,
+
+    /// Serve the running containers too, by their SERVICE_* labels: Docker's API, or `none` [env:
+    /// DOCKER_HOST] [default: none; without a URL: unix:///var/run/docker.sock]
+    #[arg(long, value_name = "URL|none", num_args = 0..=1, default_missing_value = "")]
+    #[arg(value_parser = docker)]
+    docker: Option<Switch<Option<DockerAddress>>>,
 
     /// Directory of zone files (*.zone) to serve
     #[arg(long, value_name = "DIR", value_parser = parse::path)]
@@ -191,6 +217,8 @@ impl ServeArgs {
             from_agent: self.from_agent,
             token_file: self.token_file,
             services: given(self.services),
+            serve_docker: self.docker.as_ref().map(|docker| *docker != Switch::Off),
+            docker: self.docker.and_then(Switch::on).flatten(),
             zones: self.zones,
             state_dir: self.state_dir,
             ..self.common.into_flags()?
@@ -251,6 +279,14 @@ fn upstreams(values: &[Switch<SocketAddr>]) -> Result<Option<Upstreams>, clap::E
 
 fn consul(text: &str) -> Result<Switch<Address>, String> {
     parse::or_none(text, Address::parse)
+}
+
+/// Without a value, Docker where it usually is.
+fn docker(text: &str) -> Result<Switch<Option<DockerAddress>>, String> {
+    if text.is_empty() {
+        return Ok(Switch::On(None));
+    }
+    parse::or_none(text, |text| DockerAddress::parse(text).map(Some))
 }
 
 fn admin(text: &str) -> Result<Switch<SocketAddr>, String> {

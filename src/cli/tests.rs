@@ -60,6 +60,7 @@ fn every_flag_of_serve_is_passed_on() {
         log_format: Some(LogFormat::Json),
         from_agent: true,
         state_dir: Some("s".into()),
+        ..Flags::default()
     };
     assert_eq!(parse_line(line).expect("a command"), Command::Serve(flags));
 }
@@ -126,6 +127,7 @@ fn every_help_shows_an_example() {
         "portolan serve --help",
         "portolan dev --help",
         "portolan check --help",
+        "portolan register --help",
     ] {
         let help = parse_line(line).expect_err(line);
         assert_eq!(help.exit_code(), 0);

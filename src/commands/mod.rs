@@ -1,4 +1,4 @@
-//! `serve`, `dev`, `check`: each wires the rooms together and holds no logic of its own.
+//! `serve`, `dev`, `check`, `register`: each wires the rooms together and holds no logic of its own.
 
 mod agent;
 mod check;
@@ -7,10 +7,13 @@ mod failure;
 mod logging;
 mod notify;
 mod parts;
+mod register;
 mod running;
 mod serve;
+mod signals;
 
 pub use check::check;
 pub use dev::dev;
 pub use failure::Failure;
+pub use register::register;
 pub use serve::serve;

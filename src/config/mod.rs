@@ -8,6 +8,7 @@
 //! turns them into the settings of the rooms that need them.
 
 mod address;
+mod docker;
 mod document;
 mod draft;
 mod duration;
@@ -22,12 +23,14 @@ mod settings;
 mod token;
 
 pub use address::Address;
+pub use docker::DockerAddress;
 pub use environment::{Process, Strings};
 pub use error::{Error, Place};
-pub use flags::{Flags, Switch};
+pub use flags::{Flags, RegisterFlags, Switch};
 pub use settings::{
-    Answers, Authorities, ClientCertificate, Config, Consul, LogFormat, Recursion,
-    RecursorStrategy, Server, Soa, SrvTarget, Tls, TruncateAddresses, Upstreams,
+    Answers, Authorities, ClientCertificate, Config, Consul, Deregister, Docker, LogFormat, OnExit,
+    Recursion, RecursorStrategy, Register, Server, Soa, SrvTarget, Tls, TruncateAddresses,
+    Upstreams,
 };
 pub use token::{Token, TokenSource};
 
@@ -68,7 +71,11 @@ impl Config {
             file::apply(&path, &text, &mut draft)?;
             draft.config.file = Some(path);
         }
-        // Without Consul its variables mean nothing to us, so a broken one must not stop us.
+        // What is not used has variables that mean nothing to us: a broken one must not stop us.
+        let serves_docker = flags.serve_docker.unwrap_or(draft.config.docker.serve);
+        if flags.with_docker || serves_docker {
+            environment::apply_docker(env, &mut draft)?;
+        }
         if flags.consul != Some(Switch::Off) {
             environment::apply(env, &mut draft)?;
         }

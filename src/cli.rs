@@ -1,6 +1,8 @@
 //! The command line. Nothing else knows about flags: what leaves this file is a [`Command`] with
 //! the [`Flags`] that the configuration starts from.
 
+mod haproxy;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +11,8 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{Address, Flags, LogFormat, Switch, Upstreams, parse};
+
+pub use haproxy::Errand;
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +23,8 @@ pub enum Command {
     Dev(Flags),
     /// Check the configuration and what it names.
     Check(Flags),
+    /// Keep an HAProxy configured.
+    Haproxy(Flags, Errand),
 }
 
 /// Reads the arguments, the program's name first.
@@ -35,6 +41,10 @@ where
         Verb::Serve(args) => Command::Serve(args.into_flags()?),
         Verb::Dev(args) => Command::Dev(args.into_flags()?),
         Verb::Check(args) => Command::Check(args.into_flags()?),
+        Verb::Haproxy(args) => {
+            let errand = args.errand();
+            Command::Haproxy(args.into_flags(), errand)
+        }
     };
     Ok(command)
 }
@@ -73,6 +83,10 @@ which beats the default.")]
 
 It takes what `serve` takes and starts nothing. The first thing wrong ends it with code 78.")]
     Check(ServeArgs),
+
+    /// Keep an HAProxy configured from Consul: services by tag, settings by key
+    #[command(after_help = haproxy::EXAMPLE)]
+    Haproxy(haproxy::HaproxyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -295,6 +309,7 @@ mod tests {
             log_format: Some(LogFormat::Json),
             from_agent: true,
             state_dir: Some("s".into()),
+            ..Flags::default()
         };
         assert_eq!(parse_line(line).expect("a command"), Command::Serve(flags));
     }
@@ -361,6 +376,7 @@ mod tests {
             "portolan serve --help",
             "portolan dev --help",
             "portolan check --help",
+            "portolan haproxy --help",
         ] {
             let help = parse_line(line).expect_err(line);
             assert_eq!(help.exit_code(), 0);

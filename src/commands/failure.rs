@@ -1,7 +1,7 @@
 //! How a command ends when it does not end well.
 
 use crate::sources::{consul, files};
-use crate::{config, recursion, server, zones};
+use crate::{config, haproxy, recursion, server, zones};
 
 /// Wrong configuration (`EX_CONFIG` of sysexits.h).
 const CONFIGURATION: u8 = 78;
@@ -34,6 +34,12 @@ pub enum Failure {
         /// What is wrong with it.
         source: crate::names::NameError,
     },
+    /// HAProxy, or what it is to run on.
+    #[error("haproxy: {0}")]
+    Haproxy(#[from] haproxy::Error),
+    /// There is nothing to configure HAProxy from.
+    #[error("consul.address is `none`: `portolan haproxy` needs Consul")]
+    NoConsul,
     /// A socket.
     #[error(transparent)]
     Bind(#[from] server::BindError),
@@ -74,9 +80,11 @@ impl Failure {
             | Self::Services(_)
             | Self::Recursion(_)
             | Self::Consul(_)
+            | Self::Haproxy(haproxy::Error::Template(_))
+            | Self::NoConsul
             | Self::StateDirectory { .. }
             | Self::Name { .. } => CONFIGURATION,
-            Self::Bind(_) | Self::Admin { .. } | Self::System { .. } => OTHER,
+            Self::Haproxy(_) | Self::Bind(_) | Self::Admin { .. } | Self::System { .. } => OTHER,
         }
     }
 }

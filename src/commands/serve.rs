@@ -240,7 +240,11 @@ impl Running {
 const TOKEN_EVERY: Duration = Duration::from_secs(1);
 
 /// Follows the file that the token is in.
-async fn follow_token(source: config::TokenSource, client: Client, stop: CancellationToken) {
+pub(super) async fn follow_token(
+    source: config::TokenSource,
+    client: Client,
+    stop: CancellationToken,
+) {
     let mut last = source.read().ok().flatten();
     let (mut failure, mut told): (Option<String>, Option<String>) = (None, None);
     while stop
@@ -283,13 +287,13 @@ fn recursor(
         .map_err(Failure::from)
 }
 
-async fn bind_admin(address: std::net::SocketAddr) -> Result<TcpListener, Failure> {
+pub(super) async fn bind_admin(address: std::net::SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address)
         .await
         .map_err(|source| Failure::Admin { address, source })
 }
 
-fn readiness_of(layer: Arc<Layer>) -> admin::Probe {
+pub(super) fn readiness_of(layer: Arc<Layer>) -> admin::Probe {
     Arc::new(move || {
         let realm = layer.local();
         if layer.is_too_stale(realm) {

@@ -15,6 +15,7 @@ mod environment;
 mod error;
 mod file;
 mod flags;
+mod haproxy;
 mod keys;
 pub mod parse;
 mod schema;
@@ -25,6 +26,7 @@ pub use address::Address;
 pub use environment::{Process, Strings};
 pub use error::{Error, Place};
 pub use flags::{Flags, Switch};
+pub use haproxy::{Haproxy, HaproxyFlags};
 pub use settings::{
     Answers, Authorities, ClientCertificate, Config, Consul, LogFormat, Recursion,
     RecursorStrategy, Server, Soa, SrvTarget, Tls, TruncateAddresses, Upstreams,
@@ -72,6 +74,7 @@ impl Config {
         if flags.consul != Some(Switch::Off) {
             environment::apply(env, &mut draft)?;
         }
+        haproxy::from_environment(env, &mut draft.config.haproxy)?;
         flags::apply(flags, &mut draft);
         draft.finish()
     }

@@ -1,6 +1,9 @@
 //! The command line. Nothing else knows about flags: what leaves this file is a [`Command`] with
 //! the [`Flags`] that the configuration starts from.
 
+mod haproxy;
+mod register;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,10 +13,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{Address, DockerAddress, Flags, LogFormat, Switch, Upstreams, parse};
 
-mod register;
-
+pub use haproxy::Errand;
 pub use register::RegisterMode;
 
+use haproxy::HaproxyArgs;
 use register::RegisterArgs;
 
 /// What to do.
@@ -32,6 +35,8 @@ pub enum Command {
     },
     /// Register containers in Consul.
     Register(Flags, RegisterMode),
+    /// Keep an HAProxy configured.
+    Haproxy(Flags, Errand),
 }
 
 /// Reads the arguments, the program's name first.
@@ -54,6 +59,10 @@ where
         Verb::Register(args) => {
             let (flags, mode) = args.into_parts();
             Command::Register(flags, mode)
+        }
+        Verb::Haproxy(args) => {
+            let errand = args.errand();
+            Command::Haproxy(args.into_flags(), errand)
         }
     };
     Ok(command)
@@ -104,6 +113,10 @@ It takes what `serve` takes and starts nothing. The first thing wrong ends it wi
 
 Only what it registered itself is ever taken away. --dry-run says what it would do.")]
     Register(RegisterArgs),
+
+    /// Keep an HAProxy configured from Consul: services by tag, settings by key
+    #[command(after_help = haproxy::EXAMPLE)]
+    Haproxy(HaproxyArgs),
 }
 
 #[derive(Debug, Args)]

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Dev(flags) => commands::dev(flags),
         Command::Check { flags, running } => commands::check(&flags, running),
         Command::Register(flags, mode) => commands::register(&flags, mode),
+        Command::Haproxy(flags, errand) => commands::haproxy(&flags, errand),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

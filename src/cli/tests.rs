@@ -128,6 +128,7 @@ fn every_help_shows_an_example() {
         "portolan dev --help",
         "portolan check --help",
         "portolan register --help",
+        "portolan haproxy --help",
     ] {
         let help = parse_line(line).expect_err(line);
         assert_eq!(help.exit_code(), 0);

@@ -1,9 +1,11 @@
-//! `serve`, `dev`, `check`, `register`: each wires the rooms together and holds no logic of its own.
+//! `serve`, `dev`, `check`, `register`, `haproxy`: each wires the rooms together and holds no logic
+//! of its own.
 
 mod agent;
 mod check;
 mod dev;
 mod failure;
+mod haproxy;
 mod logging;
 mod notify;
 mod parts;
@@ -15,5 +17,6 @@ mod signals;
 pub use check::check;
 pub use dev::dev;
 pub use failure::Failure;
+pub use haproxy::haproxy;
 pub use register::register;
 pub use serve::serve;

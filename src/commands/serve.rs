@@ -317,7 +317,7 @@ pub(super) async fn bind_admin(address: std::net::SocketAddr) -> Result<TcpListe
         .map_err(|source| Failure::Admin { address, source })
 }
 
-fn readiness_of(layer: Arc<Layer>) -> admin::Probe {
+pub(super) fn readiness_of(layer: Arc<Layer>) -> admin::Probe {
     Arc::new(move || {
         let realm = layer.local();
         if layer.is_too_stale(realm) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::address::Address;
 use super::docker::DockerAddress;
 use super::draft::Draft;
+use super::haproxy::{self, HaproxyFlags};
 use super::settings::{Deregister, LogFormat, OnExit, Upstreams};
 use super::token::TokenSource;
 
@@ -45,6 +46,8 @@ pub struct Flags {
     pub state_dir: Option<PathBuf>,
     /// `admin.listen`.
     pub admin: Option<Switch<SocketAddr>>,
+    /// Those of `portolan haproxy` alone.
+    pub haproxy: HaproxyFlags,
     /// `log.format`.
     pub log_format: Option<LogFormat>,
 }
@@ -121,6 +124,7 @@ pub(super) fn apply(flags: &Flags, draft: &mut Draft) {
         domain,
         admin,
         state_dir,
+        haproxy,
         log_format,
     } = flags.clone();
 
@@ -146,10 +150,12 @@ pub(super) fn apply(flags: &Flags, draft: &mut Draft) {
     set(&mut config.recursion.upstreams, upstreams);
     set(&mut config.domain, domain);
     set(&mut config.admin, admin.map(Switch::on));
+    haproxy::from_flags(haproxy, &mut config.haproxy);
     set(&mut config.log, log_format);
 }
 
-fn set<T>(target: &mut T, flag: Option<T>) {
+/// Sets what was given.
+pub(super) fn set<T>(target: &mut T, flag: Option<T>) {
     if let Some(value) = flag {
         *target = value;
     }

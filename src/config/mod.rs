@@ -16,6 +16,7 @@ mod environment;
 mod error;
 mod file;
 mod flags;
+mod haproxy;
 mod keys;
 pub mod parse;
 mod schema;
@@ -27,6 +28,7 @@ pub use docker::DockerAddress;
 pub use environment::{Process, Strings};
 pub use error::{Error, Place};
 pub use flags::{Flags, RegisterFlags, Switch};
+pub use haproxy::{Haproxy, HaproxyFlags};
 pub use settings::{
     Answers, Authorities, ClientCertificate, Config, Consul, Deregister, Docker, LogFormat, OnExit,
     Recursion, RecursorStrategy, Register, Server, Soa, SrvTarget, Tls, TruncateAddresses,
@@ -79,6 +81,7 @@ impl Config {
         if flags.consul != Some(Switch::Off) {
             environment::apply(env, &mut draft)?;
         }
+        haproxy::from_environment(env, &mut draft.config.haproxy)?;
         flags::apply(flags, &mut draft);
         draft.finish()
     }

@@ -148,6 +148,7 @@ fn every_flag_beats_the_file() {
             on_exit: Some(OnExit::Keep),
             resync: Some(Duration::from_secs(9)),
         },
+        haproxy: HaproxyFlags::default(),
     };
     let config =
         load(EVERYTHING, &[("CONSUL_HTTP_TOKEN", "env")], &flags).expect("a configuration");

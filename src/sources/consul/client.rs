@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use reqwest::header::{HeaderMap, HeaderValue};
-use reqwest::{Certificate, Identity, Method};
+use reqwest::{Certificate, Identity, Method, StatusCode};
 use url::Url;
 
 use crate::catalog;
@@ -290,6 +290,15 @@ impl Agent {
         if matches!(status.as_u16(), 429 | 503) {
             let wait = retry_after(response.headers());
             return Err(RequestError::RateLimited { status, wait });
+        }
+        let is_absent = status == StatusCode::NOT_FOUND && ask.may_be_absent && index.is_some();
+        if is_absent {
+            return Ok(Response {
+                index,
+                known_leader,
+                filtered,
+                body: Vec::new(),
+            });
         }
         if !status.is_success() {
             let body = limited(response, 1024).await.unwrap_or_default();

@@ -1,0 +1,137 @@
+//! The flags of `portolan haproxy`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::{Address, Flags, HaproxyFlags, LogFormat, Switch, parse};
+
+/// What stands below the help.
+pub(super) const EXAMPLE: &str = "Example:
+  portolan haproxy --consul http://127.0.0.1:8500 --tag rest --resolver 127.0.0.1:53
+
+HAProxy runs as a child of this process. Keys under the prefix: maxconn, timeouts/connect and its
+kin, balance, check/path, stats/auth. The statistics take their USER:PASSWORD from stats/auth or
+from the environment variable HAPROXY_STATS_AUTH.";
+
+/// For how long `portolan haproxy` is to run, and what it may touch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// Until it is stopped.
+    Keep,
+    /// Until the file is right once.
+    Once,
+    /// Until it is known what would change in the file, which is shown.
+    DryRun,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HaproxyArgs {
+    /// Configuration file [default: /etc/portolan/portolan.toml if it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Consul's HTTP API [env: CONSUL_HTTP_ADDR] [default: http://127.0.0.1:8500]
+    #[arg(long, value_name = "URL", value_parser = Address::parse)]
+    consul: Option<Address>,
+
+    /// File that holds the ACL token for Consul [env: CONSUL_HTTP_TOKEN_FILE]
+    #[arg(long, value_name = "FILE", value_parser = parse::path)]
+    token_file: Option<PathBuf>,
+
+    /// Where its keys are in Consul's KV store [default: service/haproxy]
+    #[arg(long, value_name = "KEY", value_parser = parse::prefix)]
+    prefix: Option<String>,
+
+    /// Services with this tag get a backend [default: rest]
+    #[arg(long, value_name = "TAG", value_parser = parse::tag)]
+    tag: Option<String>,
+
+    /// Template of haproxy.cfg [default: the one in the program]
+    #[arg(long, value_name = "FILE", value_parser = parse::path)]
+    template: Option<PathBuf>,
+
+    /// The file to keep right [default: /etc/haproxy/haproxy.cfg]
+    #[arg(long, value_name = "FILE", value_parser = parse::path)]
+    output: Option<PathBuf>,
+
+    /// HAProxy [default: haproxy, on the PATH]
+    #[arg(long, value_name = "PATH", value_parser = parse::path)]
+    haproxy: Option<PathBuf>,
+
+    /// Socket of HAProxy's master process [default: /run/haproxy-master.sock]
+    #[arg(long, value_name = "PATH", value_parser = parse::path)]
+    master_socket: Option<PathBuf>,
+
+    /// DNS server for HAProxy to ask [default: 127.0.0.1:53]
+    #[arg(long, value_name = "IP[:PORT]", value_parser = parse::upstream)]
+    resolver: Option<SocketAddr>,
+
+    /// Address for requests [default: 0.0.0.0:80]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse::listen_address)]
+    bind: Option<SocketAddr>,
+
+    /// Address of HAProxy's statistics [default: port 1936, of 127.0.0.1 alone while there are no
+    /// credentials for them]
+    #[arg(long, value_name = "IP:PORT", value_parser = parse::listen_address)]
+    stats_bind: Option<SocketAddr>,
+
+    /// Domain that services are under [default: consul]
+    #[arg(long, value_name = "NAME", value_parser = parse::domain)]
+    domain: Option<String>,
+
+    /// Do not start HAProxy: manage the one at the master socket
+    #[arg(long)]
+    no_exec: bool,
+
+    /// End as soon as the file is right
+    #[arg(long)]
+    once: bool,
+
+    /// Show what would change in the file, and end
+    #[arg(long, conflicts_with = "once")]
+    dry_run: bool,
+
+    /// Address of /healthz, /ready and /metrics, or `none` [default: 127.0.0.1:8056]
+    #[arg(long, value_name = "IP:PORT|none", value_parser = super::admin)]
+    admin: Option<Switch<SocketAddr>>,
+
+    /// Form of log lines: text or json [default: text]
+    #[arg(long, value_name = "text|json", value_parser = parse::log_format)]
+    log_format: Option<LogFormat>,
+}
+
+impl HaproxyArgs {
+    pub(super) fn errand(&self) -> Errand {
+        match (self.once, self.dry_run) {
+            (_, true) => Errand::DryRun,
+            (true, false) => Errand::Once,
+            (false, false) => Errand::Keep,
+        }
+    }
+
+    pub(super) fn into_flags(self) -> Flags {
+        Flags {
+            config: self.config,
+            consul: self.consul.map(Switch::On),
+            token_file: self.token_file,
+            domain: self.domain,
+            admin: self.admin,
+            log_format: self.log_format,
+            haproxy: HaproxyFlags {
+                prefix: self.prefix,
+                tag: self.tag,
+                template: self.template,
+                output: self.output,
+                program: self.haproxy,
+                master_socket: self.master_socket,
+                exec: self.no_exec.then_some(false),
+                resolver: self.resolver,
+                bind: self.bind,
+                stats_bind: self.stats_bind,
+            },
+            ..Flags::default()
+        }
+    }
+}

@@ -5,7 +5,10 @@ use crate::{
     support::{
         consul::Consul,
         dns::{self, Query},
+        docker::Docker,
+        docker_proxy::DockerProxy,
         portolan::{Launch, run_to_end},
+        registrar::Registrar,
         upstream::{self, Action, Upstream},
         wire::rtype::A,
     },
@@ -30,7 +33,7 @@ fn quoted(prefix: &str, rows_only: bool) -> BTreeSet<String> {
 fn every_flag_is_listed() {
     let listed = quoted("--", true);
     let mut known = BTreeSet::new();
-    for command in ["serve", "dev", "check"] {
+    for command in ["serve", "dev", "check", "register"] {
         let help = run_to_end(&[command, "--help"], &[]).stdout;
         let flags = help
             .split_whitespace()
@@ -51,7 +54,8 @@ fn every_variable_is_listed() {
         .map(str::to_owned)
         .collect();
     assert!(read.len() > 5, "{read:?}");
-    assert_eq!(quoted("CONSUL_", true), read);
+    let listed = ["CONSUL_", "DOCKER_", "HOME"].map(|prefix| quoted(prefix, true));
+    assert_eq!(listed.into_iter().flatten().collect::<BTreeSet<_>>(), read);
 }
 
 /// Everything that can be measured happens here once, and then `/metrics` has all there is.
@@ -73,7 +77,13 @@ fn every_metric_is_listed() {
     Query::new("www.test", A)
         .patience(Duration::from_secs(5))
         .ask(portolan.dns());
-    let metrics = portolan.get("/metrics").expect("an answer").body;
+    let docker = Docker::new();
+    let proxy = DockerProxy::showing(&docker.label());
+    let registrar = Registrar::start(&["--docker", &proxy.url(), "--consul", &consul.url()]);
+    registrar.wait_until_ready();
+    let metrics = [portolan.get("/metrics"), registrar.get("/metrics")]
+        .map(|metrics| metrics.expect("an answer").body)
+        .concat();
     let known: BTreeSet<String> = metrics
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))

@@ -14,13 +14,14 @@ fn a_secret_in_the_environment_never_leaves_the_host() {
         "SERVICE_80_DB_PASSWORD=hunter2-two",
         "SERVICE_TOKEN=hunter2-three",
         "DB_PASSWORD=hunter2-four",
+        "SERVICE_META_DB_PASSWORD=hunter2-six",
         "SERVICE_AWS_SECRET_ACCESS_KEY=hunter2-five",
     ];
     let mut options = vec![
         "-e",
         "SERVICE_NAME=db",
         "-e",
-        "SERVICE_REGION=us",
+        "SERVICE_META_REGION=us",
         "-p",
         ":80",
     ];
@@ -33,6 +34,7 @@ fn a_secret_in_the_environment_never_leaves_the_host() {
         let registered = registrar.events("registered").len();
         ensure(registered >= 2, || format!("{registered} times"))
     });
+    assert_eq!(host.services()[&host.id(&db)]["Meta"]["region"], "us");
     let sent = host.recorder.sent();
     assert!(sent.contains(&host.id(&db)), "nothing was recorded");
     for leak in ["hunter2", "PASSWORD", "password", "secret"] {

@@ -17,8 +17,9 @@ use std::{
 const LABEL: &str = "portolan-test";
 
 /// The programs of the test image, all of them busybox.
-const APPLETS: [&str; 11] = [
-    "cat", "hostname", "httpd", "kill", "nc", "nslookup", "rm", "sh", "sleep", "touch", "wget",
+const APPLETS: [&str; 12] = [
+    "cat", "hostname", "httpd", "kill", "nc", "nslookup", "ping", "rm", "sh", "sleep", "touch",
+    "wget",
 ];
 
 /// Runs `docker` with these arguments; its output without the last newline.

@@ -293,3 +293,6 @@ fn number(signal: &str) -> Option<u8> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ mod confinement;
 mod healing;
 mod load;
 mod names;
+mod readme;
 
 mod scaling;
 mod units;

@@ -80,13 +80,10 @@ pub(crate) fn are_found_behind_dockers_own_resolver(world: &World) {
     ]);
     let address = address.unwrap_or_else(|error| panic!("{error}"));
     let server = SocketAddr::new(address.parse().expect("an address"), 53);
-    eventually(PATIENCE, "Docker's names are found", || {
-        let found = crate::support::dns::Query::new("resolver", crate::support::wire::rtype::A)
-            .try_ask(server)?;
-        match found.data() {
-            data if data.len() == 1 => Ok(()),
-            data => Err(format!("{data:?}")),
-        }
+    eventually(PATIENCE, "the other resolver is ready", || {
+        docker(&["exec", &name, "portolan", "check", "--running"])
     });
+    let found = dig(server, &["resolver", "A"]);
+    assert_eq!(found.answer.len(), 1, "{}", found.output);
     docker(&["rm", "--force", &name]).unwrap_or_else(|error| panic!("{error}"));
 }

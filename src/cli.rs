@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::commands::RegisterMode;
 use crate::config::{Address, DockerAddress, Flags, LogFormat, Switch, Upstreams, parse};
 
 pub use haproxy::Errand;
-pub use register::RegisterMode;
 
 use haproxy::HaproxyArgs;
 use register::RegisterArgs;

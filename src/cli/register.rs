@@ -6,20 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::commands::RegisterMode;
 use crate::config::{
     Address, Deregister, DockerAddress, Flags, LogFormat, OnExit, RegisterFlags, Switch, parse,
 };
-
-/// What a registrar is to do beside what its configuration says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RegisterMode {
-    /// Take over what Registrator registered under this host's name.
-    pub adopt: bool,
-    /// Compare once and end.
-    pub once: bool,
-    /// Say what would be done, and end.
-    pub dry_run: bool,
-}
 
 #[derive(Debug, Args)]
 pub(super) struct RegisterArgs {

@@ -1,4 +1,4 @@
-//! What command lines mean.
+//! What the command line takes, and what it refuses.
 
 use super::*;
 

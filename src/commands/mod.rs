@@ -18,5 +18,5 @@ pub use check::check;
 pub use dev::dev;
 pub use failure::Failure;
 pub use haproxy::haproxy;
-pub use register::register;
+pub use register::{RegisterMode, register};
 pub use serve::serve;

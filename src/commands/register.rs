@@ -13,7 +13,6 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Readiness};
-use crate::cli::RegisterMode;
 use crate::config::{self, Config, DEFAULT_FILE, Deregister, Flags, OnExit, Process};
 use crate::register::{self, Failed, Identity, OwnerError, Reconciler, Status, table};
 use crate::sources::consul::{Client, LocalAgent};
@@ -33,6 +32,17 @@ const DRAIN: Duration = Duration::from_secs(1);
 
 /// How often Docker is asked for its ID while it does not answer.
 const OWNER_EVERY: Duration = Duration::from_secs(1);
+
+/// What a registrar is to do beside what its configuration says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RegisterMode {
+    /// Take over what Registrator registered under this host's name.
+    pub adopt: bool,
+    /// Compare once and end.
+    pub once: bool,
+    /// Say what would be done, and end.
+    pub dry_run: bool,
+}
 
 /// `portolan register`: registers containers until it is told to stop, or once.
 ///
@@ -171,6 +181,7 @@ impl Parts {
         loop {
             match register::owner(&self.docker).await {
                 Err(error) if !error.is_final() => {
+                    self.status.set(Err(error.to_string()));
                     if !std::mem::replace(&mut told, true) {
                         warn!(%error, "nothing is registered yet; trying on");
                     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::address::Address;
+use super::containers::{Docker, Register};
 use super::docker::DockerAddress;
 use super::document::{Document, List, Text};
 use super::draft::{Draft, Placed};
@@ -20,9 +21,7 @@ use super::parse;
 use super::schema::{
     AnswersTable, ConsulTable, DockerTable, RecursionTable, RegisterTable, Schema, ServerTable,
 };
-use super::settings::{
-    Answers, Authorities, Config, Consul, Docker, Recursion, Register, Soa, Upstreams,
-};
+use super::settings::{Answers, Authorities, Config, Consul, Recursion, Soa, Upstreams};
 use super::token::{Token, TokenSource};
 
 /// Reads the file that was asked for, which must exist, or the default one if it exists.

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::address::Address;
+use super::containers::{Deregister, OnExit};
 use super::docker::DockerAddress;
 use super::draft::Draft;
 use super::haproxy::{self, HaproxyFlags};
-use super::settings::{Deregister, LogFormat, OnExit, Upstreams};
+use super::settings::{LogFormat, Upstreams};
 use super::token::TokenSource;
 
 /// The settings given on the command line; what is `None` was not given.

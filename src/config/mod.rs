@@ -8,6 +8,7 @@
 //! turns them into the settings of the rooms that need them.
 
 mod address;
+mod containers;
 mod docker;
 mod document;
 mod draft;
@@ -24,15 +25,15 @@ mod settings;
 mod token;
 
 pub use address::Address;
+pub use containers::{Deregister, Docker, OnExit, Register};
 pub use docker::DockerAddress;
 pub use environment::{Process, Strings};
 pub use error::{Error, Place};
 pub use flags::{Flags, RegisterFlags, Switch};
 pub use haproxy::{Haproxy, HaproxyFlags};
 pub use settings::{
-    Answers, Authorities, ClientCertificate, Config, Consul, Deregister, Docker, LogFormat, OnExit,
-    Recursion, RecursorStrategy, Register, Server, Soa, SrvTarget, Tls, TruncateAddresses,
-    Upstreams,
+    Answers, Authorities, ClientCertificate, Config, Consul, LogFormat, Recursion,
+    RecursorStrategy, Server, Soa, SrvTarget, Tls, TruncateAddresses, Upstreams,
 };
 pub use token::{Token, TokenSource};
 

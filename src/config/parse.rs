@@ -4,19 +4,19 @@
 //! the system.
 
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
 pub use super::address::Address;
 pub use super::docker::DockerAddress;
-use super::duration::{self, show};
 use super::flags::Switch;
-use super::settings::{
-    Deregister, LogFormat, OnExit, RecursorStrategy, SrvTarget, TruncateAddresses,
-};
+use super::settings::{LogFormat, RecursorStrategy, SrvTarget, TruncateAddresses};
+
+mod register;
+
+pub(super) use register::RESYNC;
+pub use register::{deregister, on_exit, owner, resync, service_address, tag};
 
 /// The port that DNS servers listen on.
 const DNS_PORT: u16 = 53;
@@ -182,87 +182,6 @@ pub fn log_format(text: &str) -> Result<LogFormat, String> {
     choice(
         text,
         &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-    )
-}
-
-/// How often a registrar may compare.
-pub(super) const RESYNC: RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(86_400);
-
-/// Reads how often a registrar compares: a duration of Go's form.
-///
-/// # Errors
-/// A sentence that says what was expected.
-pub fn resync(text: &str) -> Result<Duration, String> {
-    let time = duration::parse(text)?;
-    match RESYNC.contains(&time) {
-        true => Ok(time),
-        false => Err(format!(
-            "expected {} to {}, got {}",
-            show(*RESYNC.start()),
-            show(*RESYNC.end()),
-            show(time)
-        )),
-    }
-}
-
-/// Reads a registrar's name in Consul.
-///
-/// # Errors
-/// When it is empty, too long for Consul's metadata, or not printable.
-pub fn owner(text: &str) -> Result<String, String> {
-    let is_printable = |c: char| !c.is_control();
-    match text.len() {
-        1..=512 if text.chars().all(is_printable) => Ok(text.to_owned()),
-        _ => Err(format!(
-            "expected a name of 1 to 512 printable characters, got {text:?}"
-        )),
-    }
-}
-
-/// Reads a tag of a service.
-///
-/// # Errors
-/// When it is empty.
-pub fn tag(text: &str) -> Result<String, String> {
-    match text.trim() {
-        "" => Err("expected a tag such as \"rest\", got nothing".to_owned()),
-        tag => Ok(tag.to_owned()),
-    }
-}
-
-/// Reads the address that services are registered with.
-///
-/// # Errors
-/// A sentence that says what was expected.
-pub fn service_address(text: &str) -> Result<IpAddr, String> {
-    let address = text.parse().ok();
-    let address = address.filter(|address: &IpAddr| !address.is_unspecified());
-    address.ok_or_else(|| format!("expected an IP address, such as 10.0.0.5, got {text:?}"))
-}
-
-/// Reads when a container that ended is deregistered: `always` or `on-success`.
-///
-/// # Errors
-/// A sentence that lists the choices.
-pub fn deregister(text: &str) -> Result<Deregister, String> {
-    choice(
-        text,
-        &[
-            ("always", Deregister::Always),
-            ("on-success", Deregister::OnSuccess),
-        ],
-    )
-}
-
-/// Reads what becomes of services when the registrar ends: `keep` or `deregister`.
-///
-/// # Errors
-/// A sentence that lists the choices.
-pub fn on_exit(text: &str) -> Result<OnExit, String> {
-    choice(
-        text,
-        &[("keep", OnExit::Keep), ("deregister", OnExit::Deregister)],
     )
 }
 

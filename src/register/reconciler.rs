@@ -124,15 +124,18 @@ impl Reconciler {
     /// # Errors
     /// [`AgentError`] if the agent cannot be asked.
     pub async fn withdraw(&mut self) -> Result<(), AgentError> {
-        let actual = self.agent.services().await?;
-        self.observe(&actual);
-        for (id, service) in &actual {
-            let writer = service.meta.get(WRITER);
-            let is_theirs = writer.is_some_and(|writer| self.writers.is_living(writer));
-            if self.identity.owns(service) && !is_theirs {
-                self.agent.deregister(id).await?;
-                self.metrics.write("deregister", "ok");
-                info!(service = service.name, id, "deregistered: we end");
+        // Twice: a registration that the stop cut short may have been on its way at the first look.
+        for _ in 0..2 {
+            let actual = self.agent.services().await?;
+            self.observe(&actual);
+            for (id, service) in &actual {
+                let writer = service.meta.get(WRITER);
+                let is_theirs = writer.is_some_and(|writer| self.writers.is_living(writer));
+                if self.identity.owns(service) && !is_theirs {
+                    self.agent.deregister(id).await?;
+                    self.metrics.write("deregister", "ok");
+                    info!(service = service.name, id, "deregistered: we end");
+                }
             }
         }
         Ok(())

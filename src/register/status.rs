@@ -28,7 +28,8 @@ impl Status {
             .clone()
     }
 
-    pub(super) fn set(&self, now: Result<String, String>) {
+    /// Says how it stands.
+    pub fn set(&self, now: Result<String, String>) {
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// A process that has written nothing for this long is our past as well: it may have been one
 /// that ended just after this one began.
-const CALM: Duration = Duration::from_secs(600);
+const CALM: Duration = Duration::from_secs(180);
 
 /// Who wrote what bears our owner's name.
 #[derive(Debug)]

@@ -65,7 +65,7 @@ fn names_lead_to_containers_from_the_host_and_from_containers() {
         };
         let target = format!("{hex}.addr.dc1.consul.");
         let srv = format!("1 1 {port} {target}");
-        assert_eq!(records(portolan.dns(), service, "SRV"), [srv.clone()]);
+        assert_eq!(records(portolan.dns(), service, "SRV"), [srv.as_str()]);
         let answer = http::get(
             SocketAddr::new(ip.parse().expect("an address"), *port),
             "/sh",

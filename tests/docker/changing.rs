@@ -159,7 +159,7 @@ fn the_last_good_set_is_served_while_docker_is_away() {
     });
     goes.tell("kill");
     let comes = docker.sleeper("comes", &["--expose", "80", "-e", "SERVICE_NAME=comes"]);
-    assert_eq!(addresses(dns, "stays"), [stays_at.clone()]);
+    assert_eq!(addresses(dns, "stays"), [stays_at.as_str()]);
     assert_eq!(addresses(dns, "goes"), [goes_at]);
     assert!(portolan.log().contains("no contact to Docker"));
     proxy.heal();

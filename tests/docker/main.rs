@@ -2,6 +2,7 @@
 
 mod answering;
 mod changing;
+mod podman;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;

@@ -58,6 +58,25 @@ fn every_variable_is_listed() {
     assert_eq!(listed.into_iter().flatten().collect::<BTreeSet<_>>(), read);
 }
 
+/// The keys that containers may bear, from the two lists that the code has of them.
+#[test]
+fn every_label_is_listed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sources/docker");
+    let mut known = BTreeSet::from(["SERVICE_X", "SERVICE_META_X"].map(str::to_owned));
+    for (file, list) in [("meta.rs", "const KNOWN"), ("check.rs", "const KEYS")] {
+        let code = fs::read_to_string(folder.join(file)).expect("the code is readable");
+        let list = code.split_once(list).expect("the list").1;
+        let list = list.split_once("= [").expect("its beginning").1;
+        let list = list.split_once("];").expect("its end").0;
+        // What forks of Registrator call something is accepted, and not advertised.
+        let list = list.split("// Of forks").next().unwrap_or_default();
+        let keys = list.split('"').skip(1).step_by(2);
+        known.extend(keys.map(|key| format!("SERVICE_{}", key.to_uppercase())));
+    }
+    assert!(known.len() > 20, "{known:?}");
+    assert_eq!(quoted("SERVICE_", true), known);
+}
+
 /// Everything that can be measured happens here once, and then `/metrics` has all there is.
 #[test]
 fn every_metric_is_listed() {

@@ -193,3 +193,17 @@ fn flags_and_file_say_how_containers_are_registered() {
     });
     is("10.99.0.8");
 }
+
+/// An ID may hold what a path must not: it still finds its way there and back.
+#[test]
+fn ids_are_what_they_are_given() {
+    let host = Host::start();
+    let _registrar = host.registrar(&[]);
+    for id in ["a/b", "a b?c=d%20#e", "\u{e4}:1"] {
+        let variable = format!("SERVICE_ID={id}");
+        let container = host.docker.sleeper("odd", &["-e", &variable, "-p", ":80"]);
+        host.wait_for_ids(SOON, &[id.to_owned()].into());
+        drop(container);
+        host.wait_for_ids(SOON, &[].into());
+    }
+}

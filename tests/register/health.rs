@@ -2,7 +2,11 @@
 
 use crate::{
     support::{
-        consul::Consul, dns, docker::Container, ensure, eventually, portolan::Portolan,
+        consul::Consul,
+        dns,
+        docker::{Container, docker},
+        ensure, eventually,
+        portolan::Portolan,
         wire::rtype::SRV,
     },
     world::{Host, SOON},
@@ -119,4 +123,21 @@ fn health_is_right_again_after_trouble() {
     // Seen at the next report, mended at the next look.
     is(&host, Duration::from_secs(40), "passing");
     drop(registrar);
+}
+
+/// A definition without the check takes the check away, even if the service never left.
+#[test]
+fn a_check_that_is_gone_from_the_container_is_gone_from_consul() {
+    let host = Host::start();
+    let registrar = host.registrar(&[]);
+    let with = checked(&host, "checked");
+    host.wait_for(SOON, &[&with]);
+    let checks = || host.consul.get("/v1/agent/checks");
+    assert_eq!(checks().as_object().map(serde_json::Map::len), Some(1));
+    registrar.kill();
+    docker(&["rm", "--force", &with.id]).expect("it is removed");
+    let without = host.service("checked", "checked");
+    let _registrar = host.registrar(&[]);
+    host.wait_for(SOON, &[&without]);
+    assert_eq!(checks(), json!({}));
 }

@@ -3,6 +3,7 @@
 use crate::{
     support::{
         docker::docker,
+        docker_proxy::Info,
         ensure, eventually,
         portolan::{Outcome, run_to_end},
         registrar::Registrar,
@@ -189,4 +190,29 @@ fn it_waits_for_docker_and_consul() {
     host.consul.wait_until_ready();
     host.wait_for(Duration::from_secs(5), &[&web]);
     registrar.wait_until_ready();
+}
+
+/// Where the engine has no ID to be had, somebody has to give a name, and is told so.
+#[test]
+fn an_owner_is_not_made_up() {
+    let host = Host::start();
+    let web = host.service("web", "web");
+    host.proxy.set_info(Some(Info::Changing));
+    let outcome = run(&host, &["--once"]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.last_line().contains("set --owner"), "{outcome:?}");
+    host.proxy.set_info(Some(Info::Refused));
+    let registrar = host.launch(&[]);
+    eventually(Duration::from_secs(5), "it is told what to do", || {
+        let ready = registrar.get("/ready")?;
+        let told = "allow GET /info, or set --owner";
+        let is_told = ready.status == 503 && ready.body.contains(told);
+        ensure(is_told, || format!("{ready:?}"))
+    });
+    assert!(host.ids().is_empty());
+    host.proxy.set_info(None);
+    host.wait_for(Duration::from_secs(3), &[&web]);
+    // With a name it asks for none.
+    host.proxy.set_info(Some(Info::Refused));
+    assert_eq!(run(&host, &["--once", "--owner", "me"]).code, Some(0));
 }

@@ -60,28 +60,12 @@ impl Image {
 
     fn make() -> Self {
         static MADE: AtomicU32 = AtomicU32::new(0);
-        let root = super::directory();
-        let bin = root.path().join("bin");
-        std::fs::create_dir(&bin).expect("a directory for the image");
-        std::fs::copy(busybox(), bin.join("busybox")).expect("copying busybox");
-        for applet in APPLETS {
-            std::os::unix::fs::symlink("busybox", bin.join(applet)).expect("a link to busybox");
-        }
+        let files = super::directory();
+        let archive = busybox_archive(files.path());
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let name = format!("{LABEL}-{}-{number}:latest", std::process::id());
-        let archive = root.path().join("image.tar");
-        let packed = Command::new(program("tar"))
-            .args(["--create", "--owner=0", "--group=0", "--file"])
-            .arg(&archive)
-            .arg("--directory")
-            .arg(root.path())
-            .arg("bin")
-            .status()
-            .expect("running tar");
-        assert!(packed.success(), "tar could not pack the test image");
         let label = format!("LABEL {LABEL}-image={}", std::process::id());
-        let archive = archive.to_str().expect("a path in UTF-8");
-        docker(&["import", "--change", &label, archive, &name])
+        docker(&["import", "--change", &label, &archive, &name])
             .unwrap_or_else(|error| panic!("{error}"));
         Self { name }
     }
@@ -93,6 +77,27 @@ impl Drop for Image {
             eprintln!("the test image stays: {error}");
         }
     }
+}
+
+/// Packs the root file system of the test image, in this directory; the archive's path.
+pub(crate) fn busybox_archive(directory: &Path) -> String {
+    let bin = directory.join("bin");
+    std::fs::create_dir(&bin).expect("a directory for the image");
+    std::fs::copy(busybox(), bin.join("busybox")).expect("copying busybox");
+    for applet in APPLETS {
+        std::os::unix::fs::symlink("busybox", bin.join(applet)).expect("a link to busybox");
+    }
+    let archive = directory.join("image.tar");
+    let packed = Command::new(program("tar"))
+        .args(["--create", "--owner=0", "--group=0", "--file"])
+        .arg(&archive)
+        .arg("--directory")
+        .arg(directory)
+        .arg("bin")
+        .status()
+        .expect("running tar");
+    assert!(packed.success(), "tar could not pack the test image");
+    archive.to_str().expect("a path in UTF-8").to_owned()
 }
 
 /// The static busybox that `tests/run` unpacks.

@@ -19,6 +19,15 @@ use tempfile::TempDir;
 /// The socket of the engine that the tests use.
 const ENGINE: &str = "/var/run/docker.sock";
 
+/// What may be said of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Info {
+    /// Nothing: a proxy does not let it pass.
+    Refused,
+    /// Another ID each time, as Podman does.
+    Changing,
+}
+
 /// A proxy before the Docker Engine.
 pub(crate) struct DockerProxy {
     directory: TempDir,
@@ -34,6 +43,8 @@ struct Shared {
     /// Open connections, of both sides.
     open: Mutex<Vec<UnixStream>>,
     asked: Mutex<Vec<String>>,
+    /// What to say of the engine itself, if not what it says.
+    info: Mutex<Option<Info>>,
     /// Containers that do not exist: what to say in a list, and when inspected, by ID.
     invented: Mutex<BTreeMap<String, (Value, Value)>>,
 }
@@ -49,6 +60,7 @@ impl DockerProxy {
             is_over: AtomicBool::new(false),
             open: Mutex::default(),
             asked: Mutex::default(),
+            info: Mutex::default(),
             invented: Mutex::default(),
         });
         let listener = UnixListener::bind(&shared.socket).expect("a socket in an own directory");
@@ -87,6 +99,11 @@ impl DockerProxy {
     /// Works again.
     pub(crate) fn heal(&self) {
         self.shared.is_cut.store(false, Ordering::Relaxed);
+    }
+
+    /// Says this of the engine from now on; `None` for what it says itself.
+    pub(crate) fn set_info(&self, info: Option<Info>) {
+        *lock(&self.shared.info) = info;
     }
 
     /// What was asked since the last call: paths, without version and parameters.
@@ -192,6 +209,16 @@ impl Shared {
     }
 
     fn with_inventions(&self, path: &str, (status, body): (u16, Vec<u8>)) -> (u16, Vec<u8>) {
+        let info = lock(&self.info).filter(|_| path == "/info");
+        match info {
+            Some(Info::Refused) => return (403, b"Forbidden".to_vec()),
+            Some(Info::Changing) => {
+                let asked = lock(&self.asked).len();
+                let body = json!({ "ID": asked.to_string() });
+                return (200, body.to_string().into_bytes());
+            }
+            None => {}
+        }
         let invented = lock(&self.invented);
         let id = path
             .strip_prefix("/containers/")

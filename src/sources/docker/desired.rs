@@ -196,7 +196,16 @@ fn id(
         Protocol::Udp => ":udp",
         Protocol::Sctp => ":sctp",
     };
-    match values.value("id") {
+    let given = values.value("id");
+    let usable = given.filter(|given| is_addressable(given.text));
+    if given.is_some() && usable.is_none() {
+        trouble.warn(
+            "SERVICE_ID cannot stand in a path, so Consul could not be told to remove it: the \
+             usual id is used"
+                .to_owned(),
+        );
+    }
+    match usable {
         Some(given) if is_group && !given.is_for_port => {
             trouble
                 .note("SERVICE_ID is one id for several ports: the port is added to it".to_owned());
@@ -208,6 +217,12 @@ fn id(
             settings.host_name, container.name, port.number
         ),
     }
+}
+
+/// Consul's API has ids in paths, which its server tidies up first (`//`, `.`, `..`).
+fn is_addressable(id: &str) -> bool {
+    let is_part = |part: &str| !["", ".", ".."].contains(&part);
+    id.split('/').all(is_part)
 }
 
 fn name(

@@ -36,6 +36,9 @@ const LATEST: Duration = Duration::from_secs(2);
 /// How long Consul may take before HAProxy is started on what is in the file.
 const WITHOUT_CONSUL: Duration = Duration::from_secs(2);
 
+/// How long what is under way may take to end.
+const ENDING: Duration = Duration::from_secs(2);
+
 /// How soon is tried again to load what is in the file.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -181,10 +184,15 @@ impl Supervisor {
     /// `reread`.
     pub async fn keep(mut self, stop: CancellationToken, reread: Arc<Notify>) {
         let reaping = self.children.clone().reap();
+        // A reload is let end: while HAProxy loads, a signal to it may be lost.
+        let too_late = async {
+            stop.cancelled().await;
+            sleep(ENDING).await;
+        };
         tokio::select! {
-            () = stop.cancelled() => {}
+            () = too_late => {}
             () = reaping => {}
-            () = self.run(&reread) => {}
+            () = self.run(&stop, &reread) => {}
         }
         if let Some(running) = self.running.take() {
             self.status.set_up(false);
@@ -248,12 +256,13 @@ impl Supervisor {
         }
     }
 
-    async fn run(&mut self, reread: &Notify) {
+    async fn run(&mut self, stop: &CancellationToken, reread: &Notify) {
         self.begin().await;
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                () = stop.cancelled() => return,
                 status = end_of(&mut self.running) => self.ended(status),
                 () = reread.notified() => self.read_template(),
                 _ = looks.tick() => self.look().await,

@@ -13,7 +13,7 @@ use std::{
 use tempfile::TempDir;
 
 /// The environment that Portolan reads; a developer's own settings must not reach it.
-const READ_BY_PORTOLAN: [&str; 3] = ["CONSUL_", "DOCKER_HOST", "RUST_LOG"];
+const READ_BY_PORTOLAN: [&str; 4] = ["CONSUL_", "DOCKER_HOST", "HAPROXY_", "RUST_LOG"];
 
 /// A `portolan` that is about to be started.
 #[derive(Debug, Clone)]
@@ -286,7 +286,8 @@ pub(crate) fn run_to_end<A: AsRef<std::ffi::OsStr>>(
     outcome
 }
 
-fn command(arguments: &[OsString], environment: &[(String, String)]) -> Command {
+/// The program with these arguments, and nothing of a developer's own settings.
+pub(crate) fn command(arguments: &[OsString], environment: &[(String, String)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
@@ -304,7 +305,7 @@ fn command(arguments: &[OsString], environment: &[(String, String)]) -> Command 
 }
 
 /// The log lines that are JSON, as JSON.
-fn events(log: &str) -> Vec<Value> {
+pub(crate) fn events(log: &str) -> Vec<Value> {
     log.lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect()

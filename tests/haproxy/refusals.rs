@@ -1,0 +1,123 @@
+//! Values that break the configuration.
+
+use crate::{
+    edge::{SOON, Site},
+    load::Load,
+    support::{ensure, eventually, write_file},
+};
+use std::{thread, time::Duration};
+
+#[test]
+fn a_bad_value_is_refused_by_name_and_the_one_before_it_stays() {
+    let site = Site::new();
+    site.set_key("maxconn", "500");
+    let _hello1 = site.service("hello1");
+    let edge = site.start();
+    site.answers("/hello1/x", "hello1 /x");
+    assert_eq!(edge.info("Maxconn").as_deref(), Ok("500"));
+    let (before, load) = (site.config(), Load::start(site.http, "/hello1/x"));
+
+    for value in [
+        "many",
+        "0",
+        "10 nbthread 1",
+        "10\nbackend x\n  server a 127.0.0.1:1",
+    ] {
+        site.set_key("maxconn", value);
+        let refused = edge.metric("refused_keys");
+        eventually(SOON, "it is refused", || {
+            let (status, body) = edge.ready()?;
+            ensure(status == 200, || body.clone())?;
+            let named = body.contains("service/haproxy/maxconn: ");
+            ensure(named && edge.metric("refused_keys") == 1, || {
+                format!("{refused} {body}")
+            })
+        });
+    }
+    // The rest goes on.
+    site.set_key("timeouts/server", "20s");
+    edge.reloaded(1);
+    assert_eq!(
+        site.config(),
+        before.replace("timeout server 50s\n", "").replace(
+            "    timeout connect",
+            "    timeout server 20s\n    timeout connect"
+        )
+    );
+
+    site.set_key("maxconn", "600");
+    edge.reloaded(2);
+    assert_eq!(edge.info("Maxconn").as_deref(), Ok("600"));
+    assert_eq!(edge.metric("refused_keys"), 0);
+    let named = edge.events().into_iter().filter(|event| {
+        event["fields"]["key"] == "service/haproxy/maxconn" && event["level"] == "WARN"
+    });
+    assert!(named.count() >= 2, "{:?}", edge.events());
+    load.stop_without_failure(0);
+}
+
+/// What the check of the file cannot tell shows when HAProxy is to load it.
+#[test]
+fn a_value_that_haproxy_cannot_load_is_refused_too() {
+    let site = Site::new();
+    let _hello1 = site.service("hello1");
+    let edge = site.start();
+    site.answers("/hello1/x", "hello1 /x");
+    let (before, worker) = (site.config(), edge.info("Pid"));
+    site.set_key("maxconn", "10000000");
+    let loaded = eventually(SOON, "it is refused or loaded", || {
+        let refused = edge.ready()?.1.contains("service/haproxy/maxconn: ");
+        let loaded = edge.info("Maxconn").is_ok_and(|max| max == "10000000");
+        ensure(refused || loaded, || "neither".to_owned())?;
+        Ok(loaded)
+    });
+    if loaded {
+        // A machine with that many files to open.
+        return;
+    }
+    assert_eq!(site.config(), before, "the file is what it was");
+    assert_eq!(edge.info("Pid"), worker);
+    site.answers("/hello1/x", "hello1 /x");
+    site.set_key("maxconn", "700");
+    eventually(SOON, "the next value is taken", || {
+        ensure(edge.info("Maxconn")? == "700", || "not yet".to_owned())
+    });
+    assert_eq!(edge.metric("refused_keys"), 0);
+}
+
+/// In a template of the user's own, HAProxy decides what is wrong: the key is found by trying.
+#[test]
+fn with_a_users_template_the_key_is_found() {
+    let site = Site::new();
+    let template = write_file(
+        site.directory.path(),
+        "edge.j2",
+        "global\n  maxconn {{ key_or('max', 100) }}\ndefaults\n  mode http\n  timeout connect 5s\n  \
+         timeout client {{ key_or('client', '9s') }}\n  timeout server 9s\nfrontend f\n  bind \
+         {{ bind }}\n  http-request return status {{ key_or('status', 200) }}\n",
+    );
+    let edge = site.launch(&["--template", &template.display().to_string()]);
+    edge.wait_until_ready();
+    eventually(SOON, "it answers", || {
+        ensure(site.get("/")?.0 == 200, || "another status".to_owned())
+    });
+    // Three at once, of which one is wrong.
+    site.set_key("client", "8s");
+    site.set_key("max", "100 nbthread 1");
+    site.set_key("status", "202");
+    let (_, said) = edge.says("service/haproxy/max: ");
+    assert!(said.contains("[ALERT]"), "HAProxy's own words: {said}");
+    eventually(SOON, "the others are taken", || {
+        let answer = site.get("/")?.0;
+        ensure(answer == 202 && site.config().contains("client 8s"), || {
+            site.config()
+        })
+    });
+    assert!(site.config().contains("maxconn 100\n"), "{}", site.config());
+    thread::sleep(Duration::from_millis(500));
+    site.set_key("max", "150");
+    eventually(SOON, "the next value is taken", || {
+        ensure(site.config().contains("maxconn 150\n"), || site.config())
+    });
+    assert_eq!(edge.metric("refused_keys"), 0);
+}

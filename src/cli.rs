@@ -10,9 +10,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::config::{Address, Flags, LogFormat, Switch, Upstreams, parse};
-
-pub use haproxy::Errand;
+use crate::config::{Address, Errand, Flags, LogFormat, Switch, Upstreams, parse};
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::{Address, Flags, HaproxyFlags, LogFormat, Switch, parse};
+use crate::config::{Address, Errand, Flags, HaproxyFlags, LogFormat, Switch, parse};
 
 /// What stands below the help.
 pub(super) const EXAMPLE: &str = "Example:
@@ -14,17 +14,6 @@ pub(super) const EXAMPLE: &str = "Example:
 HAProxy runs as a child of this process. Keys under the prefix: maxconn, timeouts/connect and its
 kin, balance, check/path, stats/auth. The statistics take their USER:PASSWORD from stats/auth or
 from the environment variable HAPROXY_STATS_AUTH.";
-
-/// For how long `portolan haproxy` is to run, and what it may touch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Errand {
-    /// Until it is stopped.
-    Keep,
-    /// Until the file is right once.
-    Once,
-    /// Until it is known what would change in the file, which is shown.
-    DryRun,
-}
 
 #[derive(Debug, Args)]
 pub(super) struct HaproxyArgs {

@@ -15,8 +15,7 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Readiness};
 use crate::catalog::Layer;
-use crate::cli::Errand;
-use crate::config::{self, Config, DEFAULT_FILE, Flags, Process};
+use crate::config::{self, Config, DEFAULT_FILE, Errand, Flags, Process};
 use crate::haproxy::{self, Feeds, Status, Supervisor};
 use crate::sources::consul;
 
@@ -86,7 +85,7 @@ async fn run(config: &Config, errand: Errand) -> Result<(), Failure> {
                     info!(address = %address, "admin listening");
                 }
                 let state = admin::State::new(Arc::new(registry))
-                    .with_part(layer.name(), readiness_of(layer))
+                    .with_part(layer.name(), only_told(readiness_of(layer)))
                     .with_part("haproxy", readiness(status));
                 tasks.spawn(admin::serve(listener, state, stop.clone()));
             }
@@ -131,6 +130,14 @@ async fn keep(supervisor: Supervisor) -> Result<(), Failure> {
     }
     info!("stopped");
     Ok(())
+}
+
+/// Without Consul, HAProxy goes on: that is told, and makes nothing less ready.
+fn only_told(probe: admin::Probe) -> admin::Probe {
+    Arc::new(move || match probe() {
+        Readiness::NotReady(why) => Readiness::Ready(why),
+        ready => ready,
+    })
 }
 
 fn readiness(status: Status) -> admin::Probe {

@@ -26,7 +26,7 @@ pub use address::Address;
 pub use environment::{Process, Strings};
 pub use error::{Error, Place};
 pub use flags::{Flags, Switch};
-pub use haproxy::{Haproxy, HaproxyFlags};
+pub use haproxy::{Errand, Haproxy, HaproxyFlags};
 pub use settings::{
     Answers, Authorities, ClientCertificate, Config, Consul, LogFormat, Recursion,
     RecursorStrategy, Server, Soa, SrvTarget, Tls, TruncateAddresses, Upstreams,

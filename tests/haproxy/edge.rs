@@ -136,7 +136,9 @@ impl Site {
             ("--master-socket", self.socket()),
             ("--haproxy", self.haproxy.clone()),
         ] {
-            arguments.extend([flag.into(), path.into_os_string()]);
+            if !more.contains(&flag) {
+                arguments.extend([flag.into(), path.into_os_string()]);
+            }
         }
         arguments.extend(more.iter().map(OsString::from));
         arguments

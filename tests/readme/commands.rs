@@ -127,6 +127,7 @@ impl Reader {
                 );
             }
             ["portolan", "serve", flags @ ..] => self.serve(command, flags),
+            ["portolan", "haproxy", ..] => crate::haproxy::runs(command),
             ["portolan", "check", "--config", "portolan.toml"] => self.check(),
             ["docker", "run", flags @ ..] => self.docker(flags),
             _ => panic!(

@@ -10,6 +10,7 @@ use crate::{
         wire::rtype::A,
     },
 };
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use std::{collections::BTreeSet, fs, net::Ipv4Addr, path::Path, time::Duration};
 
 /// Every word in backquotes that begins like this, in rows of tables or anywhere.
@@ -30,7 +31,7 @@ fn quoted(prefix: &str, rows_only: bool) -> BTreeSet<String> {
 fn every_flag_is_listed() {
     let listed = quoted("--", true);
     let mut known = BTreeSet::new();
-    for command in ["serve", "dev", "check"] {
+    for command in ["serve", "dev", "check", "haproxy"] {
         let help = run_to_end(&[command, "--help"], &[]).stdout;
         let flags = help
             .split_whitespace()
@@ -73,7 +74,11 @@ fn every_metric_is_listed() {
     Query::new("www.test", A)
         .patience(Duration::from_secs(5))
         .ask(portolan.dns());
-    let metrics = portolan.get("/metrics").expect("an answer").body;
+    let mut metrics = portolan.get("/metrics").expect("an answer").body;
+    // Those that another command has.
+    let mut registry = Registry::default();
+    drop(portolan::haproxy::Metrics::new(&mut registry));
+    encode(&mut metrics, &registry).expect("a string takes everything");
     let known: BTreeSet<String> = metrics
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))

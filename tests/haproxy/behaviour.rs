@@ -66,3 +66,22 @@ fn statistics_with_credentials_from_a_key() {
         })
     });
 }
+
+/// What comes within a moment is one change.
+#[test]
+fn changes_in_a_row_are_one_reload() {
+    let site = Site::new();
+    let edge = site.start();
+    let timeouts = ["client", "server", "connect", "queue", "check"];
+    let _services = ["a", "b", "c"].map(|name| site.service(name));
+    for timeout in timeouts {
+        site.set_key(&format!("timeouts/{timeout}"), "6s");
+    }
+    eventually(SOON, "all of it is there", || {
+        let config = site.config();
+        let is_there = |timeout: &&str| config.contains(&format!("timeout {timeout} 6s\n"));
+        let all = timeouts.iter().all(|timeout| is_there(&timeout));
+        ensure(all && config.contains("backend c\n"), || config)
+    });
+    edge.reloaded(1);
+}

@@ -7,6 +7,7 @@ use crate::{
 };
 use std::{
     fs,
+    net::TcpListener,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -28,12 +29,12 @@ fn haproxy_is_killed_and_comes_back() {
         ensure(answer.0 == 200, || format!("{answer:?}"))
     });
     assert_eq!(site.config(), config);
-    assert_eq!(edge.info("Maxconn").as_deref(), Ok("500"));
-    assert_eq!(edge.metric("restarts_total"), 1);
     eventually(SOON, "it is ready again", || {
         let (status, body) = edge.ready()?;
         ensure(status == 200, || body)
     });
+    assert_eq!(edge.info("Maxconn").as_deref(), Ok("500"));
+    assert_eq!(edge.metric("restarts_total"), 1);
 }
 
 #[test]
@@ -196,4 +197,27 @@ impl Drop for Elsewhere {
             self.0.wait(SOON);
         }
     }
+}
+
+/// A port that is taken is nobody's fault in Consul: it is tried again until it is free.
+#[test]
+fn a_port_that_is_taken() {
+    let site = Site::new();
+    site.set_key("maxconn", "500");
+    let _hello1 = site.service("hello1");
+    let taken = TcpListener::bind(site.http).expect("it is free");
+    let edge = site.launch(&[]);
+    let (status, body) = edge.says("cannot bind socket");
+    assert_eq!(status, 503, "{body}");
+    assert_eq!(edge.metric("refused_keys"), 0, "{body}");
+    drop(taken);
+    site.answers("/hello1/x", "hello1 /x");
+    eventually(SOON, "it is ready, with nothing to say against it", || {
+        let (status, body) = edge.ready()?;
+        ensure(
+            status == 200 && body.contains("haproxy: 1 backends\n"),
+            || body,
+        )
+    });
+    assert_eq!(edge.info("Maxconn").as_deref(), Ok("500"));
 }

@@ -15,18 +15,21 @@ fn a_bad_value_is_refused_by_name_and_the_one_before_it_stays() {
     assert_eq!(edge.info("Maxconn").as_deref(), Ok("500"));
     let load = Load::start(site.http, "/hello1/x");
 
-    for value in [
-        "many",
-        "0",
-        "10 nbthread 1",
-        "10\nbackend x\n  server a 127.0.0.1:1",
+    for (value, reason) in [
+        ("many", "got \"many\""),
+        ("0", "got \"0\""),
+        ("10 nbthread 1", "got \"10 nbthread 1\""),
+        (
+            "10\nbackend x\n  server a 127.0.0.1:1",
+            "more than one line",
+        ),
     ] {
         site.set_key("maxconn", value);
         let refused = edge.metric("refused_keys");
         eventually(SOON, "it is refused", || {
             let (status, body) = edge.ready()?;
             ensure(status == 200, || body.clone())?;
-            let named = body.contains("service/haproxy/maxconn: ");
+            let named = body.contains("service/haproxy/maxconn: ") && body.contains(reason);
             ensure(named && edge.metric("refused_keys") == 1, || {
                 format!("{refused} {body}")
             })

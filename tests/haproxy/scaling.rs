@@ -5,7 +5,7 @@ use crate::{
     backends::Backend,
     edge::Site,
     load::Load,
-    support::{ensure, eventually, program},
+    support::{ensure, eventually, http, program},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -89,6 +89,10 @@ fn changes_cost_nobody_a_request(haproxy: PathBuf) {
     thread::sleep(Duration::from_secs(1));
     assert_eq!(edge.reloads(), 0);
 
+    let in_flight = {
+        let address = site.http;
+        thread::spawn(move || http::get(address, "/hello1/slow/4000").map(|answer| answer.status))
+    };
     // Before the other in the file, so that HAProxy's numbers of backends move.
     let early = site.service("early");
     site.answers("/early/x", "early /x");
@@ -111,6 +115,8 @@ fn changes_cost_nobody_a_request(haproxy: PathBuf) {
     let seen = count(&load, &mut counted);
     assert_eq!(names(&seen).len(), 4, "{seen:?}");
     load.stop_without_failure(counted);
+    // It was under way over several of the reloads.
+    assert_eq!(in_flight.join().expect("it does not panic"), Ok(200));
 }
 
 #[test]

@@ -127,7 +127,8 @@ impl Reader {
                 );
             }
             ["portolan", "serve", flags @ ..] => self.serve(command, flags),
-            ["portolan", "haproxy", ..] => crate::haproxy::runs(command),
+            // `haproxy.rs` runs these.
+            ["portolan", "haproxy", ..] => {}
             ["portolan", "check", "--config", "portolan.toml"] => self.check(),
             ["docker", "run", flags @ ..] => self.docker(flags),
             _ => panic!(

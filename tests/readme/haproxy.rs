@@ -2,7 +2,7 @@
 
 use crate::{
     acl,
-    blocks::{Command, the_block},
+    blocks::{Command, commands, the_block},
     support::{
         consul::{Consul, instance},
         directory, ensure, eventually, free_ports, http, own_loopback,
@@ -35,8 +35,18 @@ fn own(directory: &Path, consul: &Consul, dns: SocketAddr) -> Vec<String> {
     .concat()
 }
 
+#[test]
+fn the_commands_keep_haproxy_right() {
+    let all = commands();
+    let ours = all
+        .iter()
+        .filter(|command| command.words().starts_with(&["portolan", "haproxy"]));
+    let ran = ours.map(runs).count();
+    assert!(ran >= 3, "{ran} commands");
+}
+
 /// Runs a command of the README: it has to make the file, or say what it would be.
-pub(crate) fn runs(command: &Command) {
+fn runs(command: &Command) {
     let words = command.words();
     if let Err(error) = portolan_cli(&words) {
         panic!("README.md:{}: {error}", command.line);

@@ -106,8 +106,8 @@ async fn run(config: &Config, errand: Errand) -> Result<(), Failure> {
     result
 }
 
-/// Runs the supervisor until SIGTERM or SIGINT, and lets it end HAProxy. A second one of them is for
-/// the impatient: it ends the wait for requests in flight.
+/// Runs the supervisor until SIGTERM or SIGINT, and lets it end HAProxy. A second one of them ends the
+/// wait for requests in flight.
 async fn keep(supervisor: Supervisor) -> Result<(), Failure> {
     let listen = |kind| {
         signal(kind).map_err(|source| Failure::System {
@@ -118,13 +118,19 @@ async fn keep(supervisor: Supervisor) -> Result<(), Failure> {
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut hangup = listen(SignalKind::hangup())?;
-    let (stop, reread) = (CancellationToken::new(), Arc::new(Notify::new()));
-    let mut keeping = std::pin::pin!(supervisor.keep(stop.clone(), Arc::clone(&reread)));
+    let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+    let reread = Arc::new(Notify::new());
+    let keeping = supervisor.keep(stop.clone(), hurry.clone(), Arc::clone(&reread));
+    let mut keeping = std::pin::pin!(keeping);
+    let end = || match stop.is_cancelled() {
+        true => hurry.cancel(),
+        false => stop.cancel(),
+    };
     loop {
         tokio::select! {
             () = &mut keeping => break,
-            _ = terminate.recv() => stop.cancel(),
-            _ = interrupt.recv() => stop.cancel(),
+            _ = terminate.recv() => end(),
+            _ = interrupt.recv() => end(),
             _ = hangup.recv() => reread.notify_one(),
         }
     }

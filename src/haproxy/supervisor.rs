@@ -180,9 +180,14 @@ impl Supervisor {
         })
     }
 
-    /// Keeps it right until the stop, and then has it end. The template is read anew at each
-    /// `reread`.
-    pub async fn keep(mut self, stop: CancellationToken, reread: Arc<Notify>) {
+    /// Keeps it right until the stop, and then has it end: with the requests that are in flight,
+    /// unless that takes too long or there is a `hurry`. The template is read anew at each `reread`.
+    pub async fn keep(
+        mut self,
+        stop: CancellationToken,
+        hurry: CancellationToken,
+        reread: Arc<Notify>,
+    ) {
         let reaping = self.children.clone().reap();
         // A reload is let end: while HAProxy loads, a signal to it may be lost.
         let too_late = async {
@@ -196,7 +201,11 @@ impl Supervisor {
         }
         if let Some(running) = self.running.take() {
             self.status.set_up(false);
-            running.stop(self.settings.stop_timeout).await;
+            let too_late = sleep(self.settings.stop_timeout);
+            let too_late = async {
+                hurry.run_until_cancelled(too_late).await;
+            };
+            running.stop(too_late).await;
         }
     }
 

@@ -57,6 +57,28 @@ fn requests_in_flight_finish_at_the_end() {
     assert!(ask(&site.socket(), "show proc").is_err());
 }
 
+/// Whoever does not want to wait for them says so twice.
+#[test]
+fn a_second_signal_does_not_wait() {
+    let site = Site::new();
+    let _hello1 = site.service("hello1");
+    let mut edge = site.start();
+    site.answers("/hello1/x", "hello1 /x");
+    let started = Instant::now();
+    thread::scope(|scope| {
+        let slow = scope.spawn(|| site.get("/hello1/slow/6000"));
+        thread::sleep(Duration::from_millis(500));
+        edge.signal("TERM");
+        thread::sleep(Duration::from_millis(500));
+        edge.signal("INT");
+        assert_eq!(edge.wait(SOON), Some(0));
+        assert!(started.elapsed() < Duration::from_secs(5));
+        let answer = slow.join().expect("it does not panic");
+        assert!(answer.is_err(), "{answer:?}");
+    });
+    assert!(ask(&site.socket(), "show proc").is_err());
+}
+
 /// An HAProxy that a crash of ours left behind goes on, until the next one has taken over.
 #[test]
 fn an_haproxy_of_before_is_followed_by_another() {
@@ -85,7 +107,7 @@ fn the_first_process_leaves_no_zombies() {
     let inner = command(&site.arguments(&[]), &[]);
     let mut outer = Command::new(program("unshare"));
     outer.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
-    if fs::read_to_string("/proc/self/uid_map").is_ok() && !is_root() {
+    if !is_root() {
         outer.arg("--map-root-user");
     }
     outer.arg(inner.get_program()).args(inner.get_args());

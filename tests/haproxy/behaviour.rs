@@ -80,7 +80,7 @@ fn changes_in_a_row_are_one_reload() {
     eventually(SOON, "all of it is there", || {
         let config = site.config();
         let is_there = |timeout: &&str| config.contains(&format!("timeout {timeout} 6s\n"));
-        let all = timeouts.iter().all(|timeout| is_there(timeout));
+        let all = timeouts.iter().all(is_there);
         ensure(all && config.contains("backend c\n"), || config)
     });
     edge.reloaded(1);

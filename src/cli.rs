@@ -12,9 +12,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands::RegisterMode;
-use crate::config::{Address, DockerAddress, Flags, LogFormat, Switch, Upstreams, parse};
-
-pub use haproxy::Errand;
+use crate::config::{Address, DockerAddress, Errand, Flags, LogFormat, Switch, Upstreams, parse};
 
 use haproxy::HaproxyArgs;
 use register::RegisterArgs;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::{Address, Flags, HaproxyFlags, LogFormat, Switch, parse};
+use crate::config::{Address, Errand, Flags, HaproxyFlags, LogFormat, Switch, parse};
 
 /// What stands below the help.
 pub(super) const EXAMPLE: &str = "Example:
@@ -14,17 +14,6 @@ pub(super) const EXAMPLE: &str = "Example:
 HAProxy runs as a child of this process. Keys under the prefix: maxconn, timeouts/connect and its
 kin, balance, check/path, stats/auth. The statistics take their USER:PASSWORD from stats/auth or
 from the environment variable HAPROXY_STATS_AUTH.";
-
-/// For how long `portolan haproxy` is to run, and what it may touch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Errand {
-    /// Until it is stopped.
-    Keep,
-    /// Until the file is right once.
-    Once,
-    /// Until it is known what would change in the file, which is shown.
-    DryRun,
-}
 
 #[derive(Debug, Args)]
 pub(super) struct HaproxyArgs {
@@ -133,5 +122,49 @@ impl HaproxyArgs {
             },
             ..Flags::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Command, parse_args};
+    use super::*;
+
+    #[test]
+    fn every_flag_is_passed_on() {
+        let line = "portolan haproxy --config c.toml --consul http://c:8500 --token-file t \
+                    --prefix lb/ --tag web --template e.j2 --output e.cfg --haproxy /h \
+                    --master-socket m --resolver 192.0.2.1 --bind 0.0.0.0:81 --stats-bind [::]:82 \
+                    --domain Sd.example --no-exec --once --admin none --log-format json";
+        let address = |text: &str| text.parse().expect("an address");
+        let consul = Address::parse("http://c:8500").expect("a URL");
+        let flags = Flags {
+            config: Some("c.toml".into()),
+            consul: Some(Switch::On(consul)),
+            token_file: Some("t".into()),
+            domain: Some("sd.example".to_owned()),
+            admin: Some(Switch::Off),
+            log_format: Some(LogFormat::Json),
+            haproxy: HaproxyFlags {
+                prefix: Some("lb".to_owned()),
+                tag: Some("web".to_owned()),
+                template: Some("e.j2".into()),
+                output: Some("e.cfg".into()),
+                program: Some("/h".into()),
+                master_socket: Some("m".into()),
+                exec: Some(false),
+                resolver: Some(address("192.0.2.1:53")),
+                bind: Some(address("0.0.0.0:81")),
+                stats_bind: Some(address("[::]:82")),
+            },
+            ..Flags::default()
+        };
+        let words = line.split_whitespace();
+        let command = parse_args(words).expect("a command");
+        assert_eq!(command, Command::Haproxy(flags, Errand::Once));
+        let plain = parse_args(["portolan", "haproxy"]).expect("a command");
+        assert_eq!(plain, Command::Haproxy(Flags::default(), Errand::Keep));
+        let both = parse_args(["portolan", "haproxy", "--once", "--dry-run"]);
+        assert_eq!(both.expect_err("a conflict").exit_code(), 2);
     }
 }

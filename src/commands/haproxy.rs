@@ -15,8 +15,7 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Readiness};
 use crate::catalog::Layer;
-use crate::cli::Errand;
-use crate::config::{self, Config, DEFAULT_FILE, Flags, Process};
+use crate::config::{self, Config, DEFAULT_FILE, Errand, Flags, Process};
 use crate::haproxy::{self, Feeds, Status, Supervisor};
 use crate::sources::consul;
 
@@ -89,7 +88,7 @@ async fn run(config: &Config, errand: Errand) -> Result<(), Failure> {
                     info!(address = %address, "admin listening");
                 }
                 let state = admin::State::new(Arc::new(registry))
-                    .with_part(layer.name(), readiness_of(layer))
+                    .with_part(layer.name(), only_told(readiness_of(layer)))
                     .with_part("haproxy", readiness(status));
                 tasks.spawn(admin::serve(listener, state, stop.clone()));
             }
@@ -110,8 +109,8 @@ async fn run(config: &Config, errand: Errand) -> Result<(), Failure> {
     result
 }
 
-/// Runs the supervisor until SIGTERM or SIGINT, and lets it end HAProxy. A second one of them is for
-/// the impatient: it ends the wait for requests in flight.
+/// Runs the supervisor until SIGTERM or SIGINT, and lets it end HAProxy. A second one of them ends the
+/// wait for requests in flight.
 async fn keep(supervisor: Supervisor) -> Result<(), Failure> {
     let listen = |kind| {
         signal(kind).map_err(|source| Failure::System {
@@ -122,18 +121,32 @@ async fn keep(supervisor: Supervisor) -> Result<(), Failure> {
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut hangup = listen(SignalKind::hangup())?;
-    let (stop, reread) = (CancellationToken::new(), Arc::new(Notify::new()));
-    let mut keeping = std::pin::pin!(supervisor.keep(stop.clone(), Arc::clone(&reread)));
+    let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+    let reread = Arc::new(Notify::new());
+    let keeping = supervisor.keep(stop.clone(), hurry.clone(), Arc::clone(&reread));
+    let mut keeping = std::pin::pin!(keeping);
+    let end = || match stop.is_cancelled() {
+        true => hurry.cancel(),
+        false => stop.cancel(),
+    };
     loop {
         tokio::select! {
             () = &mut keeping => break,
-            _ = terminate.recv() => stop.cancel(),
-            _ = interrupt.recv() => stop.cancel(),
+            _ = terminate.recv() => end(),
+            _ = interrupt.recv() => end(),
             _ = hangup.recv() => reread.notify_one(),
         }
     }
     info!("stopped");
     Ok(())
+}
+
+/// Without Consul, HAProxy goes on: that is told, and makes nothing less ready.
+fn only_told(probe: admin::Probe) -> admin::Probe {
+    Arc::new(move || match probe() {
+        Readiness::NotReady(why) => Readiness::Ready(why),
+        ready => ready,
+    })
 }
 
 fn readiness(status: Status) -> admin::Probe {

@@ -102,6 +102,17 @@ pub struct HaproxyFlags {
     pub stats_bind: Option<SocketAddr>,
 }
 
+/// For how long `portolan haproxy` is to run, and what it may touch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// Until it is stopped.
+    Keep,
+    /// Until the file is right once.
+    Once,
+    /// Until it is known what would change in the file, which is shown.
+    DryRun,
+}
+
 /// The table as the file has it.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]

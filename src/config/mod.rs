@@ -30,7 +30,7 @@ pub use docker::DockerAddress;
 pub use environment::{Process, Strings};
 pub use error::{Error, Place};
 pub use flags::{Flags, RegisterFlags, Switch};
-pub use haproxy::{Haproxy, HaproxyFlags};
+pub use haproxy::{Errand, Haproxy, HaproxyFlags};
 pub use settings::{
     Answers, Authorities, ClientCertificate, Config, Consul, LogFormat, Recursion,
     RecursorStrategy, Server, Soa, SrvTarget, Tls, TruncateAddresses, Upstreams,

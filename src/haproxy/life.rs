@@ -48,7 +48,7 @@ impl Supervisor {
                 break;
             }
             if begun.elapsed() > STARTING {
-                running.stop(Duration::ZERO).await;
+                running.stop(std::future::ready(())).await;
                 self.start_at = Some(Instant::now() + self.longer_pause());
                 return Err(ReloadError::Silent);
             }

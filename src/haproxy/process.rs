@@ -178,14 +178,17 @@ impl Running {
         status
     }
 
-    /// Has it end once the requests in flight are done, and at the latest after so long.
-    pub(super) async fn stop(mut self, within: Duration) {
+    /// Has it end once the requests in flight are done, and at the latest when `too_late` is over.
+    pub(super) async fn stop(mut self, too_late: impl Future<Output = ()>) {
         let Some(pid) = self.pid else { return };
         // It may have ended by itself: then there is nothing to tell.
         let _ = kill(pid, Signal::SIGUSR1);
-        if timeout(within, self.ended()).await.is_ok() {
-            info!("HAProxy has ended, with all requests done");
-            return;
+        tokio::select! {
+            _ = self.ended() => {
+                info!("HAProxy has ended, with all requests done");
+                return;
+            }
+            () = too_late => {}
         }
         warn!("requests were still in flight; HAProxy is stopped all the same");
         let _ = kill(pid, Signal::SIGTERM);

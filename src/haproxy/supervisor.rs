@@ -36,6 +36,9 @@ const LATEST: Duration = Duration::from_secs(2);
 /// How long Consul may take before HAProxy is started on what is in the file.
 const WITHOUT_CONSUL: Duration = Duration::from_secs(2);
 
+/// How long what is under way may take to end.
+const ENDING: Duration = Duration::from_secs(2);
+
 /// How soon is tried again to load what is in the file.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -177,18 +180,32 @@ impl Supervisor {
         })
     }
 
-    /// Keeps it right until the stop, and then has it end. The template is read anew at each
-    /// `reread`.
-    pub async fn keep(mut self, stop: CancellationToken, reread: Arc<Notify>) {
+    /// Keeps it right until the stop, and then has it end: with the requests that are in flight,
+    /// unless that takes too long or there is a `hurry`. The template is read anew at each `reread`.
+    pub async fn keep(
+        mut self,
+        stop: CancellationToken,
+        hurry: CancellationToken,
+        reread: Arc<Notify>,
+    ) {
         let reaping = self.children.clone().reap();
+        // A reload is let end: while HAProxy loads, a signal to it may be lost.
+        let too_late = async {
+            stop.cancelled().await;
+            sleep(ENDING).await;
+        };
         tokio::select! {
-            () = stop.cancelled() => {}
+            () = too_late => {}
             () = reaping => {}
-            () = self.run(&reread) => {}
+            () = self.run(&stop, &reread) => {}
         }
         if let Some(running) = self.running.take() {
             self.status.set_up(false);
-            running.stop(self.settings.stop_timeout).await;
+            let too_late = sleep(self.settings.stop_timeout);
+            let too_late = async {
+                hurry.run_until_cancelled(too_late).await;
+            };
+            running.stop(too_late).await;
         }
     }
 
@@ -248,12 +265,13 @@ impl Supervisor {
         }
     }
 
-    async fn run(&mut self, reread: &Notify) {
+    async fn run(&mut self, stop: &CancellationToken, reread: &Notify) {
         self.begin().await;
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                () = stop.cancelled() => return,
                 status = end_of(&mut self.running) => self.ended(status),
                 () = reread.notified() => self.read_template(),
                 _ = looks.tick() => self.look().await,

@@ -96,7 +96,7 @@ fn keys_by_their_whole_name_and_below_the_prefix() {
 fn services_and_their_healthy_instances() {
     let shown = |template| text(template, &[]);
     let each = "{% for s in services() %}{{ s.name }}:{{ 'x' in s.tags }} {% endfor %}";
-    assert_eq!(shown(each), "db:true web:false \n");
+    assert_eq!(shown(each), "db:True web:False \n");
     let each = "{% for i in service('Web') %}{{ i.id }}={{ i.address }}:{{ i.port }} {% endfor %}";
     assert_eq!(
         shown(each),

@@ -150,6 +150,8 @@ impl Reader {
                 );
             }
             ["portolan", "serve", flags @ ..] => self.serve(command, flags),
+            // `haproxy.rs` runs these.
+            ["portolan", "haproxy", ..] => {}
             ["portolan", "check", "--config", "portolan.toml"] => self.check(),
             ["portolan", "register", flags @ ..] => self.register(command, flags),
             ["docker", "run", "-d", flags @ ..] => self.container(flags),

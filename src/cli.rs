@@ -1,6 +1,9 @@
 //! The command line. Nothing else knows about flags: what leaves this file is a [`Command`] with
 //! the [`Flags`] that the configuration starts from.
 
+mod haproxy;
+mod register;
+
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,10 +12,9 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands::RegisterMode;
-use crate::config::{Address, DockerAddress, Flags, LogFormat, Switch, Upstreams, parse};
+use crate::config::{Address, DockerAddress, Errand, Flags, LogFormat, Switch, Upstreams, parse};
 
-mod register;
-
+use haproxy::HaproxyArgs;
 use register::RegisterArgs;
 
 /// What to do.
@@ -22,10 +24,17 @@ pub enum Command {
     Serve(Flags),
     /// Run the server on files alone, for trying things out.
     Dev(Flags),
-    /// Check the configuration and what it names.
-    Check(Flags),
+    /// Check the configuration and what it names, or whether a server that runs is ready.
+    Check {
+        /// What the server was given.
+        flags: Flags,
+        /// Ask the server that runs.
+        running: bool,
+    },
     /// Register containers in Consul.
     Register(Flags, RegisterMode),
+    /// Keep an HAProxy configured.
+    Haproxy(Flags, Errand),
 }
 
 /// Reads the arguments, the program's name first.
@@ -41,10 +50,17 @@ where
     let command = match Cli::try_parse_from(args)?.verb {
         Verb::Serve(args) => Command::Serve(args.into_flags()?),
         Verb::Dev(args) => Command::Dev(args.into_flags()?),
-        Verb::Check(args) => Command::Check(args.into_flags()?),
+        Verb::Check(args) => Command::Check {
+            flags: args.serve.into_flags()?,
+            running: args.running,
+        },
         Verb::Register(args) => {
             let (flags, mode) = args.into_parts();
             Command::Register(flags, mode)
+        }
+        Verb::Haproxy(args) => {
+            let errand = args.errand();
+            Command::Haproxy(args.into_flags(), errand)
         }
     };
     Ok(command)
@@ -78,12 +94,15 @@ which beats the default.")]
   dig @127.0.0.1 -p 8053 hello1.service.consul SRV")]
     Dev(DevArgs),
 
-    /// Check configuration, service files and zones, and say what would be served
+    /// Check configuration, service files and zones, and say what would be served; or ask the server
+    /// that runs whether it is ready
     #[command(after_help = "Example:
   portolan check --config portolan.toml
+  portolan check --running
 
-It takes what `serve` takes and starts nothing. The first thing wrong ends it with code 78.")]
-    Check(ServeArgs),
+It takes what `serve` takes and starts nothing. The first thing wrong ends it with code 78; with
+--running, code 1 says that the server is not ready.")]
+    Check(CheckArgs),
 
     /// Register the containers of this host in Consul, by Registrator's labels
     #[command(after_help = "Example:
@@ -92,6 +111,10 @@ It takes what `serve` takes and starts nothing. The first thing wrong ends it wi
 
 Only what it registered itself is ever taken away. --dry-run says what it would do.")]
     Register(RegisterArgs),
+
+    /// Keep an HAProxy configured from Consul: services by tag, settings by key
+    #[command(after_help = haproxy::EXAMPLE)]
+    Haproxy(HaproxyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -141,6 +164,16 @@ struct ServeArgs {
 
     #[command(flatten)]
     common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    /// Ask the server that listens on the admin address whether it is ready
+    #[arg(long)]
+    running: bool,
+
+    #[command(flatten)]
+    serve: ServeArgs,
 }
 
 #[derive(Debug, Args)]

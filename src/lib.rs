@@ -7,10 +7,11 @@
 //! | room | duty |
 //! |---|---|
 //! | [`cli`] | the command line, and nothing else knows about flags |
-//! | [`commands`] | wires the rooms together for `serve`, `dev`, `check`, `register`; holds no logic |
+//! | [`commands`] | wires the rooms together for `serve`, `dev`, `check`, `register`, `haproxy`; holds no logic |
 //! | [`config`] | portolan.toml, environment and flags become one checked `Config` |
 //! | [`admin`] | HTTP: `/healthz`, `/ready`, `/metrics` |
 //! | [`register`] | desired (Docker) against actual (Consul's agent), and the calls that make them equal |
+//! | [`haproxy`] | keys and services of Consul -> haproxy.cfg -> proof -> reload; runs HAProxy |
 //! | [`server`] | sockets, limits, shutdown, and the router: access list, `consul`, zones, recursion |
 //! | [`recursion`] | upstreams, failover, cache |
 //! | [`zones`] | static master files |
@@ -25,6 +26,7 @@ pub mod catalog;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod haproxy;
 pub mod names;
 pub mod recursion;
 pub mod register;

@@ -14,8 +14,9 @@ fn main() -> ExitCode {
     let ended = match command {
         Command::Serve(flags) => commands::serve(&flags),
         Command::Dev(flags) => commands::dev(flags),
-        Command::Check(flags) => commands::check(&flags),
+        Command::Check { flags, running } => commands::check(&flags, running),
         Command::Register(flags, mode) => commands::register(&flags, mode),
+        Command::Haproxy(flags, errand) => commands::haproxy(&flags, errand),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -178,7 +178,7 @@ mod tests {
             ("--docker ssh://host", "not supported"),
             ("--consul none", "something like http://127.0.0.1:8500"),
             ("--ip 0.0.0.0", "such as 10.0.0.5"),
-            ("--tags a,,b", "a tag is empty"),
+            ("--tags a,,b", "expected a tag"),
             ("--deregister never", "\"always\" or \"on-success\""),
             ("--on-exit stay", "\"keep\" or \"deregister\""),
             ("--resync 30", "no unit"),

@@ -16,7 +16,22 @@ fn flags_that_are_not_given_set_nothing() {
     let command = parse_line("portolan serve").expect("a command");
     assert_eq!(command, Command::Serve(Flags::default()));
     let command = parse_line("portolan check").expect("a command");
-    assert_eq!(command, Command::Check(Flags::default()));
+    let flags = Flags::default();
+    assert_eq!(
+        command,
+        Command::Check {
+            flags: flags.clone(),
+            running: false
+        }
+    );
+    let command = parse_line("portolan check --running").expect("a command");
+    assert_eq!(
+        command,
+        Command::Check {
+            flags,
+            running: true
+        }
+    );
 }
 
 #[test]
@@ -131,6 +146,7 @@ fn every_help_shows_an_example() {
         "portolan dev --help",
         "portolan check --help",
         "portolan register --help",
+        "portolan haproxy --help",
     ] {
         let help = parse_line(line).expect_err(line);
         assert_eq!(help.exit_code(), 0);

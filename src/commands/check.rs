@@ -1,5 +1,5 @@
 //! `portolan check`: reads everything that `serve` would read, starts nothing, and says what
-//! would be served.
+//! would be served. With `--running` it asks the one that runs whether it is ready.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -7,15 +7,19 @@ use std::path::Path;
 use crate::config::{Config, DEFAULT_FILE, Flags, Process};
 use crate::sources::{docker, files};
 
-use super::{Failure, parts};
+use super::{Failure, parts, running};
 
-/// `portolan check`: checks, and prints a summary.
+/// `portolan check`: checks, and prints a summary; or asks the `running` server, and prints what
+/// it says.
 ///
 /// # Errors
 /// [`Failure`]: the first thing that is wrong.
 #[expect(clippy::print_stdout, reason = "the summary is the command's output")]
-pub fn check(flags: &Flags) -> Result<(), Failure> {
+pub fn check(flags: &Flags, running: bool) -> Result<(), Failure> {
     let config = Config::load(flags, &Process, Some(Path::new(DEFAULT_FILE)))?;
+    if running {
+        return running::ask(&config);
+    }
     let origins = parts::service_origins(&config);
     let definitions = files::load(&origins, &parts::file_host(&config))?;
     let zones = parts::zones(&config)?;

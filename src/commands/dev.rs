@@ -45,7 +45,7 @@ pub fn dev(mut flags: Flags) -> Result<(), Failure> {
         info!(?origins, "services come from here");
         Ok(Inputs { origins, zones })
     };
-    run(&runtime()?, &config, &inputs, &|| {
+    run(&runtime()?, &config, Vec::new(), &inputs, &|| {
         Config::load(&flags, &Process, None)
     })
 }

@@ -1,7 +1,7 @@
 //! How a command ends when it does not end well.
 
 use crate::sources::{consul, docker, files};
-use crate::{config, recursion, register, server, zones};
+use crate::{config, haproxy, recursion, register, server, zones};
 
 /// Wrong configuration (`EX_CONFIG` of sysexits.h).
 const CONFIGURATION: u8 = 78;
@@ -27,8 +27,11 @@ pub enum Failure {
     #[error("consul: {0}")]
     Consul(#[from] consul::ClientError),
     /// `consul.address` is `none` where there is nothing to do without Consul.
-    #[error("consul.address: `none`, but containers are registered in Consul: name its agent")]
-    NoConsul,
+    #[error("consul.address: `none`, but `portolan {command}` needs Consul: name its agent")]
+    NoConsul {
+        /// The command.
+        command: &'static str,
+    },
     /// The certificates for Docker.
     #[error("docker: {0}")]
     DockerAccess(docker::Error),
@@ -55,9 +58,21 @@ pub enum Failure {
         /// What is wrong with it.
         source: crate::names::NameError,
     },
+    /// HAProxy, or what it is to run on.
+    #[error("haproxy: {0}")]
+    Haproxy(#[from] haproxy::Error),
     /// A socket.
     #[error(transparent)]
     Bind(#[from] server::BindError),
+    /// A socket from the service manager.
+    #[error(transparent)]
+    Inherit(#[from] server::InheritError),
+    /// `check --running`: it does not run, or is not ready.
+    #[error("not ready: {why}")]
+    NotReady {
+        /// What it said, or why it said nothing.
+        why: String,
+    },
     /// The admin socket.
     #[error(
         "cannot listen on {address} for --admin: {source}; choose another address or `--admin none`"
@@ -95,11 +110,15 @@ impl Failure {
             | Self::Services(_)
             | Self::Recursion(_)
             | Self::Consul(_)
+            | Self::Haproxy(haproxy::Error::Template(_))
+            | Self::NoConsul { .. }
             | Self::StateDirectory { .. }
-            | Self::NoConsul
             | Self::DockerAccess(_)
             | Self::Name { .. } => CONFIGURATION,
-            Self::Bind(_)
+            Self::Haproxy(_)
+            | Self::Bind(_)
+            | Self::Inherit(_)
+            | Self::NotReady { .. }
             | Self::Admin { .. }
             | Self::Docker(_)
             | Self::Owner(_)

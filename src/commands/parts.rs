@@ -20,7 +20,7 @@ use crate::sources::consul::{Client, Endpoint, TlsFiles};
 use crate::sources::docker;
 use crate::sources::files::{Host, Origin};
 use crate::zones::Zones;
-use crate::{answers, config};
+use crate::{answers, config, haproxy};
 
 use super::Failure;
 
@@ -270,4 +270,43 @@ pub(super) fn host_name() -> Result<String, Failure> {
         source: source.into(),
     })?;
     Ok(name.to_string_lossy().into_owned())
+}
+
+/// How to keep HAProxy.
+pub(super) fn haproxy_settings(config: &Config) -> haproxy::Settings {
+    let config::Haproxy {
+        prefix,
+        tag,
+        template,
+        output,
+        program,
+        master_socket,
+        exec,
+        resolver,
+        bind,
+        stats_bind,
+        stats_auth,
+        min_slots,
+        doubt,
+        heal_after,
+        stop_timeout,
+    } = config.haproxy.clone();
+    haproxy::Settings {
+        prefix,
+        tag,
+        template,
+        output,
+        program,
+        master_socket,
+        exec,
+        resolver,
+        domain: config.domain.clone(),
+        bind,
+        stats_bind,
+        stats_auth: stats_auth.map(|auth| auth.expose().to_owned()),
+        min_slots,
+        doubt,
+        heal_after,
+        stop_timeout,
+    }
 }

@@ -82,7 +82,9 @@ struct Parts {
 impl Parts {
     fn new(config: &Config, mode: RegisterMode, registry: &mut Registry) -> Result<Self, Failure> {
         let Some(consul) = &config.consul else {
-            return Err(Failure::NoConsul);
+            return Err(Failure::NoConsul {
+                command: "register",
+            });
         };
         // Another agent would enter the services on another node.
         let only = config::Consul {
@@ -286,7 +288,11 @@ async fn wait_for_stop(
             let mapping = mapping(&config.register)?;
             let token = match &config.consul {
                 Some(consul) => consul.token.read()?,
-                None => return Err(Failure::NoConsul),
+                None => {
+                    return Err(Failure::NoConsul {
+                        command: "register",
+                    });
+                }
             };
             consul.set_token(token.as_ref().map(config::Token::expose))?;
             mappings.send_replace(mapping);

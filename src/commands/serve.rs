@@ -21,7 +21,7 @@ use crate::sources::files::{self, Origin};
 use crate::zones::Zones;
 
 use super::signals::{Signal, Signals};
-use super::{Failure, agent, logging, parts};
+use super::{Failure, agent, logging, notify, parts};
 
 /// How long queries that were taken may go on after a stop, and then how long everything else.
 /// Together they stay below the 5 s that a stop may take.
@@ -40,22 +40,31 @@ pub(super) struct Inputs {
 /// [`Failure`]: what kept it from starting.
 pub fn serve(flags: &Flags) -> Result<(), Failure> {
     let file = Some(Path::new(DEFAULT_FILE));
-    let mut config = Config::load(flags, &Process, file)?;
+    let mut base = Config::default();
+    let sockets = server::inherited()?;
+    let listen: Vec<_> = sockets.iter().map(|bound| bound.address).collect();
+    let load = |base: &Config| {
+        let mut config = Config::load_over(base.clone(), flags, &Process, file)?;
+        // Where to listen was decided by who opened the sockets.
+        if !listen.is_empty() {
+            config.server.listen.clone_from(&listen);
+        }
+        Ok(config)
+    };
+    let mut config = load(&base)?;
     logging::start(config.log);
     let runtime = runtime()?;
-    let mut base = Config::default();
     if flags.from_agent {
         base = runtime.block_on(agent::defaults(&config))?;
-        config = Config::load_over(base.clone(), flags, &Process, file)?;
+        config = load(&base)?;
     }
-    let load = || Config::load_over(base.clone(), flags, &Process, file);
     let inputs = |config: &Config| {
         Ok(Inputs {
             origins: parts::service_origins(config),
             zones: parts::zones(config)?,
         })
     };
-    run(&runtime, &config, &inputs, &load)
+    run(&runtime, &config, sockets, &inputs, &|| load(&base))
 }
 
 /// The runtime for everything that waits.
@@ -69,16 +78,20 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
         })
 }
 
-/// Starts everything, serves, and stops. `inputs` and `load` are asked again on SIGHUP.
+/// Starts everything, serves, and stops. `sockets` are those that were open already; `inputs` and
+/// `load` are asked again on SIGHUP.
 pub(super) fn run(
     runtime: &Runtime,
     config: &Config,
+    sockets: Vec<Bound>,
     inputs: &dyn Fn(&Config) -> Result<Inputs, Failure>,
     load: &dyn Fn() -> Result<Config, config::Error>,
 ) -> Result<(), Failure> {
     runtime.block_on(async {
-        let running = Running::start(config, inputs(config)?).await?;
+        let running = Running::start(config, sockets, inputs(config)?).await?;
+        notify::ready();
         let signals = wait_for_stop(&running, inputs, load).await;
+        notify::stopping();
         running.stop().await;
         signals
     })
@@ -96,7 +109,7 @@ struct Running {
 }
 
 impl Running {
-    async fn start(config: &Config, inputs: Inputs) -> Result<Self, Failure> {
+    async fn start(config: &Config, sockets: Vec<Bound>, inputs: Inputs) -> Result<Self, Failure> {
         let mut registry = Registry::default();
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -131,12 +144,14 @@ impl Running {
             })
             .transpose()?;
         let policy = parts::policy(config, inputs.zones, recursor)?;
-        let bound = config
-            .server
-            .listen
-            .iter()
-            .map(|address| bind(*address, config.server.workers))
-            .collect::<Result<Vec<Bound>, _>>()?;
+        let bound = if sockets.is_empty() {
+            let listen = config.server.listen.iter();
+            listen
+                .map(|address| bind(*address, config.server.workers))
+                .collect::<Result<_, _>>()?
+        } else {
+            sockets
+        };
         let admin = match config.admin {
             Some(address) => Some(bind_admin(address).await?),
             None => None,
@@ -206,6 +221,7 @@ impl Running {
             }
             tasks.spawn(admin::serve(listener, state, stop.clone()));
         }
+        tasks.spawn(notify::keep_alive(stop.clone()));
         tasks.close();
         Ok(Self {
             server,
@@ -301,7 +317,7 @@ pub(super) async fn bind_admin(address: std::net::SocketAddr) -> Result<TcpListe
         .map_err(|source| Failure::Admin { address, source })
 }
 
-fn readiness_of(layer: Arc<Layer>) -> admin::Probe {
+pub(super) fn readiness_of(layer: Arc<Layer>) -> admin::Probe {
     Arc::new(move || {
         let realm = layer.local();
         if layer.is_too_stale(realm) {
@@ -332,6 +348,7 @@ async fn wait_for_stop(
         if signals.next().await == Signal::Stop {
             return Ok(());
         }
+        notify::reloading();
         let adopted = load()
             .map_err(Failure::from)
             .and_then(|config| running.adopt(&config, inputs(&config)?));
@@ -339,5 +356,6 @@ async fn wait_for_stop(
             Ok(()) => info!("configuration, token and zones read again"),
             Err(error) => error!(%error, "reload refused; everything stays as it was"),
         }
+        notify::ready();
     }
 }

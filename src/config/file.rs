@@ -63,6 +63,7 @@ impl Schema {
             zones,
             recursion,
             answers,
+            haproxy,
             admin,
             log,
         } = &mut draft.config;
@@ -82,6 +83,7 @@ impl Schema {
         document.optional(zones, self.zones.directory, parse::path)?;
         self.recursion.apply(document, recursion)?;
         self.answers.apply(document, answers)?;
+        self.haproxy.apply(document, haproxy)?;
         document.text(admin, self.admin.listen, |text| {
             parse::or_none(text, parse::listen_address).map(Switch::on)
         })?;

@@ -8,6 +8,7 @@ use super::address::Address;
 use super::containers::{Deregister, OnExit};
 use super::docker::DockerAddress;
 use super::draft::Draft;
+use super::haproxy::{self, HaproxyFlags};
 use super::settings::{LogFormat, Upstreams};
 use super::token::TokenSource;
 
@@ -46,6 +47,8 @@ pub struct Flags {
     pub state_dir: Option<PathBuf>,
     /// `admin.listen`.
     pub admin: Option<Switch<SocketAddr>>,
+    /// Those of `portolan haproxy` alone.
+    pub haproxy: HaproxyFlags,
     /// `log.format`.
     pub log_format: Option<LogFormat>,
 }
@@ -122,6 +125,7 @@ pub(super) fn apply(flags: &Flags, draft: &mut Draft) {
         domain,
         admin,
         state_dir,
+        haproxy,
         log_format,
     } = flags.clone();
 
@@ -147,10 +151,12 @@ pub(super) fn apply(flags: &Flags, draft: &mut Draft) {
     set(&mut config.recursion.upstreams, upstreams);
     set(&mut config.domain, domain);
     set(&mut config.admin, admin.map(Switch::on));
+    haproxy::from_flags(haproxy, &mut config.haproxy);
     set(&mut config.log, log_format);
 }
 
-fn set<T>(target: &mut T, flag: Option<T>) {
+/// Sets what was given.
+pub(super) fn set<T>(target: &mut T, flag: Option<T>) {
     if let Some(value) = flag {
         *target = value;
     }

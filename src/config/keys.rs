@@ -64,6 +64,20 @@ pub(super) const KEYS: &[&str] = &[
     "answers.soa.refresh",
     "answers.soa.retry",
     "answers.soa.expire",
+    "haproxy.prefix",
+    "haproxy.tag",
+    "haproxy.template",
+    "haproxy.output",
+    "haproxy.program",
+    "haproxy.master_socket",
+    "haproxy.exec",
+    "haproxy.resolver",
+    "haproxy.bind",
+    "haproxy.stats_bind",
+    "haproxy.min_slots",
+    "haproxy.doubt",
+    "haproxy.heal_after",
+    "haproxy.stop_timeout",
     "admin.listen",
     "log.format",
 ];
@@ -223,7 +237,7 @@ mod tests {
         assert_eq!(
             message,
             "unknown key, known here: domain, alt_domain, datacenter, state_dir, server, consul, \
-             docker, register, services, zones, recursion, answers, admin, log"
+             docker, register, services, zones, recursion, answers, haproxy, admin, log"
         );
     }
 }

@@ -17,6 +17,7 @@ mod environment;
 mod error;
 mod file;
 mod flags;
+mod haproxy;
 mod keys;
 pub mod parse;
 mod schema;
@@ -29,6 +30,7 @@ pub use docker::DockerAddress;
 pub use environment::{Process, Strings};
 pub use error::{Error, Place};
 pub use flags::{Flags, RegisterFlags, Switch};
+pub use haproxy::{Errand, Haproxy, HaproxyFlags};
 pub use settings::{
     Answers, Authorities, ClientCertificate, Config, Consul, LogFormat, Recursion,
     RecursorStrategy, Server, Soa, SrvTarget, Tls, TruncateAddresses, Upstreams,
@@ -80,6 +82,7 @@ impl Config {
         if flags.consul != Some(Switch::Off) {
             environment::apply(env, &mut draft)?;
         }
+        haproxy::from_environment(env, &mut draft.config.haproxy)?;
         flags::apply(flags, &mut draft);
         draft.finish()
     }

@@ -152,6 +152,17 @@ pub(super) fn service_pattern(text: &str) -> Result<String, String> {
     Ok(text.to_lowercase())
 }
 
+/// Reads a prefix of Consul's KV store, and returns it without slashes at its ends.
+///
+/// # Errors
+/// When nothing is left: the whole store is nobody's configuration.
+pub fn prefix(text: &str) -> Result<String, String> {
+    match text.trim_matches('/') {
+        "" => Err("expected a prefix such as \"service/haproxy\", got nothing".to_owned()),
+        prefix => Ok(prefix.to_owned()),
+    }
+}
+
 /// Reads a path, which must not be empty.
 ///
 /// # Errors

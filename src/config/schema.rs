@@ -8,6 +8,7 @@ use toml::Spanned;
 
 use super::document::{Number, Span, Text, Texts};
 use super::duration::Time;
+use super::haproxy::HaproxyTable;
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -24,6 +25,7 @@ pub(super) struct Schema {
     pub(super) zones: ZonesTable,
     pub(super) recursion: RecursionTable,
     pub(super) answers: AnswersTable,
+    pub(super) haproxy: HaproxyTable,
     pub(super) admin: AdminTable,
     pub(super) log: LogTable,
 }

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::address::Address;
 use super::containers::{Docker, Register};
+use super::haproxy::Haproxy;
 use super::token::TokenSource;
 
 /// Everything that can be set, after all layers and checks.
@@ -42,6 +43,8 @@ pub struct Config {
     pub recursion: Recursion,
     /// `[answers]`.
     pub answers: Answers,
+    /// `[haproxy]`.
+    pub haproxy: Haproxy,
     /// `admin.listen`: where /healthz, /ready and /metrics are; `None` when it is `none`.
     /// Default `127.0.0.1:8054`.
     pub admin: Option<SocketAddr>,
@@ -65,6 +68,7 @@ impl Default for Config {
             zones: None,
             recursion: Recursion::default(),
             answers: Answers::default(),
+            haproxy: Haproxy::default(),
             admin: Some(loopback(8054)),
             log: LogFormat::Text,
         }

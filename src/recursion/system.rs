@@ -2,13 +2,17 @@
 //! upstream is ourselves.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use super::Error;
 
 /// The port that `resolv.conf` means; it cannot name another (resolv.conf(5)).
 const DNS_PORT: u16 = 53;
+
+/// Where a container finds Docker's own resolver. It looks like this host, but Docker turns the
+/// packets aside before they could arrive at a listener on all addresses.
+const DOCKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
 /// The resolvers that the `resolv.conf` at `path` names, in its order, on port 53.
 ///
@@ -97,7 +101,7 @@ fn is_same(upstream: SocketAddr, listener: SocketAddr, own: &[IpAddr]) -> bool {
     // Linux sends what is for "any address" to the loopback interface.
     let is_local = to.is_unspecified() || to.is_loopback() || own.contains(&to);
     if at.is_unspecified() {
-        return same_family && is_local;
+        return same_family && is_local && to != DOCKER;
     }
     to == at || (to.is_unspecified() && same_family && at.is_loopback())
 }
@@ -130,6 +134,7 @@ mod tests {
             ("0.0.0.0:53", "127.0.0.1:53"),
             ("0.0.0.0:53", "0.0.0.0:53"),
             ("[::ffff:127.0.0.1]:53", "127.0.0.1:53"),
+            ("127.0.0.11:53", "127.0.0.11:53"),
             ("[::1]:53", "[::]:53"),
             ("[2001:db8::7]:53", "[::]:53"),
             ("[::]:53", "[::1]:53"),
@@ -142,6 +147,7 @@ mod tests {
     fn everything_else_is() {
         for (upstream, listener) in [
             ("127.0.0.53:53", "127.0.0.1:53"),
+            ("127.0.0.11:53", "0.0.0.0:53"),
             ("127.0.0.1:5353", "127.0.0.1:53"),
             ("192.0.2.8:53", "0.0.0.0:53"),
             ("192.0.2.7:53", "127.0.0.1:53"),

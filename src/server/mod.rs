@@ -14,6 +14,7 @@ mod door;
 mod drops;
 mod holder;
 mod inbox;
+mod inherited;
 mod late;
 mod local;
 mod metrics;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use bind::{BindError, Bound, bind};
+pub use inherited::{InheritError, inherited};
 pub use metrics::Metrics;
 pub use router::{Policy, Router};
 

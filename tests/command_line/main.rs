@@ -4,6 +4,7 @@
 mod support;
 
 mod checking;
+mod service_manager;
 mod signals;
 mod starting;
 

@@ -5,6 +5,18 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backends;
+mod behaviour;
+mod edge;
+mod load;
+mod outages;
+mod process;
+mod refusals;
+mod scaling;
+mod size;
+mod templates;
+mod watchdog;
+
 use serde_json::json;
 use std::{
     collections::BTreeSet,

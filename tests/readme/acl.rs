@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 /// The token that may do everything.
-const MANAGEMENT: &str = "11111111-2222-3333-4444-555555555555";
+pub(crate) const MANAGEMENT: &str = "11111111-2222-3333-4444-555555555555";
 
 /// Starts it, with a service `web`, and gives a token that has the policy of these rules.
 pub(crate) fn start(rules: &str) -> (Consul, String) {

@@ -135,6 +135,8 @@ impl Reader {
             ["cargo", "run", "--release", "--", "dev"] => self.start_dev(command, &[]),
             ["dig", "@127.0.0.1", "-p", "8053", rest @ ..] => self.dig_dev(command, rest),
             ["dig", "@127.0.0.1", name, rtype] => self.dig(name, rtype),
+            // tests/compose runs it.
+            ["docker", "compose", "-f", file, "up", "-d"] => assert!(Path::new(file).is_file()),
             ["tests/run"] => is_executable(Path::new("tests/run")),
             // The whole of it takes ten minutes and a quiet machine.
             ["benches/peers/run"] => {
@@ -152,6 +154,8 @@ impl Reader {
                 );
             }
             ["portolan", "serve", flags @ ..] => self.serve(command, flags),
+            // `haproxy.rs` runs these.
+            ["portolan", "haproxy", ..] => {}
             ["portolan", "check", "--config", "portolan.toml"] => self.check(),
             ["portolan", "register", flags @ ..] => self.register(command, flags),
             ["docker", "run", "-d", flags @ ..] => self.container(flags),

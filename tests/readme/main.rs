@@ -7,6 +7,7 @@ mod support;
 mod acl;
 mod blocks;
 mod commands;
+mod haproxy;
 mod snippets;
 mod tables;
 

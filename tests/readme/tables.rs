@@ -13,6 +13,7 @@ use crate::{
         wire::rtype::A,
     },
 };
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use std::{collections::BTreeSet, fs, net::Ipv4Addr, path::Path, time::Duration};
 
 /// Every word in backquotes that begins like this, in rows of tables or anywhere.
@@ -33,7 +34,7 @@ fn quoted(prefix: &str, rows_only: bool) -> BTreeSet<String> {
 fn every_flag_is_listed() {
     let listed = quoted("--", true);
     let mut known = BTreeSet::new();
-    for command in ["serve", "dev", "check", "register"] {
+    for command in ["serve", "dev", "check", "register", "haproxy"] {
         let help = run_to_end(&[command, "--help"], &[]).stdout;
         let flags = help
             .split_whitespace()
@@ -100,9 +101,13 @@ fn every_metric_is_listed() {
     let proxy = DockerProxy::showing(&docker.label());
     let registrar = Registrar::start(&["--docker", &proxy.url(), "--consul", &consul.url()]);
     registrar.wait_until_ready();
-    let metrics = [portolan.get("/metrics"), registrar.get("/metrics")]
+    let mut metrics = [portolan.get("/metrics"), registrar.get("/metrics")]
         .map(|metrics| metrics.expect("an answer").body)
         .concat();
+    // Those that another command has.
+    let mut registry = Registry::default();
+    drop(portolan::haproxy::Metrics::new(&mut registry));
+    encode(&mut metrics, &registry).expect("a string takes everything");
     let known: BTreeSet<String> = metrics
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))

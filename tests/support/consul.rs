@@ -275,12 +275,27 @@ impl Consul {
         self.process.kill();
     }
 
-    /// Starts it again as one that knows nothing of before, on the same ports; waits for nothing.
+    /// Starts it again on the same ports, with nothing of what it knew; waits for nothing.
     pub(crate) fn restart_empty(&mut self) {
         self.process.kill();
-        let data = self.directory.path().join("data");
-        std::fs::remove_dir_all(&data).expect("removing Consul's data");
-        self.restart();
+        std::fs::remove_dir_all(self.directory.path().join("data")).expect("Consul's data");
+        self.process = spawn(&self.node, self.directory.path());
+    }
+
+    /// Sets a key of its KV store.
+    pub(crate) fn set_key(&self, key: &str, value: &str) {
+        let path = format!("/v1/kv/{key}");
+        let response =
+            http::put(self.http(), &path, value).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(response.status, 200, "PUT {path}: {}", response.body);
+    }
+
+    /// Removes a key of its KV store.
+    pub(crate) fn delete_key(&self, key: &str) {
+        let path = format!("/v1/kv/{key}");
+        let response = http::request(self.http(), "DELETE", &path, "")
+            .unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(response.status, 200, "DELETE {path}: {}", response.body);
     }
 
     /// Starts it again, on the same ports and data; waits for nothing.

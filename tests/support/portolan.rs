@@ -13,7 +13,7 @@ use std::{
 use tempfile::TempDir;
 
 /// The environment that Portolan reads; a developer's own settings must not reach it.
-const READ_BY_PORTOLAN: [&str; 3] = ["CONSUL_", "DOCKER_", "RUST_LOG"];
+const READ_BY_PORTOLAN: [&str; 4] = ["CONSUL_", "DOCKER_", "HAPROXY_", "RUST_LOG"];
 
 /// A `portolan` that is about to be started.
 #[derive(Debug, Clone)]
@@ -151,6 +151,11 @@ impl Portolan {
         self.dns
     }
 
+    /// Where its admin server listens.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
@@ -286,6 +291,7 @@ pub(crate) fn run_to_end<A: AsRef<std::ffi::OsStr>>(
     outcome
 }
 
+/// The program with these arguments, and nothing of a developer's own settings.
 pub(crate) fn command(arguments: &[OsString], environment: &[(String, String)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
     for (name, _) in env::vars_os() {
@@ -304,7 +310,7 @@ pub(crate) fn command(arguments: &[OsString], environment: &[(String, String)]) 
 }
 
 /// The log lines that are JSON, as JSON.
-fn events(log: &str) -> Vec<Value> {
+pub(crate) fn events(log: &str) -> Vec<Value> {
     log.lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect()

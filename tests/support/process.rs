@@ -25,16 +25,14 @@ impl Process {
     /// Starts `command` with its output and errors in the file `log`, which is appended to, so that
     /// a restarted program keeps its history.
     pub(crate) fn start(name: &str, mut command: Command, log: &Path) -> Self {
-        let file = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .expect("the log file of a program");
-        let errors = file.try_clone().expect("a second handle on the log file");
+        command.stdin(Stdio::null()).stdout(log_file(log));
+        Self::start_as_it_is(name, command, log)
+    }
+
+    /// The same, but standard input and output are as `command` has them; only errors are logged.
+    pub(crate) fn start_as_it_is(name: &str, mut command: Command, log: &Path) -> Self {
         let child = command
-            .stdin(Stdio::null())
-            .stdout(file)
-            .stderr(errors)
+            .stderr(log_file(log))
             .spawn()
             .unwrap_or_else(|error| panic!("starting {name} ({command:?}): {error}"));
         Self {
@@ -95,6 +93,14 @@ impl Process {
             self.ended = self.child.wait().ok();
         }
     }
+}
+
+fn log_file(log: &Path) -> File {
+    File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .expect("the log file of a program")
 }
 
 impl Drop for Process {

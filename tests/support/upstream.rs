@@ -8,8 +8,9 @@ use hickory_proto::{
         rdata::{A, SOA},
     },
 };
+use socket2::SockRef;
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -51,20 +52,30 @@ pub(crate) struct Seen {
 
 type Script = dyn Fn(&Message, Transport) -> Action + Send + Sync;
 
-/// A running upstream, on one loopback port for UDP and TCP.
+/// A running upstream, on one port for UDP and TCP.
 pub(crate) struct Upstream {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    udp: UdpSocket,
+    tcp: TcpListener,
 }
 
 impl Upstream {
-    /// Starts an upstream that follows `script`.
+    /// Starts an upstream on loopback that follows `script`.
     pub(crate) fn start(
         script: impl Fn(&Message, Transport) -> Action + Send + Sync + 'static,
     ) -> Self {
-        let (tcp, udp) = bind_both(Ipv4Addr::LOCALHOST.into());
+        Self::start_on(Ipv4Addr::LOCALHOST, script)
+    }
+
+    /// The same on another address of this machine.
+    pub(crate) fn start_on(
+        ip: Ipv4Addr,
+        script: impl Fn(&Message, Transport) -> Action + Send + Sync + 'static,
+    ) -> Self {
+        let (tcp, udp) = bind_both(ip.into());
         let address = udp.local_addr().expect("a bound socket has an address");
         let core = Core {
             script: Arc::new(script),
@@ -72,6 +83,10 @@ impl Upstream {
         };
         let seen = Arc::clone(&core.seen);
         let stop = Arc::new(AtomicBool::new(false));
+        let own = (
+            udp.try_clone().expect("a second handle on a socket"),
+            tcp.try_clone().expect("a second handle on a socket"),
+        );
         let (for_udp, udp_stop) = (core.clone(), Arc::clone(&stop));
         let (for_tcp, tcp_stop) = (core, Arc::clone(&stop));
         let threads = vec![
@@ -93,6 +108,8 @@ impl Upstream {
             seen,
             stop,
             threads,
+            udp: own.0,
+            tcp: own.1,
         }
     }
 
@@ -116,11 +133,11 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Both threads sit in a blocking call: something has to arrive for them to look up. If the
-        // wake-up cannot be sent the thread has already ended.
-        let _ = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
-            .and_then(|socket| socket.send_to(&[], self.address));
-        let _ = TcpStream::connect(self.address);
+        // Both threads sit in a blocking call, which this ends. A datagram would not do: the address
+        // may be gone, with the network that it was on. A UDP socket says that it has no peer to be
+        // shut down for, and its thread is woken all the same.
+        let _ = SockRef::from(&self.udp).shutdown(Shutdown::Both);
+        let _ = SockRef::from(&self.tcp).shutdown(Shutdown::Both);
         for thread in self.threads.drain(..) {
             // A panic of the script has been printed by its own thread.
             let _ = thread.join();

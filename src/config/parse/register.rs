@@ -49,7 +49,7 @@ pub fn owner(text: &str) -> Result<String, String> {
 /// When it is empty.
 pub fn tag(text: &str) -> Result<String, String> {
     match text.trim() {
-        "" => Err("a tag is empty".to_owned()),
+        "" => Err("expected a tag such as \"rest\", got nothing".to_owned()),
         tag => Ok(tag.to_owned()),
     }
 }

@@ -67,6 +67,21 @@ pub(super) const EVERYTHING: &str = r#"
     refresh = "3s"
     retry = "4s"
     expire = "5s"
+    [haproxy]
+    prefix = "/lb/edge/"
+    tag = "web"
+    template = "edge.j2"
+    output = "edge.cfg"
+    program = "/opt/haproxy"
+    master_socket = "master.sock"
+    exec = false
+    resolver = "192.0.2.53"
+    bind = "[::1]:8080"
+    stats_bind = "127.0.0.1:1"
+    min_slots = 4
+    doubt = "0s"
+    heal_after = "5s"
+    stop_timeout = 20
     [admin]
     listen = "none"
     [log]
@@ -158,6 +173,23 @@ fn every_key_is_read() {
                 retry: seconds(4),
                 expire: seconds(5),
             },
+        },
+        haproxy: Haproxy {
+            prefix: "lb/edge".to_owned(),
+            tag: "web".to_owned(),
+            template: Some("edge.j2".into()),
+            output: "edge.cfg".into(),
+            program: "/opt/haproxy".into(),
+            master_socket: "master.sock".into(),
+            exec: false,
+            resolver: "192.0.2.53:53".parse().expect("an address"),
+            bind: "[::1]:8080".parse().expect("an address"),
+            stats_bind: Some("127.0.0.1:1".parse().expect("an address")),
+            stats_auth: None,
+            min_slots: 4,
+            doubt: Duration::ZERO,
+            heal_after: seconds(5),
+            stop_timeout: seconds(20),
         },
         admin: None,
         log: LogFormat::Json,

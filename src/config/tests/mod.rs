@@ -148,6 +148,18 @@ fn every_flag_beats_the_file() {
             on_exit: Some(OnExit::Keep),
             resync: Some(Duration::from_secs(9)),
         },
+        haproxy: HaproxyFlags {
+            prefix: Some("flag".to_owned()),
+            tag: Some("flag".to_owned()),
+            template: Some("flag.j2".into()),
+            output: Some("flag.cfg".into()),
+            program: Some("flag-haproxy".into()),
+            master_socket: Some("flag.sock".into()),
+            exec: Some(true),
+            resolver: Some("192.0.2.9:53".parse().expect("an address")),
+            bind: Some("192.0.2.9:80".parse().expect("an address")),
+            stats_bind: Some("192.0.2.9:81".parse().expect("an address")),
+        },
     };
     let config =
         load(EVERYTHING, &[("CONSUL_HTTP_TOKEN", "env")], &flags).expect("a configuration");
@@ -174,9 +186,39 @@ fn every_flag_beats_the_file() {
     assert_eq!(config.state_dir, flags.state_dir);
     assert_eq!(config.admin.map(|address| address.port()), Some(80));
     assert_eq!(config.log, LogFormat::Text);
+    let haproxy = config.haproxy;
+    let given = HaproxyFlags {
+        prefix: Some(haproxy.prefix),
+        tag: Some(haproxy.tag),
+        template: haproxy.template,
+        output: Some(haproxy.output),
+        program: Some(haproxy.program),
+        master_socket: Some(haproxy.master_socket),
+        exec: Some(haproxy.exec),
+        resolver: Some(haproxy.resolver),
+        bind: Some(haproxy.bind),
+        stats_bind: haproxy.stats_bind,
+    };
+    assert_eq!(given, flags.haproxy);
     let consul = config.consul.expect("a Consul");
     assert_eq!(consul.address, Address::Unix(PathBuf::from("/flag")));
     assert_eq!(consul.token, TokenSource::File(PathBuf::from("flag-token")));
+}
+
+#[test]
+fn the_credentials_of_the_statistics_are_not_shown() {
+    let auth = |text| load("", &[("HAPROXY_STATS_AUTH", text)], &Flags::default());
+    let config = auth("me:s3cret").expect("credentials");
+    assert!(!format!("{config:?}").contains("s3cret"));
+    let token = config.haproxy.stats_auth.expect("credentials");
+    assert_eq!(token.expose(), "me:s3cret");
+    for text in ["s3cret", ":s3cret", "me:s3cret x"] {
+        let error = auth(text).expect_err(text).to_string();
+        assert!(
+            error.contains("HAPROXY_STATS_AUTH") && !error.contains("s3cret"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

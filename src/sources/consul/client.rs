@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use reqwest::header::{HeaderMap, HeaderValue};
-use reqwest::{Certificate, Identity, Method};
+use reqwest::{Certificate, Identity, Method, StatusCode};
 use url::Url;
 
 use crate::catalog;
@@ -71,7 +71,7 @@ pub enum ClientError {
     },
     /// The HTTP library cannot be set up.
     #[error("cannot set up HTTP: {0}")]
-    Http(#[from] reqwest::Error),
+    Http(String),
     /// `tls_server_name` goes with no address.
     #[error("cannot use the server name {name:?}: {message}")]
     ServerName {
@@ -213,7 +213,9 @@ impl Agent {
         for path in &tls.authorities {
             roots.extend(Certificate::from_pem_bundle(&read(path)?).map_err(pem(path))?);
         }
-        if !tls.authorities.is_empty() {
+        // Without TLS the system's own authorities are not looked for: an image that holds nothing
+        // but this program has none, and the TLS library would not start without.
+        if !tls.authorities.is_empty() || base.scheme() != "https" {
             builder = builder.tls_certs_only(roots);
         }
         if let Some((certificate, key)) = &tls.client {
@@ -226,7 +228,9 @@ impl Agent {
             builder = builder.tls_danger_accept_invalid_certs(true);
         }
         Ok(Self {
-            http: builder.build()?,
+            http: builder
+                .build()
+                .map_err(|error| ClientError::Http(in_full(&error)))?,
             base,
             resting_until: AtomicU64::new(0),
         })
@@ -286,6 +290,15 @@ impl Agent {
         if matches!(status.as_u16(), 429 | 503) {
             let wait = retry_after(response.headers());
             return Err(RequestError::RateLimited { status, wait });
+        }
+        let is_absent = status == StatusCode::NOT_FOUND && ask.may_be_absent && index.is_some();
+        if is_absent {
+            return Ok(Response {
+                index,
+                known_leader,
+                filtered,
+                body: Vec::new(),
+            });
         }
         if !status.is_success() {
             let body = limited(response, 1024).await.unwrap_or_default();
@@ -361,12 +374,16 @@ async fn limited(mut response: reqwest::Response, most: usize) -> Result<Vec<u8>
 /// The library's errors say least at the top; the causes are what helps. Its URL is left out: it
 /// stands in the log line already.
 fn transport(error: reqwest::Error) -> RequestError {
-    let error = error.without_url();
+    RequestError::Transport(in_full(&error.without_url()))
+}
+
+/// An error with its causes.
+fn in_full(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
+    let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    RequestError::Transport(text)
+    text
 }

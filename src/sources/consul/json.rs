@@ -11,6 +11,8 @@ use crate::catalog::{
     Health, Instance, NamedPort, Node, QueryResult, Service, TaggedAddress, Weights,
 };
 
+use super::tags::TagsByName;
+
 /// An element of `/v1/catalog/nodes`, and the `Node` of `/v1/health/service`. Consul writes
 /// `null` for empty maps and lists.
 #[derive(Debug, Deserialize)]
@@ -141,6 +143,17 @@ pub(super) fn service_names(body: &[u8]) -> serde_json::Result<HashSet<Arc<str>>
         .into_keys()
         .map(|name| name.to_ascii_lowercase().into())
         .collect())
+}
+
+/// The same body with the tags, each once and in order.
+pub(super) fn service_tags(body: &[u8]) -> serde_json::Result<TagsByName> {
+    let names: HashMap<String, Option<Vec<String>>> = serde_json::from_slice(body)?;
+    let mut tags = TagsByName::new();
+    for (name, own) in names {
+        let known = tags.entry(name.to_ascii_lowercase()).or_default();
+        known.extend(own.unwrap_or_default());
+    }
+    Ok(tags)
 }
 
 /// The body of `/v1/catalog/datacenters`, in lower case.

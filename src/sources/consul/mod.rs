@@ -4,6 +4,9 @@
 //! from the first question for them on, until nobody asks any more or a service that is asked
 //! for needs the connection. Every read is `?stale`: it survives a lost leader and costs the
 //! servers least.
+//!
+//! For whoever keeps other programs configured, the tags of all services and the keys under a
+//! prefix are watched in the same way.
 
 mod agent;
 mod ages;
@@ -11,6 +14,7 @@ mod client;
 mod contact;
 mod freshness;
 mod json;
+mod keys;
 mod local;
 mod metrics;
 mod pace;
@@ -20,13 +24,16 @@ mod reverse;
 mod service;
 mod source;
 mod state;
+mod tags;
 mod trouble;
 mod watch;
 mod world;
 
 pub use agent::AgentDns;
 pub use client::{Client, ClientError, Endpoint, TlsFiles};
+pub use keys::KeyValues;
 pub use local::{AgentCheck, AgentError, AgentService, LocalAgent};
 pub use metrics::Metrics;
 pub use source::{Settings, Source};
 pub use state::State;
+pub use tags::TagsByName;

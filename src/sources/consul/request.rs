@@ -70,6 +70,8 @@ pub(super) struct Ask {
     pub(super) params: Vec<(&'static str, String)>,
     /// On whose behalf, for queries that are sorted by where that is.
     pub(super) client: Option<IpAddr>,
+    /// Consul says 404, with an index, when there is nothing there: that is an empty answer.
+    pub(super) may_be_absent: bool,
 }
 
 impl Ask {

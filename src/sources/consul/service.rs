@@ -14,7 +14,7 @@ use super::watch::{Context, Subject};
 
 /// The service that every Consul server registers by itself: a list that has nothing else is
 /// what a server shows that has just started.
-const OWN_SERVICE: &str = "consul";
+pub(super) const OWN_SERVICE: &str = "consul";
 
 /// Is a list of names whole, as far as one can tell? Where the servers' own service was seen it is
 /// still there: a list without it is what a token without rights sees.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch as channel};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::debug;
@@ -13,11 +13,13 @@ use crate::catalog::{self, Interest, Interests, Layer, Realm, ServiceKey, Slot};
 
 use super::client::Client;
 use super::freshness::follow;
+use super::keys::{KeyValues, Keys};
 use super::metrics::Metrics;
 use super::query::execute;
 use super::reverse::sweep;
 use super::service::{Instances, Names, Nodes};
-use super::watch::{Context, WAIT, refresh, watch};
+use super::tags::{Tags, TagsByName};
+use super::watch::{Context, Subject, WAIT, refresh, watch};
 use super::world::poll_world;
 
 /// How often watches that nobody needs are looked for.
@@ -63,6 +65,8 @@ pub struct Source {
     /// Until when Consul may hold the connections of watches that were closed.
     lingering: Vec<Instant>,
     realms: Vec<Followed>,
+    /// Watches on keys and tags.
+    others: usize,
     executions: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -114,11 +118,34 @@ impl Source {
             started: Instant::now(),
             lingering: Vec::new(),
             realms: Vec::new(),
+            others: 0,
             executions: Arc::new(Semaphore::new(EXECUTIONS)),
             reads: Arc::new(Semaphore::new(READS)),
             tasks: TaskTracker::new(),
             stop,
         }
+    }
+
+    /// Watches the keys under a prefix, which ends in a slash, and publishes them: `None` until
+    /// Consul has answered.
+    pub fn watch_keys(&mut self, prefix: &str) -> channel::Receiver<Option<Arc<KeyValues>>> {
+        let (sender, receiver) = channel::channel(None);
+        self.watch_other(Keys::new(self.context.clone(), prefix, sender));
+        receiver
+    }
+
+    /// Watches the tags of all services, and publishes them: `None` until Consul has answered.
+    pub fn watch_tags(&mut self) -> channel::Receiver<Option<Arc<TagsByName>>> {
+        let (sender, receiver) = channel::channel(None);
+        self.watch_other(Tags::new(self.context.clone(), sender));
+        receiver
+    }
+
+    fn watch_other(&mut self, subject: impl Subject + Send + 'static) {
+        let stop = self.stop.child_token();
+        self.tasks.spawn(watch(self.context.clone(), subject, stop));
+        self.others += 1;
+        self.context.metrics.set_watches("other", self.others);
     }
 
     /// Feeds the catalog until the stop.
@@ -258,7 +285,7 @@ impl Source {
     /// Is there a connection for one more watch? If all are taken, the service that was asked for
     /// longest ago gives up its own, unless that is in use as well.
     fn make_room(&mut self) -> bool {
-        let lists = 2 * self.realms.len();
+        let lists = 2 * self.realms.len() + self.others;
         let most = self
             .settings
             .max_watches

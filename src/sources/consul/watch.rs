@@ -38,7 +38,7 @@ pub(super) trait Subject {
     /// How fast.
     fn pace(&self) -> Pace;
     /// What a body says.
-    type News;
+    type News: Send + Sync;
     /// Reads a body.
     fn read(body: &[u8]) -> serde_json::Result<Self::News>;
     /// Would publishing this take away something that is published?

@@ -132,6 +132,11 @@ impl Client {
                 UNIX_BASE.clone()
             }
         };
+        if base.scheme() != "https" {
+            // The system's own authorities are not looked for: an image that holds nothing but this
+            // program has none, and the TLS library would not start without.
+            builder = builder.tls_certs_only([]);
+        }
         if let (Some(directory), "https") = (&access.certificates, base.scheme()) {
             let file = directory.join("ca.pem");
             if let Some(pem) = read(&file)? {

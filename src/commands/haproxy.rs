@@ -1,0 +1,174 @@
+//! `portolan haproxy`: Consul's watches, the supervisor of HAProxy, and the admin server around them.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use similar::TextDiff;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::admin::{self, Readiness};
+use crate::catalog::Layer;
+use crate::config::{self, Config, DEFAULT_FILE, Errand, Flags, Process};
+use crate::haproxy::{self, Feeds, Status, Supervisor};
+use crate::sources::consul;
+
+use super::serve::{bind_admin, follow_token, readiness_of, runtime};
+use super::{Failure, logging, parts};
+
+/// Where health and metrics are unless something else is said: `serve` has 8054 of the same host.
+const ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 8056);
+
+/// How long everything else may take to end after HAProxy.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// `portolan haproxy`: keeps an HAProxy right until it is told to stop, or once.
+///
+/// # Errors
+/// [`Failure`]: what kept it from starting, or from making the one change that was asked for.
+pub fn haproxy(flags: &Flags, errand: Errand) -> Result<(), Failure> {
+    let base = Config {
+        admin: Some(SocketAddr::from(ADMIN)),
+        ..Config::default()
+    };
+    let file = Some(Path::new(DEFAULT_FILE));
+    let config = Config::load_over(base, flags, &Process, file)?;
+    logging::start(config.log);
+    runtime()?.block_on(run(&config, errand))
+}
+
+async fn run(config: &Config, errand: Errand) -> Result<(), Failure> {
+    let consul = config
+        .consul
+        .as_ref()
+        .ok_or(Failure::NoConsul { command: "haproxy" })?;
+    let client = parts::consul_client(consul)?;
+    let settings = parts::haproxy_settings(config);
+    let mut registry = Registry::default();
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+
+    let (layer, interests) = Layer::lazy("consul");
+    let mut source = consul::Source::new(
+        client.clone(),
+        consul::Settings {
+            max_watches: consul.max_watches,
+            datacenter: consul.datacenter.clone(),
+        },
+        Arc::clone(&layer),
+        interests,
+        consul::Metrics::new(&mut registry),
+        stop.clone(),
+    );
+    let feeds = Feeds {
+        layer: Arc::clone(&layer),
+        keys: source.watch_keys(&format!("{}/", settings.prefix)),
+        tags: source.watch_tags(),
+    };
+    let metrics = haproxy::Metrics::new(&mut registry);
+    let status = Status::default();
+    let output = settings.output.clone();
+    let supervisor = Supervisor::new(settings, feeds, metrics, status.clone()).await?;
+    if let config::TokenSource::File(_) = consul.token {
+        let following = follow_token(consul.token.clone(), client, stop.clone());
+        tasks.spawn(following);
+    }
+    tasks.spawn(source.run());
+
+    let result = match errand {
+        Errand::Keep => {
+            if let Some(address) = config.admin {
+                let listener = bind_admin(address).await?;
+                if let Ok(address) = listener.local_addr() {
+                    info!(address = %address, "admin listening");
+                }
+                let state = admin::State::new(Arc::new(registry))
+                    .with_part(layer.name(), only_told(readiness_of(layer)))
+                    .with_part("haproxy", readiness(status));
+                tasks.spawn(admin::serve(listener, state, stop.clone()));
+            }
+            keep(supervisor).await
+        }
+        Errand::Once => supervisor.once().await.map_err(Failure::from),
+        Errand::DryRun => {
+            let (old, new) = supervisor.preview().await?;
+            show(&output, &old, &new);
+            Ok(())
+        }
+    };
+    stop.cancel();
+    tasks.close();
+    if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+        warn!("some tasks were still running");
+    }
+    result
+}
+
+/// Runs the supervisor until SIGTERM or SIGINT, and lets it end HAProxy. A second one of them ends the
+/// wait for requests in flight.
+async fn keep(supervisor: Supervisor) -> Result<(), Failure> {
+    let listen = |kind| {
+        signal(kind).map_err(|source| Failure::System {
+            what: "listen for signals",
+            source,
+        })
+    };
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+    let reread = Arc::new(Notify::new());
+    let keeping = supervisor.keep(stop.clone(), hurry.clone(), Arc::clone(&reread));
+    let mut keeping = std::pin::pin!(keeping);
+    let end = || match stop.is_cancelled() {
+        true => hurry.cancel(),
+        false => stop.cancel(),
+    };
+    loop {
+        tokio::select! {
+            () = &mut keeping => break,
+            _ = terminate.recv() => end(),
+            _ = interrupt.recv() => end(),
+            _ = hangup.recv() => reread.notify_one(),
+        }
+    }
+    info!("stopped");
+    Ok(())
+}
+
+/// Without Consul, HAProxy goes on: that is told, and makes nothing less ready.
+fn only_told(probe: admin::Probe) -> admin::Probe {
+    Arc::new(move || match probe() {
+        Readiness::NotReady(why) => Readiness::Ready(why),
+        ready => ready,
+    })
+}
+
+fn readiness(status: Status) -> admin::Probe {
+    Arc::new(move || match status.ready() {
+        Ok(what) => Readiness::Ready(what),
+        Err(why) => Readiness::NotReady(why),
+    })
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "the difference is the command's output"
+)]
+fn show(file: &Path, old: &str, new: &str) {
+    let name = file.display().to_string();
+    let diff = TextDiff::from_lines(old, new);
+    let diff = diff
+        .unified_diff()
+        .header(&name, &format!("{name} (new)"))
+        .to_string();
+    match diff.is_empty() {
+        true => println!("{name}: nothing would change"),
+        false => print!("{diff}"),
+    }
+}

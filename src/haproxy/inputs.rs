@@ -1,0 +1,278 @@
+//! What Consul says, as far as it is believed: keys, services with their tags, and the instances of
+//! those that matter.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch::Receiver;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::catalog::{self, Found, Kind, Layer, Loaded, Patience, Scope, Service, ServiceKey};
+use crate::sources::consul::{KeyValues, TagsByName};
+
+use super::metrics::Metrics;
+
+/// Services without a watch of their own that are asked for at a look. Looks are ten a second.
+const ASKED_PER_LOOK: usize = 2;
+
+/// How long the instances of all services may take to come before we begin without some of them.
+const LOADING: Duration = Duration::from_secs(10);
+
+/// Where it is read from.
+#[derive(Debug)]
+pub struct Feeds {
+    /// The catalog's layer that the source feeds.
+    pub layer: Arc<Layer>,
+    /// The keys under the prefix.
+    pub keys: Receiver<Option<Arc<KeyValues>>>,
+    /// All services with their tags.
+    pub tags: Receiver<Option<Arc<TagsByName>>>,
+}
+
+/// What Consul says at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct World {
+    pub(super) keys: Arc<KeyValues>,
+    pub(super) services: Arc<TagsByName>,
+    /// The services with the tag, in order.
+    pub(super) tagged: Vec<String>,
+    pub(super) instances: BTreeMap<String, Arc<Service>>,
+    /// Another whenever something is.
+    pub(super) print: u64,
+}
+
+/// Reads it.
+pub(super) struct Inputs {
+    feeds: Feeds,
+    tag: String,
+    /// How long much must have been gone before that is believed.
+    doubt: Duration,
+    metrics: Metrics,
+    keys: Believed<KeyValues>,
+    services: Believed<TagsByName>,
+    /// Services that a template asked for, besides those with the tag.
+    asked: BTreeSet<String>,
+    /// The last that was known of each.
+    known: BTreeMap<String, Arc<Service>>,
+    /// Where in the services without a watch the next look goes on.
+    turn: usize,
+    since: Instant,
+}
+
+/// Something that is held for a while after it is gone.
+struct Believed<T> {
+    value: Option<Arc<T>>,
+    gone_since: Option<Instant>,
+}
+
+impl<T> Believed<T> {
+    const fn none() -> Self {
+        Self {
+            value: None,
+            gone_since: None,
+        }
+    }
+
+    /// Takes what is new, unless too much is gone in it and has not been for long enough. True as a
+    /// second value when it begins to be doubted.
+    fn take(
+        &mut self,
+        new: Option<Arc<T>>,
+        doubt: Duration,
+        is_too_much: impl Fn(&T, &T) -> bool,
+    ) -> (Option<Arc<T>>, bool) {
+        let gone = match (&self.value, &new) {
+            (Some(old), Some(new)) => is_too_much(old, new),
+            _ => false,
+        };
+        let begins = gone && self.gone_since.is_none();
+        self.gone_since = gone.then(|| self.gone_since.unwrap_or_else(Instant::now));
+        let is_doubted = self.gone_since.is_some_and(|since| since.elapsed() < doubt);
+        if !is_doubted && new.is_some() {
+            self.value = new;
+            self.gone_since = None;
+        }
+        (self.value.clone(), begins && is_doubted)
+    }
+}
+
+impl Inputs {
+    pub(super) fn new(feeds: Feeds, tag: &str, doubt: Duration, metrics: Metrics) -> Self {
+        Self {
+            feeds,
+            tag: tag.to_owned(),
+            doubt,
+            metrics,
+            keys: Believed::none(),
+            services: Believed::none(),
+            asked: BTreeSet::new(),
+            known: BTreeMap::new(),
+            turn: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// A template asks for the instances of these too. True if some of them are not known yet.
+    pub(super) fn want(&mut self, asked: BTreeSet<String>) -> bool {
+        let services = self.services.value.clone().unwrap_or_default();
+        let mut is_new = false;
+        for name in &asked {
+            is_new |= services.contains_key(name) && !self.known.contains_key(name);
+        }
+        if is_new && !asked.is_subset(&self.asked) {
+            self.since = Instant::now();
+        }
+        self.asked = asked;
+        is_new && self.since.elapsed() < LOADING
+    }
+
+    /// What Consul says now; `None` while it has not said enough to begin with.
+    pub(super) fn look(&mut self) -> Option<World> {
+        let keys = self.believed_keys()?;
+        let services = self.believed_services()?;
+        let tagged: Vec<String> = tagged(&services, &self.tag).map(str::to_owned).collect();
+        let wanted: BTreeSet<&String> = tagged.iter().chain(&self.asked).collect();
+        let wanted: Vec<String> = wanted.into_iter().cloned().collect();
+
+        let mut print = DefaultHasher::new();
+        (Arc::as_ptr(&keys), Arc::as_ptr(&services)).hash(&mut print);
+        let now = catalog::seconds();
+        let (mut unwatched, mut missing) = (Vec::new(), false);
+        for name in &wanted {
+            match self.service(name, now, Patience::None) {
+                Found::Here(loaded) => {
+                    let (slot, version) = &loaded.source;
+                    (name, version).hash(&mut print);
+                    if !slot.is_watched() {
+                        unwatched.push(name);
+                    }
+                    self.known.insert(name.clone(), loaded.service);
+                }
+                // What is gone, or cannot be told now, was known before or is not waited for long.
+                _ => missing |= services.contains_key(name) && !self.known.contains_key(name),
+            }
+        }
+        for _ in 0..ASKED_PER_LOOK.min(unwatched.len()) {
+            self.turn = (self.turn + 1) % unwatched.len();
+            // It is read anew in the background; a later look sees it.
+            drop(self.service(unwatched[self.turn], now, Patience::Some));
+        }
+        self.known
+            .retain(|name, _| wanted.binary_search(name).is_ok());
+        if missing && self.since.elapsed() < LOADING {
+            return None;
+        }
+        Some(World {
+            keys,
+            services,
+            tagged,
+            instances: self.known.clone(),
+            print: print.finish(),
+        })
+    }
+
+    fn service(&self, name: &str, now: u64, patience: Patience) -> Found<Loaded> {
+        let key = ServiceKey::new(Kind::Service, name);
+        let layer = &self.feeds.layer;
+        layer.service(&Scope::default(), &key, now, patience)
+    }
+
+    fn believed_keys(&mut self) -> Option<Arc<KeyValues>> {
+        let new = self.feeds.keys.borrow().clone();
+        let is_too_much = |old: &KeyValues, new: &KeyValues| new.is_empty() && !old.is_empty();
+        let (keys, begins) = self.keys.take(new, self.doubt, is_too_much);
+        if begins {
+            self.metrics.held.inc();
+            let seconds = self.doubt.as_secs();
+            warn!(seconds, "all keys are gone; that is believed if it lasts");
+        }
+        keys
+    }
+
+    fn believed_services(&mut self) -> Option<Arc<TagsByName>> {
+        let new = self.feeds.tags.borrow().clone();
+        let tag = &self.tag;
+        let is_too_much = |old: &TagsByName, new: &TagsByName| {
+            let before = tagged(old, tag).count();
+            let is_gone = |name: &&str| !new.get(*name).is_some_and(|tags| has(tags, tag));
+            let gone = tagged(old, tag).filter(is_gone).count();
+            gone * 2 > before
+        };
+        let (services, begins) = self.services.take(new, self.doubt, is_too_much);
+        if begins {
+            self.metrics.held.inc();
+            let seconds = self.doubt.as_secs();
+            warn!(
+                seconds,
+                "more than half of the services are gone; that is believed if it lasts"
+            );
+        }
+        services
+    }
+}
+
+fn has(tags: &BTreeSet<String>, tag: &str) -> bool {
+    tags.iter().any(|own| own.eq_ignore_ascii_case(tag))
+}
+
+/// The services with a tag. One whose name is no label of DNS cannot be asked for, nor name a
+/// backend.
+fn tagged<'a>(services: &'a TagsByName, tag: &'a str) -> impl Iterator<Item = &'a str> {
+    let is_label = |name: &str| {
+        // `_` stands before it in the name that is asked for.
+        (1..=62).contains(&name.len())
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let tagged = services.iter().filter(move |(_, tags)| has(tags, tag));
+    tagged
+        .map(|(name, _)| name.as_str())
+        .filter(move |name| is_label(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn much_that_is_gone_is_held_for_a_while() {
+        let doubt = Duration::from_secs(30);
+        let is_too_much = |old: &Vec<u8>, new: &Vec<u8>| new.is_empty() && !old.is_empty();
+        let mut believed = Believed::none();
+        let mut take = |value: &[u8]| {
+            let new = Some(Arc::new(value.to_vec()));
+            let (value, begins) = believed.take(new, doubt, is_too_much);
+            (value.map(|value| value.len()), begins)
+        };
+        assert_eq!(take(b"ab"), (Some(2), false));
+        assert_eq!(take(b""), (Some(2), true));
+        assert_eq!(take(b""), (Some(2), false));
+        tokio::time::advance(Duration::from_secs(29)).await;
+        assert_eq!(take(b""), (Some(2), false));
+        assert_eq!(take(b"a"), (Some(1), false), "it came back");
+        assert_eq!(take(b""), (Some(1), true));
+        tokio::time::advance(Duration::from_secs(31)).await;
+        assert_eq!(take(b""), (Some(0), false), "it lasted");
+    }
+
+    #[test]
+    fn names_that_cannot_be_asked_for_are_left_out() {
+        let tags = |tag: &str| BTreeSet::from([tag.to_owned()]);
+        let services: TagsByName = [
+            ("web", "rest"),
+            ("db", "other"),
+            ("a b", "REST"),
+            ("a.b", "rest"),
+            ("api_2-x", "Rest"),
+        ]
+        .map(|(name, tag)| (name.to_owned(), tags(tag)))
+        .into();
+        let names: Vec<&str> = tagged(&services, "rest").collect();
+        assert_eq!(names, ["api_2-x", "web"]);
+    }
+}

@@ -1,0 +1,148 @@
+//! What the supervisor counts.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StepLabel {
+    step: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SideLabel {
+    side: &'static str,
+}
+
+/// What the supervisor counts.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    changes: Family<OutcomeLabel, Counter>,
+    reloads: Family<OutcomeLabel, Counter>,
+    seconds: Family<StepLabel, Histogram>,
+    pub(super) restarts: Counter,
+    pub(super) up: Gauge,
+    pub(super) backends: Gauge,
+    pub(super) refused: Gauge,
+    pub(super) held: Counter,
+    divergences: Family<SideLabel, Counter>,
+}
+
+/// Which part of a change took so long.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Step {
+    Render,
+    Check,
+    Reload,
+}
+
+impl Metrics {
+    /// Registers the counters as `portolan_haproxy_*`.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            changes: Family::default(),
+            reloads: Family::default(),
+            // From a millisecond to sixteen seconds.
+            seconds: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(1e-3, 4.0, 8))
+            }),
+            restarts: Counter::default(),
+            up: Gauge::default(),
+            backends: Gauge::default(),
+            refused: Gauge::default(),
+            held: Counter::default(),
+            divergences: Family::default(),
+        };
+        let registry = registry.sub_registry_with_prefix("portolan_haproxy");
+        registry.register(
+            "changes",
+            "Changes in Consul that were looked at, by what came of them",
+            metrics.changes.clone(),
+        );
+        registry.register(
+            "reloads",
+            "Reloads of HAProxy by outcome",
+            metrics.reloads.clone(),
+        );
+        registry.register(
+            "step_seconds",
+            "Time that a step of a change took: render, check, reload",
+            metrics.seconds.clone(),
+        );
+        registry.register(
+            "restarts",
+            "Times that HAProxy ended by itself and was started again",
+            metrics.restarts.clone(),
+        );
+        registry.register("up", "1 while HAProxy runs", metrics.up.clone());
+        registry.register(
+            "backends",
+            "Services with a backend",
+            metrics.backends.clone(),
+        );
+        registry.register(
+            "refused_keys",
+            "Keys whose values are not taken",
+            metrics.refused.clone(),
+        );
+        registry.register(
+            "held_removals",
+            "Times that much was gone at once, and kept until that was certain",
+            metrics.held.clone(),
+        );
+        registry.register(
+            "divergences",
+            "Times that HAProxy's servers differed from Consul's instances for long, by whose fault",
+            metrics.divergences.clone(),
+        );
+        // They are counted from 0, not from the first time on: only so is the first one an increase.
+        for outcome in ["applied", "unchanged", "refused", "failed"] {
+            drop(metrics.changes.get_or_create(&OutcomeLabel { outcome }));
+        }
+        for outcome in ["ok", "failed"] {
+            drop(metrics.reloads.get_or_create(&OutcomeLabel { outcome }));
+        }
+        for side in ["haproxy", "dns"] {
+            drop(metrics.divergences.get_or_create(&SideLabel { side }));
+        }
+        for step in ["render", "check", "reload"] {
+            drop(metrics.seconds.get_or_create(&StepLabel { step }));
+        }
+        metrics
+    }
+
+    pub(super) fn change(&self, outcome: &'static str) {
+        self.changes.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    pub(super) fn reload(&self, is_good: bool) {
+        let outcome = if is_good { "ok" } else { "failed" };
+        self.reloads.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    pub(super) fn took(&self, step: Step, time: Duration) {
+        let step = match step {
+            Step::Render => "render",
+            Step::Check => "check",
+            Step::Reload => "reload",
+        };
+        let seconds = time.as_secs_f64();
+        self.seconds
+            .get_or_create(&StepLabel { step })
+            .observe(seconds);
+    }
+
+    pub(super) fn diverged(&self, side: &'static str) {
+        self.divergences.get_or_create(&SideLabel { side }).inc();
+    }
+}

@@ -1,0 +1,119 @@
+//! Consul goes and comes back, with all or with nothing.
+
+use crate::{
+    edge::{Edge, SOON, Site},
+    load::Load,
+    support::{ensure, eventually, portolan::command, soak, throughout},
+};
+use std::{thread, time::Duration};
+
+/// Nothing changes for this long, and whoever asks is answered.
+fn all_stays(site: &Site, edge: &Edge, during: Duration, reloads: u64, config: &str) {
+    throughout(during, Duration::from_millis(200), "what runs", || {
+        ensure(site.config() == config, || site.config())?;
+        ensure(edge.reloads() == reloads, || "a reload".to_owned())?;
+        let (status, body) = edge.ready()?;
+        ensure(status == 200, || body)
+    });
+}
+
+#[test]
+fn consul_is_away_and_comes_back_with_the_same() {
+    let mut site = Site::new();
+    site.set_key("maxconn", "500");
+    let _hello1 = site.service("hello1");
+    let _hello2 = site.service("hello2");
+    let edge = site.start();
+    site.answers("/hello1/x", "hello1 /x");
+    site.answers("/hello2/x", "hello2 /x");
+    let (config, load) = (site.config(), Load::start(site.http, "/hello1/x"));
+
+    site.consul.kill();
+    let away = soak(Duration::from_secs(10), Duration::from_secs(60));
+    all_stays(&site, &edge, away, 0, &config);
+    site.consul.restart();
+    site.consul.wait_until_ready();
+    all_stays(&site, &edge, Duration::from_secs(3), 0, &config);
+    load.stop_without_failure(0);
+
+    site.set_key("maxconn", "501");
+    edge.reloaded(1);
+}
+
+#[test]
+fn consul_comes_back_with_nothing_for_three_seconds() {
+    let mut site = Site::new();
+    site.set_key("maxconn", "500");
+    let hello1 = site.service("hello1");
+    let edge = site.start();
+    site.answers("/hello1/x", "hello1 /x");
+    let (config, load) = (site.config(), Load::start(site.http, "/hello1/x"));
+
+    site.consul.restart_empty();
+    site.consul.wait_until_ready();
+    all_stays(&site, &edge, Duration::from_secs(3), 0, &config);
+    site.register("hello1", "rest", &hello1);
+    site.set_key("maxconn", "500");
+    // Beyond the time for which an index that went back is doubted.
+    all_stays(&site, &edge, Duration::from_secs(9), 0, &config);
+    load.stop_without_failure(0);
+}
+
+/// As when every agent of a site is started anew: the leader itself says that nothing is there.
+#[test]
+fn everything_is_deregistered_for_three_seconds() {
+    let site = Site::new();
+    site.set_key("maxconn", "500");
+    let backends = ["hello1", "hello2", "hello3"].map(|name| site.service(name));
+    let edge = site.start();
+    site.answers("/hello1/x", "hello1 /x");
+    let (config, load) = (site.config(), Load::start(site.http, "/hello1/x"));
+    site.consul.deregister_node("w");
+    site.consul.delete_key("service/haproxy/maxconn");
+    all_stays(&site, &edge, Duration::from_secs(3), 0, &config);
+    assert!(edge.metric("held_removals_total") >= 2, "services and keys");
+    for backend in &backends {
+        site.register(&backend.name, "rest", backend);
+    }
+    site.set_key("maxconn", "500");
+    all_stays(&site, &edge, Duration::from_secs(2), 0, &config);
+    load.stop_without_failure(0);
+}
+
+/// Without Consul from the start, HAProxy runs on the file of before; without that, it waits.
+#[test]
+fn consul_is_away_at_the_start() {
+    let mut site = Site::new();
+    let _hello1 = site.service("hello1");
+    let edge = site.start();
+    site.answers("/hello1/x", "hello1 /x");
+    let config = site.config();
+    drop(edge);
+
+    site.consul.kill();
+    let edge = site.launch(&[]);
+    site.answers("/hello1/x", "hello1 /x");
+    edge.says("the last good configuration of before");
+    assert_eq!(site.config(), config);
+    site.consul.restart();
+    site.consul.wait_until_ready();
+    eventually(SOON, "it is current again", || {
+        let (status, body) = edge.ready()?;
+        ensure(
+            status == 200 && body.contains("haproxy: 1 backends"),
+            || body,
+        )
+    });
+    assert_eq!(edge.reloads(), 0, "the file says the same");
+    drop(edge);
+
+    site.consul.kill();
+    std::fs::remove_file(site.file()).expect("there is a file");
+    let edge = site.launch_command(command(&site.arguments(&[]), &[]));
+    thread::sleep(Duration::from_secs(3));
+    let (status, body) = edge.ready().expect("an answer");
+    assert_eq!(status, 503, "{body}");
+    assert_eq!(site.config(), "", "nothing was written");
+    site.consul.restart();
+    site.answers("/hello1/x", "hello1 /x");
+}

@@ -1,0 +1,120 @@
+//! Values that break the configuration.
+
+use crate::{
+    edge::{SOON, Site},
+    load::Load,
+    support::{ensure, eventually, write_file},
+};
+#[test]
+fn a_bad_value_is_refused_by_name_and_the_one_before_it_stays() {
+    let site = Site::new();
+    site.set_key("maxconn", "500");
+    let _hello1 = site.service("hello1");
+    let edge = site.start();
+    site.answers("/hello1/x", "hello1 /x");
+    assert_eq!(edge.info("Maxconn").as_deref(), Ok("500"));
+    let load = Load::start(site.http, "/hello1/x");
+
+    for (value, reason) in [
+        ("many", "got \"many\""),
+        ("0", "got \"0\""),
+        ("10 nbthread 1", "got \"10 nbthread 1\""),
+        (
+            "10\nbackend x\n  server a 127.0.0.1:1",
+            "more than one line",
+        ),
+    ] {
+        site.set_key("maxconn", value);
+        let refused = edge.metric("refused_keys");
+        eventually(SOON, "it is refused", || {
+            let (status, body) = edge.ready()?;
+            ensure(status == 200, || body.clone())?;
+            let named = body.contains("service/haproxy/maxconn: ") && body.contains(reason);
+            ensure(named && edge.metric("refused_keys") == 1, || {
+                format!("{refused} {body}")
+            })
+        });
+    }
+    // The rest goes on.
+    site.set_key("timeouts/server", "20s");
+    edge.reloaded(1);
+    let config = site.config();
+    assert!(config.contains("maxconn 500\n") && config.contains("server 20s\n"));
+    assert!(!config.contains("backend x"), "{config}");
+
+    site.set_key("maxconn", "600");
+    edge.reloaded(2);
+    assert_eq!(edge.info("Maxconn").as_deref(), Ok("600"));
+    assert_eq!(edge.metric("refused_keys"), 0);
+    let named = edge.events().into_iter().filter(|event| {
+        event["fields"]["key"] == "service/haproxy/maxconn" && event["level"] == "WARN"
+    });
+    assert!(named.count() >= 2, "{:?}", edge.events());
+    load.stop_without_failure(0);
+}
+
+/// What the check of the file cannot tell shows when HAProxy is to load it.
+#[test]
+fn a_value_that_haproxy_cannot_load_is_refused_too() {
+    let site = Site::new();
+    let _hello1 = site.service("hello1");
+    let edge = site.start();
+    site.answers("/hello1/x", "hello1 /x");
+    let (before, worker) = (site.config(), edge.info("Pid"));
+    site.set_key("maxconn", "10000000");
+    let loaded = eventually(SOON, "it is refused or loaded", || {
+        let refused = edge.ready()?.1.contains("service/haproxy/maxconn: ");
+        let loaded = edge.info("Maxconn").is_ok_and(|max| max == "10000000");
+        ensure(refused || loaded, || "neither".to_owned())?;
+        Ok(loaded)
+    });
+    if loaded {
+        // A machine with that many files to open.
+        return;
+    }
+    assert_eq!(site.config(), before, "the file is what it was");
+    assert_eq!(edge.info("Pid"), worker);
+    site.answers("/hello1/x", "hello1 /x");
+    site.set_key("maxconn", "700");
+    eventually(SOON, "the next value is taken", || {
+        let is_refused = edge.metric("refused_keys") > 0;
+        let is_loaded = edge.info("Maxconn")? == "700";
+        ensure(is_loaded && !is_refused, || "not yet".to_owned())
+    });
+}
+
+/// In a template of the user's own, HAProxy decides what is wrong: the key is found by trying.
+#[test]
+fn with_a_users_template_the_key_is_found() {
+    let site = Site::new();
+    let template = write_file(
+        site.directory.path(),
+        "edge.j2",
+        "global\n  maxconn {{ key_or('max', 100) }}\ndefaults\n  mode http\n  timeout connect 5s\n  \
+         timeout client {{ key_or('client', '9s') }}\n  timeout server 9s\nfrontend f\n  bind \
+         {{ bind }}\n  http-request return status {{ key_or('status', 200) }}\n",
+    );
+    let edge = site.launch(&["--template", &template.display().to_string()]);
+    edge.wait_until_ready();
+    eventually(SOON, "it answers", || {
+        ensure(site.get("/")?.0 == 200, || "another status".to_owned())
+    });
+    // Three at once, of which one is wrong.
+    site.set_key("client", "8 s");
+    site.set_key("max", "150");
+    site.set_key("status", "202");
+    let (_, said) = edge.says("service/haproxy/client: ");
+    assert!(said.contains("[ALERT]"), "HAProxy's own words: {said}");
+    eventually(SOON, "the others are taken", || {
+        let answer = site.get("/")?.0;
+        let has = site.config().contains("maxconn 150\n");
+        ensure(answer == 202 && has, || site.config())
+    });
+    assert!(site.config().contains("client 9s\n"), "{}", site.config());
+    site.set_key("client", "8s");
+    eventually(SOON, "the next value is taken", || {
+        let is_refused = edge.metric("refused_keys") > 0;
+        let has = site.config().contains("client 8s\n");
+        ensure(has && !is_refused, || site.config())
+    });
+}

@@ -8,7 +8,12 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::config::{Address, Flags, LogFormat, Switch, Upstreams, parse};
+use crate::commands::RegisterMode;
+use crate::config::{Address, DockerAddress, Flags, LogFormat, Switch, Upstreams, parse};
+
+mod register;
+
+use register::RegisterArgs;
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +24,8 @@ pub enum Command {
     Dev(Flags),
     /// Check the configuration and what it names.
     Check(Flags),
+    /// Register containers in Consul.
+    Register(Flags, RegisterMode),
 }
 
 /// Reads the arguments, the program's name first.
@@ -35,6 +42,10 @@ where
         Verb::Serve(args) => Command::Serve(args.into_flags()?),
         Verb::Dev(args) => Command::Dev(args.into_flags()?),
         Verb::Check(args) => Command::Check(args.into_flags()?),
+        Verb::Register(args) => {
+            let (flags, mode) = args.into_parts();
+            Command::Register(flags, mode)
+        }
     };
     Ok(command)
 }
@@ -73,6 +84,14 @@ which beats the default.")]
 
 It takes what `serve` takes and starts nothing. The first thing wrong ends it with code 78.")]
     Check(ServeArgs),
+
+    /// Register the containers of this host in Consul, by Registrator's labels
+    #[command(after_help = "Example:
+  portolan register --consul http://127.0.0.1:8500
+  docker run -d -e SERVICE_NAME=hello1 -p :80 IMAGE
+
+Only what it registered itself is ever taken away. --dry-run says what it would do.")]
+    Register(RegisterArgs),
 }
 
 #[derive(Debug, Args)]
@@ -101,6 +120,12 @@ struct ServeArgs {
     /// Directory of Consul service-definition files to serve; may be repeated
     #[arg(long, value_name = "DIR", value_parser = parse::path)]
     services: Vec<PathBuf>,
+
+    /// Serve the running containers too, by their SERVICE_* labels: Docker's API, or `none` [env:
+    /// DOCKER_HOST] [default: none; without a URL: unix:///var/run/docker.sock]
+    #[arg(long, value_name = "URL|none", num_args = 0..=1, default_missing_value = "")]
+    #[arg(value_parser = docker)]
+    docker: Option<Switch<Option<DockerAddress>>>,
 
     /// Directory of zone files (*.zone) to serve
     #[arg(long, value_name = "DIR", value_parser = parse::path)]
@@ -170,6 +195,8 @@ impl ServeArgs {
             from_agent: self.from_agent,
             token_file: self.token_file,
             services: given(self.services),
+            serve_docker: self.docker.as_ref().map(|docker| *docker != Switch::Off),
+            docker: self.docker.and_then(Switch::on).flatten(),
             zones: self.zones,
             state_dir: self.state_dir,
             ..self.common.into_flags()?
@@ -232,6 +259,14 @@ fn consul(text: &str) -> Result<Switch<Address>, String> {
     parse::or_none(text, Address::parse)
 }
 
+/// Without a value, Docker where it usually is.
+fn docker(text: &str) -> Result<Switch<Option<DockerAddress>>, String> {
+    if text.is_empty() {
+        return Ok(Switch::On(None));
+    }
+    parse::or_none(text, |text| DockerAddress::parse(text).map(Some))
+}
+
 fn admin(text: &str) -> Result<Switch<SocketAddr>, String> {
     parse::or_none(text, parse::listen_address)
 }
@@ -249,122 +284,4 @@ fn workers(text: &str) -> Result<usize, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse_line(line: &str) -> Result<Command, clap::Error> {
-        parse_args(line.split(' '))
-    }
-
-    #[test]
-    fn the_definition_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn flags_that_are_not_given_set_nothing() {
-        let command = parse_line("portolan serve").expect("a command");
-        assert_eq!(command, Command::Serve(Flags::default()));
-        let command = parse_line("portolan check").expect("a command");
-        assert_eq!(command, Command::Check(Flags::default()));
-    }
-
-    #[test]
-    fn every_flag_of_serve_is_passed_on() {
-        let line = "portolan serve --config c.toml --listen 127.0.0.1:1 --listen [::1]:2 \
-                    --consul http://c:8500 --token-file t --services a --services b --zones z \
-                    --from-agent --state-dir s \
-                    --workers 4 --upstream 192.0.2.1 --upstream [::1]:5353 \
-                    --upstream ::1 --domain Sd.Example. --admin none --log-format json";
-        let address = |text: &str| text.parse().expect("an address");
-        let flags = Flags {
-            config: Some("c.toml".into()),
-            listen: Some(vec![address("127.0.0.1:1"), address("[::1]:2")]),
-            workers: Some(4),
-            consul: Some(Switch::On(Address::parse("http://c:8500").expect("a URL"))),
-            token_file: Some("t".into()),
-            services: Some(vec!["a".into(), "b".into()]),
-            zones: Some("z".into()),
-            upstreams: Some(Upstreams::List(vec![
-                address("192.0.2.1:53"),
-                address("[::1]:5353"),
-                address("[::1]:53"),
-            ])),
-            domain: Some("sd.example".to_owned()),
-            admin: Some(Switch::Off),
-            log_format: Some(LogFormat::Json),
-            from_agent: true,
-            state_dir: Some("s".into()),
-        };
-        assert_eq!(parse_line(line).expect("a command"), Command::Serve(flags));
-    }
-
-    #[test]
-    fn dev_needs_no_consul_and_no_root() {
-        let Ok(Command::Dev(flags)) = parse_line("portolan dev") else {
-            panic!("not dev");
-        };
-        assert_eq!(flags.consul, Some(Switch::Off));
-        let listen = flags.listen.expect("an address");
-        assert_eq!(listen, ["127.0.0.1:8053".parse().expect("an address")]);
-        // Where they come from then depends on the folder it is run in.
-        assert_eq!((flags.services, flags.zones), (None, None));
-    }
-
-    #[test]
-    fn recursion_and_consul_can_be_switched_off() {
-        let Ok(Command::Serve(flags)) = parse_line("portolan serve --upstream none --consul none")
-        else {
-            panic!("not serve");
-        };
-        assert_eq!(flags.upstreams, Some(Upstreams::None));
-        assert_eq!(flags.consul, Some(Switch::Off));
-    }
-
-    #[test]
-    fn a_wrong_value_is_code_2_and_says_what_was_expected() {
-        for (line, expected) in [
-            (
-                "serve --consul nowhere",
-                "something like http://127.0.0.1:8500",
-            ),
-            (
-                "serve --consul 127.0.0.1:8500",
-                "did you mean http://127.0.0.1:8500",
-            ),
-            ("serve --listen 127.0.0.1", "such as 127.0.0.1:53"),
-            ("serve --listen localhost:53", "such as 127.0.0.1:53"),
-            ("serve --upstream dns.example", "such as 192.0.2.53"),
-            (
-                "serve --upstream none --upstream 192.0.2.1",
-                "cannot stand beside an address",
-            ),
-            ("serve --admin 8054", "such as 127.0.0.1:53"),
-            ("serve --domain a..b", "such as \"consul\""),
-            ("serve --workers 0", "from 1 to 1024"),
-            ("serve --log-format xml", "expected \"text\" or \"json\""),
-            ("serve --lisen 127.0.0.1:53", "--listen"),
-            ("dev --consul http://c:8500", "unexpected argument"),
-            ("nothing", "unrecognized subcommand"),
-        ] {
-            let error = parse_line(&format!("portolan {line}")).expect_err(line);
-            assert_eq!(error.exit_code(), 2, "{line}");
-            let shown = error.to_string();
-            assert!(shown.contains(expected), "{line}: {shown}");
-        }
-    }
-
-    #[test]
-    fn every_help_shows_an_example() {
-        for line in [
-            "portolan --help",
-            "portolan serve --help",
-            "portolan dev --help",
-            "portolan check --help",
-        ] {
-            let help = parse_line(line).expect_err(line);
-            assert_eq!(help.exit_code(), 0);
-            assert!(help.to_string().contains("Example:\n  portolan "), "{help}");
-        }
-    }
-}
+mod tests;

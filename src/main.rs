@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Serve(flags) => commands::serve(&flags),
         Command::Dev(flags) => commands::dev(flags),
         Command::Check(flags) => commands::check(&flags),
+        Command::Register(flags, mode) => commands::register(&flags, mode),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

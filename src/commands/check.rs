@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use crate::config::{Config, DEFAULT_FILE, Flags, Process};
-use crate::sources::files;
+use crate::sources::{docker, files};
 
 use super::{Failure, parts};
 
@@ -28,6 +28,14 @@ pub fn check(flags: &Flags) -> Result<(), Failure> {
     if let Some(consul) = &config.consul {
         parts::consul_client(consul)?;
     }
+    let docker = match config.docker.serve {
+        true => {
+            let access = parts::docker_access(&config.docker);
+            docker::Client::new(&access).map_err(Failure::DockerAccess)?;
+            access.address.to_string()
+        }
+        false => "none".to_owned(),
+    };
     parts::policy(&config, zones, None)?;
 
     let file = config
@@ -48,6 +56,7 @@ pub fn check(flags: &Flags) -> Result<(), Failure> {
         list(std::iter::once(&config.domain).chain(&config.alt_domain))
     );
     println!("consul         {consul}");
+    println!("docker         {docker}");
     println!(
         "service files  {} services, {} instances",
         definitions.services(),

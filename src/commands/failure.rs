@@ -1,7 +1,7 @@
 //! How a command ends when it does not end well.
 
-use crate::sources::{consul, files};
-use crate::{config, recursion, server, zones};
+use crate::sources::{consul, docker, files};
+use crate::{config, recursion, register, server, zones};
 
 /// Wrong configuration (`EX_CONFIG` of sysexits.h).
 const CONFIGURATION: u8 = 78;
@@ -26,6 +26,27 @@ pub enum Failure {
     /// The token or a TLS file for Consul.
     #[error("consul: {0}")]
     Consul(#[from] consul::ClientError),
+    /// `consul.address` is `none` where there is nothing to do without Consul.
+    #[error("consul.address: `none`, but containers are registered in Consul: name its agent")]
+    NoConsul,
+    /// The certificates for Docker.
+    #[error("docker: {0}")]
+    DockerAccess(docker::Error),
+    /// Docker cannot be asked.
+    #[error("Docker cannot be asked: {0}; does it run, and may this user use its socket?")]
+    Docker(docker::Error),
+    /// There is no name for our services.
+    #[error(transparent)]
+    Owner(#[from] register::OwnerError),
+    /// Consul's agent cannot be used.
+    #[error("Consul's agent cannot be used: {0}")]
+    Agent(#[from] consul::AgentError),
+    /// Some services are not registered as they should be; the log says which and why.
+    #[error("Consul's agent refused {services} of the services")]
+    Refused {
+        /// How many.
+        services: usize,
+    },
     /// A name in the configuration.
     #[error("{key}: {source}")]
     Name {
@@ -75,8 +96,16 @@ impl Failure {
             | Self::Recursion(_)
             | Self::Consul(_)
             | Self::StateDirectory { .. }
+            | Self::NoConsul
+            | Self::DockerAccess(_)
             | Self::Name { .. } => CONFIGURATION,
-            Self::Bind(_) | Self::Admin { .. } | Self::System { .. } => OTHER,
+            Self::Bind(_)
+            | Self::Admin { .. }
+            | Self::Docker(_)
+            | Self::Owner(_)
+            | Self::Agent(_)
+            | Self::Refused { .. }
+            | Self::System { .. } => OTHER,
         }
     }
 }

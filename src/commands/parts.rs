@@ -5,15 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::registry::Registry;
 use tracing::warn;
 
+use crate::catalog::Layer;
 use crate::config::{
-    Address, Authorities, Config, Consul, RecursorStrategy, SrvTarget, TruncateAddresses, Upstreams,
+    Address, Authorities, Config, Consul, DockerAddress, RecursorStrategy, SrvTarget,
+    TruncateAddresses, Upstreams,
 };
 use crate::names::{Domains, Name};
 use crate::recursion::{self, Recursor};
 use crate::server::{Limits, Policy};
 use crate::sources::consul::{Client, Endpoint, TlsFiles};
+use crate::sources::docker;
 use crate::sources::files::{Host, Origin};
 use crate::zones::Zones;
 use crate::{answers, config};
@@ -209,4 +213,61 @@ pub(super) fn service_origins(config: &Config) -> Vec<Origin> {
         .cloned()
         .map(Origin::Directory)
         .collect()
+}
+
+/// How to get at Docker.
+pub(super) fn docker_access(config: &config::Docker) -> docker::Access {
+    docker::Access {
+        address: match &config.address {
+            DockerAddress::Unix(path) => docker::Address::Unix(path.clone()),
+            DockerAddress::Http(url) => docker::Address::Http(url.clone()),
+        },
+        certificates: config.cert_path.clone(),
+    }
+}
+
+/// The running containers as a source, and its layer.
+pub(super) fn docker_source(
+    config: &Config,
+    registry: &mut Registry,
+) -> Result<(docker::Source, Arc<Layer>), Failure> {
+    let client =
+        docker::Client::new(&docker_access(&config.docker)).map_err(Failure::DockerAccess)?;
+    client.register_metrics(registry);
+    let name = host_name()?;
+    let settings = docker::Settings {
+        reach: docker::Reach::Either,
+        explicit: false,
+        ip: config.docker.ip,
+        host: docker_host(config),
+        tags: Vec::new(),
+        host_name: name.clone(),
+    };
+    let host = docker::Host {
+        name,
+        datacenter: config.datacenter.clone(),
+    };
+    let pace = docker::Pace::default();
+    Ok(docker::Source::new(client, pace, settings, &host))
+}
+
+/// Where published ports are: an address that is listened on can be reached by those who ask us,
+/// unless it is loopback, which a container that asks through its host's resolver would take for
+/// its own.
+fn docker_host(config: &Config) -> IpAddr {
+    let listened = config.server.listen.iter().map(|listen| listen.ip());
+    listened
+        .into_iter()
+        .find(|ip| !ip.is_unspecified() && !ip.is_loopback())
+        .or_else(docker::host_address)
+        .unwrap_or_else(|| IpAddr::from([127, 0, 0, 1]))
+}
+
+/// The name of this host.
+pub(super) fn host_name() -> Result<String, Failure> {
+    let name = nix::unistd::gethostname().map_err(|source| Failure::System {
+        what: "read this host's name",
+        source: source.into(),
+    })?;
+    Ok(name.to_string_lossy().into_owned())
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -21,6 +20,7 @@ use crate::sources::consul::{self, Client};
 use crate::sources::files::{self, Origin};
 use crate::zones::Zones;
 
+use super::signals::{Signal, Signals};
 use super::{Failure, agent, logging, parts};
 
 /// How long queries that were taken may go on after a stop, and then how long everything else.
@@ -116,6 +116,10 @@ impl Running {
             let host = parts::file_host(config);
             Some(files::Source::start(inputs.origins, host)?)
         };
+        let docker = match config.docker.serve {
+            true => Some(parts::docker_source(config, &mut registry)?),
+            false => None,
+        };
         let state = config
             .state_dir
             .as_deref()
@@ -140,6 +144,10 @@ impl Running {
 
         let mut layers = Vec::new();
         if let Some((source, layer)) = files {
+            layers.push(layer);
+            tasks.spawn(source.run(stop.clone()));
+        }
+        if let Some((source, layer)) = docker {
             layers.push(layer);
             tasks.spawn(source.run(stop.clone()));
         }
@@ -240,7 +248,11 @@ impl Running {
 const TOKEN_EVERY: Duration = Duration::from_secs(1);
 
 /// Follows the file that the token is in.
-async fn follow_token(source: config::TokenSource, client: Client, stop: CancellationToken) {
+pub(super) async fn follow_token(
+    source: config::TokenSource,
+    client: Client,
+    stop: CancellationToken,
+) {
     let mut last = source.read().ok().flatten();
     let (mut failure, mut told): (Option<String>, Option<String>) = (None, None);
     while stop
@@ -283,7 +295,7 @@ fn recursor(
         .map_err(Failure::from)
 }
 
-async fn bind_admin(address: std::net::SocketAddr) -> Result<TcpListener, Failure> {
+pub(super) async fn bind_admin(address: std::net::SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address)
         .await
         .map_err(|source| Failure::Admin { address, source })
@@ -315,28 +327,17 @@ async fn wait_for_stop(
     inputs: &dyn Fn(&Config) -> Result<Inputs, Failure>,
     load: &dyn Fn() -> Result<Config, config::Error>,
 ) -> Result<(), Failure> {
-    let listen = |kind| {
-        signal(kind).map_err(|source| Failure::System {
-            what: "listen for signals",
-            source,
-        })
-    };
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut hangup = listen(SignalKind::hangup())?;
+    let mut signals = Signals::listen()?;
     loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => {
-                let adopted = load()
-                    .map_err(Failure::from)
-                    .and_then(|config| running.adopt(&config, inputs(&config)?));
-                match adopted {
-                    Ok(()) => info!("configuration, token and zones read again"),
-                    Err(error) => error!(%error, "reload refused; everything stays as it was"),
-                }
-            }
+        if signals.next().await == Signal::Stop {
+            return Ok(());
+        }
+        let adopted = load()
+            .map_err(Failure::from)
+            .and_then(|config| running.adopt(&config, inputs(&config)?));
+        match adopted {
+            Ok(()) => info!("configuration, token and zones read again"),
+            Err(error) => error!(%error, "reload refused; everything stays as it was"),
         }
     }
 }

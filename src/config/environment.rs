@@ -1,8 +1,9 @@
-//! The environment variables of Consul's own programs, with the meaning they have there.
+//! The environment variables of Consul's and Docker's own programs, with the meaning they have there.
 
 use std::path::PathBuf;
 
 use super::address::Address;
+use super::docker::DockerAddress;
 use super::draft::{Draft, Placed};
 use super::error::{Error, Place};
 use super::flags::Switch;
@@ -20,6 +21,10 @@ const CA_PATH: &str = "CONSUL_CAPATH";
 const CLIENT_CERT: &str = "CONSUL_CLIENT_CERT";
 const CLIENT_KEY: &str = "CONSUL_CLIENT_KEY";
 const SERVER_NAME: &str = "CONSUL_TLS_SERVER_NAME";
+const DOCKER_HOST: &str = "DOCKER_HOST";
+const DOCKER_TLS_VERIFY: &str = "DOCKER_TLS_VERIFY";
+const DOCKER_CERT_PATH: &str = "DOCKER_CERT_PATH";
+const HOME: &str = "HOME";
 
 /// Where variables are looked up: the process's environment, or a map in tests.
 pub trait Strings {
@@ -76,6 +81,26 @@ pub(super) fn apply(env: &dyn Strings, draft: &mut Draft) -> Result<(), Error> {
     }
     set_placed(env, CLIENT_CERT, &mut draft.client_cert)?;
     set_placed(env, CLIENT_KEY, &mut draft.client_key)
+}
+
+/// Applies Docker's variables over the layers below.
+pub(super) fn apply_docker(env: &dyn Strings, draft: &mut Draft) -> Result<(), Error> {
+    let docker = &mut draft.config.docker;
+    if let Some(address) = read(env, DOCKER_HOST, DockerAddress::parse)? {
+        docker.address = address;
+    }
+    if let Some(path) = read(env, DOCKER_CERT_PATH, parse::path)? {
+        docker.cert_path = Some(path);
+    }
+    // Any value switches it on, as in Docker: even "0".
+    if read(env, DOCKER_TLS_VERIFY, |_| Ok(()))?.is_some() {
+        docker.address = docker.address.clone().over_tls();
+        if let (DockerAddress::Http(_), None) = (&docker.address, &docker.cert_path) {
+            let home = read(env, HOME, parse::path)?;
+            docker.cert_path = home.map(|home| home.join(".docker"));
+        }
+    }
+    Ok(())
 }
 
 fn set_placed(

@@ -10,13 +10,17 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::address::Address;
+use super::containers::{Docker, Register};
+use super::docker::DockerAddress;
 use super::document::{Document, List, Text};
 use super::draft::{Draft, Placed};
 use super::duration::Time;
 use super::error::Error;
 use super::flags::Switch;
 use super::parse;
-use super::schema::{AnswersTable, ConsulTable, RecursionTable, Schema, ServerTable};
+use super::schema::{
+    AnswersTable, ConsulTable, DockerTable, RecursionTable, RegisterTable, Schema, ServerTable,
+};
 use super::settings::{Answers, Authorities, Config, Consul, Recursion, Soa, Upstreams};
 use super::token::{Token, TokenSource};
 
@@ -53,6 +57,8 @@ impl Schema {
             datacenter,
             state_dir,
             server: _,
+            docker,
+            register,
             services,
             zones,
             recursion,
@@ -70,6 +76,8 @@ impl Schema {
         )?;
         document.text(datacenter, self.datacenter, parse::datacenter)?;
         document.optional(state_dir, self.state_dir, parse::path)?;
+        self.docker.apply(document, docker)?;
+        self.register.apply(document, register)?;
         document.list(services, self.services.directories, parse::path)?;
         document.optional(zones, self.zones.directory, parse::path)?;
         self.recursion.apply(document, recursion)?;
@@ -174,6 +182,28 @@ impl ConsulTable {
         document.optional(&mut tls.server_name, self.tls_server_name, parse::domain)?;
         tls.verify = self.verify.unwrap_or(tls.verify);
         Ok(())
+    }
+}
+
+impl DockerTable {
+    fn apply(self, document: &Document<'_>, docker: &mut Docker) -> Result<(), Error> {
+        document.text(&mut docker.address, self.address, DockerAddress::parse)?;
+        document.optional(&mut docker.cert_path, self.cert_path, parse::path)?;
+        docker.serve = self.serve.unwrap_or(docker.serve);
+        document.optional(&mut docker.ip, self.ip, parse::service_address)
+    }
+}
+
+impl RegisterTable {
+    fn apply(self, document: &Document<'_>, register: &mut Register) -> Result<(), Error> {
+        document.optional(&mut register.owner, self.owner, parse::owner)?;
+        document.optional(&mut register.ip, self.ip, parse::service_address)?;
+        document.list(&mut register.tags, self.tags, parse::tag)?;
+        register.internal = self.internal.unwrap_or(register.internal);
+        register.explicit = self.explicit.unwrap_or(register.explicit);
+        document.text(&mut register.deregister, self.deregister, parse::deregister)?;
+        document.text(&mut register.on_exit, self.on_exit, parse::on_exit)?;
+        document.time(&mut register.resync, self.resync, parse::RESYNC)
     }
 }
 

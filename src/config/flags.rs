@@ -1,9 +1,12 @@
 //! What the command line sets. It wins over everything else.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::address::Address;
+use super::containers::{Deregister, OnExit};
+use super::docker::DockerAddress;
 use super::draft::Draft;
 use super::settings::{LogFormat, Upstreams};
 use super::token::TokenSource;
@@ -23,6 +26,14 @@ pub struct Flags {
     pub from_agent: bool,
     /// `consul.token_file`.
     pub token_file: Option<PathBuf>,
+    /// Docker is used, so that its variables matter.
+    pub with_docker: bool,
+    /// `docker.serve`.
+    pub serve_docker: Option<bool>,
+    /// `docker.address`.
+    pub docker: Option<DockerAddress>,
+    /// `[register]`.
+    pub register: RegisterFlags,
     /// `services.directories`.
     pub services: Option<Vec<PathBuf>>,
     /// `zones.directory`.
@@ -39,6 +50,27 @@ pub struct Flags {
     pub log_format: Option<LogFormat>,
 }
 
+/// The settings of the registrar given on the command line.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RegisterFlags {
+    /// `register.owner`.
+    pub owner: Option<String>,
+    /// `register.ip`.
+    pub ip: Option<IpAddr>,
+    /// `register.tags`.
+    pub tags: Option<Vec<String>>,
+    /// `register.internal`, if it is to be true.
+    pub internal: bool,
+    /// `register.explicit`, if it is to be true.
+    pub explicit: bool,
+    /// `register.deregister`.
+    pub deregister: Option<Deregister>,
+    /// `register.on_exit`.
+    pub on_exit: Option<OnExit>,
+    /// `register.resync`.
+    pub resync: Option<Duration>,
+}
+
 /// A value that may be switched off with `none`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Switch<T> {
@@ -50,7 +82,7 @@ pub enum Switch<T> {
 
 impl<T> Switch<T> {
     /// The value, unless it is switched off.
-    pub(super) fn on(self) -> Option<T> {
+    pub fn on(self) -> Option<T> {
         match self {
             Self::Off => None,
             Self::On(value) => Some(value),
@@ -65,10 +97,25 @@ pub(super) fn apply(flags: &Flags, draft: &mut Draft) {
         config: _,
         // Decides what the layers are applied over, before this.
         from_agent: _,
+        // Decides whether a layer is applied, before this.
+        with_docker: _,
         listen,
         workers,
         consul,
         token_file,
+        serve_docker,
+        docker,
+        register:
+            RegisterFlags {
+                owner,
+                ip,
+                tags,
+                internal,
+                explicit,
+                deregister,
+                on_exit,
+                resync,
+            },
         services,
         zones,
         upstreams,
@@ -84,6 +131,17 @@ pub(super) fn apply(flags: &Flags, draft: &mut Draft) {
     set(&mut config.state_dir, state_dir.map(Some));
     set(&mut draft.address, consul);
     set(&mut draft.consul.token, token_file.map(TokenSource::File));
+    set(&mut config.docker.serve, serve_docker);
+    set(&mut config.docker.address, docker);
+    let register = &mut config.register;
+    set(&mut register.owner, owner.map(Some));
+    set(&mut register.ip, ip.map(Some));
+    set(&mut register.tags, tags);
+    register.internal |= internal;
+    register.explicit |= explicit;
+    set(&mut register.deregister, deregister);
+    set(&mut register.on_exit, on_exit);
+    set(&mut register.resync, resync);
     set(&mut config.services, services);
     set(&mut config.zones, zones.map(Some));
     set(&mut config.recursion.upstreams, upstreams);

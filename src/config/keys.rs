@@ -32,6 +32,18 @@ pub(super) const KEYS: &[&str] = &[
     "consul.client_key",
     "consul.tls_server_name",
     "consul.verify",
+    "docker.address",
+    "docker.cert_path",
+    "docker.serve",
+    "docker.ip",
+    "register.owner",
+    "register.ip",
+    "register.tags",
+    "register.internal",
+    "register.explicit",
+    "register.deregister",
+    "register.on_exit",
+    "register.resync",
     "services.directories",
     "zones.directory",
     "recursion.upstreams",
@@ -211,7 +223,7 @@ mod tests {
         assert_eq!(
             message,
             "unknown key, known here: domain, alt_domain, datacenter, state_dir, server, consul, \
-             services, zones, recursion, answers, admin, log"
+             docker, register, services, zones, recursion, answers, admin, log"
         );
     }
 }

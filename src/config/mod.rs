@@ -8,6 +8,8 @@
 //! turns them into the settings of the rooms that need them.
 
 mod address;
+mod containers;
+mod docker;
 mod document;
 mod draft;
 mod duration;
@@ -22,9 +24,11 @@ mod settings;
 mod token;
 
 pub use address::Address;
+pub use containers::{Deregister, Docker, OnExit, Register};
+pub use docker::DockerAddress;
 pub use environment::{Process, Strings};
 pub use error::{Error, Place};
-pub use flags::{Flags, Switch};
+pub use flags::{Flags, RegisterFlags, Switch};
 pub use settings::{
     Answers, Authorities, ClientCertificate, Config, Consul, LogFormat, Recursion,
     RecursorStrategy, Server, Soa, SrvTarget, Tls, TruncateAddresses, Upstreams,
@@ -68,7 +72,11 @@ impl Config {
             file::apply(&path, &text, &mut draft)?;
             draft.config.file = Some(path);
         }
-        // Without Consul its variables mean nothing to us, so a broken one must not stop us.
+        // What is not used has variables that mean nothing to us: a broken one must not stop us.
+        let serves_docker = flags.serve_docker.unwrap_or(draft.config.docker.serve);
+        if flags.with_docker || serves_docker {
+            environment::apply_docker(env, &mut draft)?;
+        }
         if flags.consul != Some(Switch::Off) {
             environment::apply(env, &mut draft)?;
         }

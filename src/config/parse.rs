@@ -9,8 +9,14 @@ use std::path::PathBuf;
 use ipnet::{IpNet, Ipv4Net};
 
 pub use super::address::Address;
+pub use super::docker::DockerAddress;
 use super::flags::Switch;
 use super::settings::{LogFormat, RecursorStrategy, SrvTarget, TruncateAddresses};
+
+mod register;
+
+pub(super) use register::RESYNC;
+pub use register::{deregister, on_exit, owner, resync, service_address, tag};
 
 /// The port that DNS servers listen on.
 const DNS_PORT: u16 = 53;

@@ -18,6 +18,8 @@ pub(super) struct Schema {
     pub(super) state_dir: Text,
     pub(super) server: ServerTable,
     pub(super) consul: ConsulTable,
+    pub(super) docker: DockerTable,
+    pub(super) register: RegisterTable,
     pub(super) services: ServicesTable,
     pub(super) zones: ZonesTable,
     pub(super) recursion: RecursionTable,
@@ -54,6 +56,28 @@ pub(super) struct ConsulTable {
     pub(super) client_key: Text,
     pub(super) tls_server_name: Text,
     pub(super) verify: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct DockerTable {
+    pub(super) address: Text,
+    pub(super) cert_path: Text,
+    pub(super) serve: Option<bool>,
+    pub(super) ip: Text,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RegisterTable {
+    pub(super) owner: Text,
+    pub(super) ip: Text,
+    pub(super) tags: Texts,
+    pub(super) internal: Option<bool>,
+    pub(super) explicit: Option<bool>,
+    pub(super) deregister: Text,
+    pub(super) on_exit: Text,
+    pub(super) resync: Span,
 }
 
 #[derive(Default, Deserialize)]

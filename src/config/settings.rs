@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::address::Address;
+use super::containers::{Docker, Register};
 use super::token::TokenSource;
 
 /// Everything that can be set, after all layers and checks.
@@ -29,6 +30,10 @@ pub struct Config {
     pub server: Server,
     /// `[consul]`; `None` when its address is `none`.
     pub consul: Option<Consul>,
+    /// `[docker]`.
+    pub docker: Docker,
+    /// `[register]`.
+    pub register: Register,
     /// `services.directories`: Consul service-definition files as a catalog. Default none.
     pub services: Vec<PathBuf>,
     /// `zones.directory`: master files of static zones. Default none.
@@ -54,6 +59,8 @@ impl Default for Config {
             state_dir: None,
             server: Server::default(),
             consul: Some(Consul::default()),
+            docker: Docker::default(),
+            register: Register::default(),
             services: Vec::new(),
             zones: None,
             recursion: Recursion::default(),

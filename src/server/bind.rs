@@ -9,7 +9,7 @@ use super::holder::holder_of;
 
 /// Receive and send buffers to ask for: a burst of large answers must not be lost while a worker
 /// is busy. The system may grant less.
-const SOCKET_BUFFER: usize = 4 << 20;
+pub(super) const SOCKET_BUFFER: usize = 4 << 20;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;

@@ -67,6 +67,10 @@ impl Metrics {
         self.workers.shed.queue.inc();
     }
 
+    pub(super) fn shed_late(&self, queries: u64) {
+        self.workers.shed.late.inc_by(queries);
+    }
+
     pub(super) fn shed_connection(&self, by_client: bool) {
         if by_client {
             self.workers.shed.client_connections.inc();
@@ -98,6 +102,7 @@ struct Known {
 #[derive(Debug, Clone, Default)]
 struct Shed {
     queue: Counter,
+    late: Counter,
     connections: Counter,
     client_connections: Counter,
 }
@@ -123,6 +128,7 @@ impl Collector for Workers {
         )?;
         for (reason, count) in [
             ("queue", self.shed.queue.get()),
+            ("late", self.shed.late.get()),
             ("connections", self.shed.connections.get()),
             ("client_connections", self.shed.client_connections.get()),
             ("socket", drops::count(&inodes)),

@@ -14,6 +14,8 @@ mod door;
 mod drops;
 mod holder;
 mod inbox;
+mod late;
+mod local;
 mod metrics;
 mod router;
 mod tally;

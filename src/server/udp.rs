@@ -5,14 +5,12 @@ use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::libc::{in_pktinfo, in6_pktinfo};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
-    sendmmsg, sendmsg, setsockopt, sockopt,
+    ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, sendmsg,
+    setsockopt, sockopt,
 };
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -22,8 +20,11 @@ use tracing::{error, warn};
 
 use crate::answers::Transport;
 
+use super::bind::SOCKET_BUFFER;
 use super::door::{AtOnce, Client, Desk, Door};
 use super::inbox::Inbox;
+use super::late::{LATE, Lateness, is_late};
+use super::local::Local;
 use super::tally::Counts;
 
 /// Datagrams taken with one system call.
@@ -31,6 +32,9 @@ const BATCH: usize = 32;
 
 /// The longest query that is read. A question has at most 267 bytes; the rest is for options.
 const MAX_QUERY: usize = 4096;
+
+/// What may wait in a socket, in bytes, however far behind its worker is: some batches.
+const LEAST_BUFFER: usize = 64 << 10;
 
 /// How often an idle worker looks whether it is to stop.
 const STOP_CHECK: Duration = Duration::from_millis(200);
@@ -67,7 +71,12 @@ impl Queue {
         let request = request.to_vec();
         let asked = Arc::clone(asked);
         let door = Arc::clone(&self.door);
+        let taken = Instant::now();
         let answer = async move {
+            if taken.elapsed() > LATE {
+                door.router().metrics().shed_query();
+                return;
+            }
             let mut reply = Vec::with_capacity(512);
             let made = door
                 .in_full(&asked.counts, &request, client(peer), &mut reply)
@@ -96,43 +105,6 @@ fn client(peer: SocketAddr) -> Client {
     Client::new(peer.ip(), Transport::Udp)
 }
 
-/// The address of ours that a datagram was sent to, and the reply must come from: clients drop
-/// replies from any other. Known where the socket is bound to all addresses.
-#[derive(Debug, Clone, Copy)]
-enum Local {
-    Bound,
-    V4(in_pktinfo),
-    V6(in6_pktinfo),
-}
-
-impl Local {
-    fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Bound, Self::Bound) => true,
-            (Self::V4(a), Self::V4(b)) => {
-                a.ipi_ifindex == b.ipi_ifindex
-                    && a.ipi_addr.s_addr == b.ipi_addr.s_addr
-                    && a.ipi_spec_dst.s_addr == b.ipi_spec_dst.s_addr
-            }
-            (Self::V6(a), Self::V6(b)) => {
-                a.ipi6_ifindex == b.ipi6_ifindex && a.ipi6_addr.s6_addr == b.ipi6_addr.s6_addr
-            }
-            _ => false,
-        }
-    }
-
-    /// Room for the control message that names it.
-    fn space(address: SocketAddr) -> Option<Vec<u8>> {
-        if !address.ip().is_unspecified() {
-            None
-        } else if address.is_ipv4() {
-            Some(cmsg_space!(in_pktinfo))
-        } else {
-            Some(cmsg_space!(in6_pktinfo))
-        }
-    }
-}
-
 /// One socket and the thread that serves it.
 pub(super) struct Worker {
     asked: Arc<Asked>,
@@ -140,6 +112,11 @@ pub(super) struct Worker {
     door: Arc<Door>,
     queue: Queue,
     desk: Desk,
+    lateness: Lateness,
+    /// The system tells when each datagram came.
+    is_timed: bool,
+    /// Bytes of datagrams that may wait in the socket, as far as the system grants them.
+    buffer: usize,
     stop: CancellationToken,
 }
 
@@ -178,6 +155,9 @@ impl Worker {
             door,
             queue,
             desk: Desk::new(cache_bytes, counts),
+            lateness: Lateness::default(),
+            is_timed: false,
+            buffer: SOCKET_BUFFER,
             stop,
         })
     }
@@ -185,8 +165,8 @@ impl Worker {
     /// Serves until the stop, and what had come in by then.
     pub(super) fn run(mut self) {
         let mut buffers = vec![[0_u8; MAX_QUERY]; BATCH];
-        let mut headers = MultiHeaders::preallocate(BATCH, Local::space(self.address));
-        let mut out_headers = MultiHeaders::preallocate(BATCH, Local::space(self.address));
+        let mut headers = self.headers();
+        let mut out_headers = self.headers();
         let mut replies = Replies {
             buffers: (0..BATCH).map(|_| Vec::with_capacity(1024)).collect(),
             peers: Vec::with_capacity(BATCH),
@@ -206,7 +186,13 @@ impl Worker {
                 MsgFlags::MSG_WAITFORONE
             };
             match self.batch(&mut buffers, &mut headers, flags, &mut replies) {
-                Ok(()) => self.send(&mut replies, &mut out_headers),
+                Ok(taken) => {
+                    self.send(&mut replies, &mut out_headers);
+                    let is_timed = self.lateness.batch(taken == BATCH);
+                    if is_timed != self.is_timed && self.tell_time(is_timed) {
+                        headers = self.headers();
+                    }
+                }
                 Err(Errno::EAGAIN) if stopped.is_some() => return,
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(error) => {
@@ -218,14 +204,39 @@ impl Worker {
         }
     }
 
-    /// Takes a batch of datagrams and answers or queues each.
+    /// Room for a batch of datagrams and what the system tells of each.
+    fn headers(&self) -> MultiHeaders<SockaddrStorage> {
+        MultiHeaders::preallocate(BATCH, Local::space(self.address, self.is_timed))
+    }
+
+    /// Lets the system tell when each datagram came, or not. False if it will not do it.
+    fn tell_time(&mut self, is_timed: bool) -> bool {
+        let socket = &self.asked.socket;
+        let done = setsockopt(socket, sockopt::ReceiveTimestampns, &is_timed);
+        if done.is_ok() {
+            self.is_timed = is_timed;
+            self.size_buffer(SOCKET_BUFFER);
+        }
+        done.is_ok()
+    }
+
+    /// Lets so many bytes of datagrams wait. Under a lasting overload few: what the system drops
+    /// at the door costs us nothing, and what waits too long is read for nothing.
+    fn size_buffer(&mut self, bytes: usize) {
+        // If it cannot be done, more of them are read to be dropped.
+        if setsockopt(&self.asked.socket, sockopt::RcvBuf, &bytes).is_ok() {
+            self.buffer = bytes;
+        }
+    }
+
+    /// Takes a batch of datagrams and answers, queues or drops each. Gives how many it were.
     fn batch(
         &mut self,
         buffers: &mut [[u8; MAX_QUERY]],
         headers: &mut MultiHeaders<SockaddrStorage>,
         flags: MsgFlags,
         replies: &mut Replies,
-    ) -> nix::Result<()> {
+    ) -> nix::Result<usize> {
         let mut slices: [[IoSliceMut<'_>; 1]; BATCH] = {
             let mut buffers = buffers.iter_mut();
             std::array::from_fn(|_| {
@@ -240,7 +251,10 @@ impl Worker {
         for (key, made) in asked.inbox.take() {
             self.desk.keep(&key, made);
         }
+        let now = self.is_timed.then(SystemTime::now);
+        let (mut taken, mut late) = (0, 0);
         for message in messages {
+            taken += 1;
             let Some((storage, peer)) = message
                 .address
                 .and_then(|address| Some((address, std_address(&address)?)))
@@ -252,14 +266,22 @@ impl Worker {
                 continue;
             };
             let mut local = Local::Bound;
-            if self.address.ip().is_unspecified() {
+            let mut came = None;
+            if self.is_timed || self.address.ip().is_unspecified() {
                 for control in message.cmsgs()? {
                     match control {
                         ControlMessageOwned::Ipv4PacketInfo(info) => local = Local::V4(info),
                         ControlMessageOwned::Ipv6PacketInfo(info) => local = Local::V6(info),
+                        ControlMessageOwned::ScmTimestampns(time) => came = Some(time),
                         _ => {}
                     }
                 }
+            }
+            if let (Some(came), Some(now)) = (came, now)
+                && is_late(came, now)
+            {
+                late += 1;
+                continue;
             }
             let reply = &mut replies.buffers[replies.peers.len()];
             reply.clear();
@@ -273,7 +295,11 @@ impl Worker {
             }
         }
         self.desk.end();
-        Ok(())
+        if late > 0 {
+            self.door.router().metrics().shed_late(late);
+            self.size_buffer((self.buffer / 2).max(LEAST_BUFFER));
+        }
+        Ok(taken)
     }
 
     /// A defect that one query brings to light must not end the worker for all others.
@@ -313,18 +339,10 @@ impl Worker {
             let range = done..done + run;
             let (slices, peers) = (&slices[range.clone()], &peers[range]);
             let flags = MsgFlags::MSG_DONTWAIT;
-            let sent = match &local {
-                Local::Bound => sendmmsg(fd, headers, slices, peers, [], flags),
-                Local::V4(info) => {
-                    let from = [ControlMessage::Ipv4PacketInfo(info)];
-                    sendmmsg(fd, headers, slices, peers, from, flags)
-                }
-                Local::V6(info) => {
-                    let from = [ControlMessage::Ipv6PacketInfo(info)];
-                    sendmmsg(fd, headers, slices, peers, from, flags)
-                }
-            };
-            match sent.map(Iterator::count) {
+            let sent = local.with(|from| {
+                sendmmsg(fd, headers, slices, peers, from, flags).map(Iterator::count)
+            });
+            match sent {
                 Ok(sent) if sent > 0 => done += sent,
                 Err(Errno::EINTR) => {}
                 // The first one is refused: go on with the next.
@@ -346,21 +364,10 @@ impl Worker {
 fn send_one(socket: &UdpSocket, reply: &[u8], peer: SocketAddr, local: Local) -> nix::Result<()> {
     let reply = [IoSlice::new(reply)];
     let peer = SockaddrStorage::from(peer);
-    let send = |control: &[ControlMessage<'_>]| {
-        sendmsg(
-            socket.as_raw_fd(),
-            &reply,
-            control,
-            MsgFlags::MSG_DONTWAIT,
-            Some(&peer),
-        )
-        .map(|_| ())
-    };
-    match local {
-        Local::Bound => send(&[]),
-        Local::V4(info) => send(&[ControlMessage::Ipv4PacketInfo(&info)]),
-        Local::V6(info) => send(&[ControlMessage::Ipv6PacketInfo(&info)]),
-    }
+    local.with(|from| {
+        let flags = MsgFlags::MSG_DONTWAIT;
+        sendmsg(socket.as_raw_fd(), &reply, from, flags, Some(&peer)).map(|_| ())
+    })
 }
 
 fn std_address(address: &SockaddrStorage) -> Option<SocketAddr> {

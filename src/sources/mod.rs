@@ -2,4 +2,5 @@
 //! events (D14), and knows no DNS.
 
 pub mod consul;
+pub mod docker;
 pub mod files;

@@ -5,12 +5,19 @@ use crate::{
     blocks::{Command, commands, the_block},
     support::{
         consul::{Consul, instance},
-        directory, dns, ensure, eventually, http,
+        directory, dns,
+        docker::Docker,
+        docker_proxy::DockerProxy,
+        ensure, eventually, http,
         portolan::{Launch, Portolan, run_to_end},
         process::Process,
         program,
+        registrar::Registrar,
         upstream::{self, Upstream},
-        wire::{rcode, rtype::A},
+        wire::{
+            rcode,
+            rtype::{A, SRV},
+        },
         write_file,
     },
 };
@@ -81,6 +88,14 @@ struct Reader {
     listens: Vec<SocketAddr>,
     /// Where Portolan was installed to, as the README has it.
     installed: Option<String>,
+    /// The containers of `docker run -d`, and who registers them.
+    containers: Containers,
+    registrar: Option<Registrar>,
+}
+
+struct Containers {
+    docker: Docker,
+    proxy: DockerProxy,
 }
 
 impl Reader {
@@ -97,6 +112,7 @@ impl Reader {
         });
         let consul = Consul::start();
         register_web(&consul);
+        let docker = Docker::new();
         Self {
             files: directory(),
             dev: None,
@@ -105,6 +121,11 @@ impl Reader {
             serving: None,
             listens: Vec::new(),
             installed: None,
+            containers: Containers {
+                proxy: DockerProxy::showing(&docker.label()),
+                docker,
+            },
+            registrar: None,
         }
     }
 
@@ -132,6 +153,8 @@ impl Reader {
             }
             ["portolan", "serve", flags @ ..] => self.serve(command, flags),
             ["portolan", "check", "--config", "portolan.toml"] => self.check(),
+            ["portolan", "register", flags @ ..] => self.register(command, flags),
+            ["docker", "run", "-d", flags @ ..] => self.container(flags),
             ["docker", "run", flags @ ..] => self.docker(flags),
             _ => panic!(
                 "README.md:{}: nothing tests this command: {}",
@@ -259,6 +282,12 @@ impl Reader {
                 own.push(flag.to_owned());
                 continue;
             }
+            if flag == "--docker" {
+                // The container of the page before still runs.
+                asked = "hello1.service.consul";
+                own.extend([flag.to_owned(), self.containers.proxy.url()]);
+                continue;
+            }
             let value = words.next().expect("a flag has a value");
             let value = match flag {
                 "--consul" => {
@@ -337,6 +366,50 @@ impl Reader {
         let outcome = run_to_end(&["check", "--config", &file.display().to_string()], &[]);
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
         assert!(outcome.stdout.ends_with("all is right\n"), "{outcome:?}");
+    }
+
+    /// Starts what the README says, beside the Docker Engine of this machine.
+    fn register(&mut self, command: &Command, flags: &[&str]) {
+        if let Err(error) = portolan::cli::parse_args(command.words()) {
+            panic!("README.md:{}: {error}", command.line);
+        }
+        let ["--consul", "http://127.0.0.1:8500", mode @ ..] = flags else {
+            panic!("README.md:{}: another Consul", command.line);
+        };
+        let proxy = self.containers.proxy.url();
+        let ours = ["--docker", &proxy, "--consul", &self.consul.url()];
+        if mode == ["--dry-run"] {
+            let arguments = [&["register"][..], &ours, mode].concat();
+            let outcome = run_to_end(&arguments, &[]);
+            assert_eq!(outcome.code, Some(0), "{outcome:?}");
+            assert!(outcome.stdout.contains("hello1"), "{outcome:?}");
+        } else {
+            assert!(mode.is_empty(), "README.md:{}: {mode:?}", command.line);
+            let registrar = Registrar::start(&ours);
+            registrar.wait_until_ready();
+            self.registrar = Some(registrar);
+        }
+    }
+
+    /// Starts the container of the README, under a name of the test's own, and waits for its service.
+    fn container(&mut self, flags: &[&str]) {
+        let docker = &self.containers.docker;
+        let (name, label) = (docker.name("hello1"), docker.label());
+        let mut arguments = vec!["run", "-d", "--label", &label, "--init"];
+        for (at, word) in flags.iter().enumerate() {
+            arguments.push(match *word {
+                "IMAGE" => docker.image(),
+                _ if at > 0 && flags[at - 1] == "--name" => &name,
+                word => word,
+            });
+        }
+        arguments.extend(["sleep", "1000"]);
+        crate::support::docker::docker(&arguments).unwrap_or_else(|error| panic!("{error}"));
+        let server = self.serving.as_ref().expect("`portolan serve` runs").dns();
+        eventually(Duration::from_secs(5), "the container has a name", || {
+            let reply = dns::ask(server, "hello1.service.consul", SRV);
+            ensure(reply.answers.len() == 1, || reply.summary())
+        });
     }
 
     /// Docker is not at hand everywhere; what can go wrong with these lines is the address.

@@ -5,7 +5,10 @@ use crate::{
     support::{
         consul::Consul,
         dns::{self, Query},
+        docker::Docker,
+        docker_proxy::DockerProxy,
         portolan::{Launch, run_to_end},
+        registrar::Registrar,
         upstream::{self, Action, Upstream},
         wire::rtype::A,
     },
@@ -30,7 +33,7 @@ fn quoted(prefix: &str, rows_only: bool) -> BTreeSet<String> {
 fn every_flag_is_listed() {
     let listed = quoted("--", true);
     let mut known = BTreeSet::new();
-    for command in ["serve", "dev", "check"] {
+    for command in ["serve", "dev", "check", "register"] {
         let help = run_to_end(&[command, "--help"], &[]).stdout;
         let flags = help
             .split_whitespace()
@@ -51,7 +54,27 @@ fn every_variable_is_listed() {
         .map(str::to_owned)
         .collect();
     assert!(read.len() > 5, "{read:?}");
-    assert_eq!(quoted("CONSUL_", true), read);
+    let listed = ["CONSUL_", "DOCKER_", "HOME"].map(|prefix| quoted(prefix, true));
+    assert_eq!(listed.into_iter().flatten().collect::<BTreeSet<_>>(), read);
+}
+
+/// The keys that containers may bear, from the two lists that the code has of them.
+#[test]
+fn every_label_is_listed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sources/docker");
+    let mut known = BTreeSet::from(["SERVICE_X", "SERVICE_META_X"].map(str::to_owned));
+    for (file, list) in [("meta.rs", "const KNOWN"), ("check.rs", "const KEYS")] {
+        let code = fs::read_to_string(folder.join(file)).expect("the code is readable");
+        let list = code.split_once(list).expect("the list").1;
+        let list = list.split_once("= [").expect("its beginning").1;
+        let list = list.split_once("];").expect("its end").0;
+        // What forks of Registrator call something is accepted, and not advertised.
+        let list = list.split("// Of forks").next().unwrap_or_default();
+        let keys = list.split('"').skip(1).step_by(2);
+        known.extend(keys.map(|key| format!("SERVICE_{}", key.to_uppercase())));
+    }
+    assert!(known.len() > 20, "{known:?}");
+    assert_eq!(quoted("SERVICE_", true), known);
 }
 
 /// Everything that can be measured happens here once, and then `/metrics` has all there is.
@@ -73,7 +96,13 @@ fn every_metric_is_listed() {
     Query::new("www.test", A)
         .patience(Duration::from_secs(5))
         .ask(portolan.dns());
-    let metrics = portolan.get("/metrics").expect("an answer").body;
+    let docker = Docker::new();
+    let proxy = DockerProxy::showing(&docker.label());
+    let registrar = Registrar::start(&["--docker", &proxy.url(), "--consul", &consul.url()]);
+    registrar.wait_until_ready();
+    let metrics = [portolan.get("/metrics"), registrar.get("/metrics")]
+        .map(|metrics| metrics.expect("an answer").body)
+        .concat();
     let known: BTreeSet<String> = metrics
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))

@@ -275,6 +275,14 @@ impl Consul {
         self.process.kill();
     }
 
+    /// Starts it again as one that knows nothing of before, on the same ports; waits for nothing.
+    pub(crate) fn restart_empty(&mut self) {
+        self.process.kill();
+        let data = self.directory.path().join("data");
+        std::fs::remove_dir_all(&data).expect("removing Consul's data");
+        self.restart();
+    }
+
     /// Starts it again, on the same ports and data; waits for nothing.
     pub(crate) fn restart(&mut self) {
         self.process.kill();

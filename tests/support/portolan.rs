@@ -13,7 +13,7 @@ use std::{
 use tempfile::TempDir;
 
 /// The environment that Portolan reads; a developer's own settings must not reach it.
-const READ_BY_PORTOLAN: [&str; 3] = ["CONSUL_", "DOCKER_HOST", "RUST_LOG"];
+const READ_BY_PORTOLAN: [&str; 3] = ["CONSUL_", "DOCKER_", "RUST_LOG"];
 
 /// A `portolan` that is about to be started.
 #[derive(Debug, Clone)]
@@ -286,7 +286,7 @@ pub(crate) fn run_to_end<A: AsRef<std::ffi::OsStr>>(
     outcome
 }
 
-fn command(arguments: &[OsString], environment: &[(String, String)]) -> Command {
+pub(crate) fn command(arguments: &[OsString], environment: &[(String, String)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
@@ -311,7 +311,7 @@ fn events(log: &str) -> Vec<Value> {
 }
 
 /// The addresses in the log events with this message.
-fn addresses(log: &str, message: &str) -> Vec<SocketAddr> {
+pub(crate) fn addresses(log: &str, message: &str) -> Vec<SocketAddr> {
     events(log)
         .iter()
         .map(|event| &event["fields"])

@@ -10,10 +10,19 @@ use std::{
     thread,
 };
 
+/// What has passed.
+#[derive(Default)]
+struct Noted {
+    /// `METHOD /path`, without parameters.
+    requests: Vec<String>,
+    /// All that clients sent.
+    bytes: Vec<u8>,
+}
+
 /// A proxy before one server.
 pub(crate) struct Recorder {
     address: SocketAddr,
-    paths: Arc<Mutex<Vec<String>>>,
+    noted: Arc<Mutex<Noted>>,
     stopped: Arc<AtomicBool>,
 }
 
@@ -23,10 +32,10 @@ impl Recorder {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let recorder = Self {
             address: listener.local_addr().expect("a bound socket's address"),
-            paths: Arc::default(),
+            noted: Arc::default(),
             stopped: Arc::default(),
         };
-        let (paths, stopped) = (Arc::clone(&recorder.paths), Arc::clone(&recorder.stopped));
+        let (noted, stopped) = (Arc::clone(&recorder.noted), Arc::clone(&recorder.stopped));
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if stopped.load(Ordering::Relaxed) {
@@ -34,7 +43,7 @@ impl Recorder {
                 }
                 // A server that is away closes the connection of who came for it.
                 if let Ok(server) = TcpStream::connect(server) {
-                    join(&client, &server, &paths);
+                    join(&client, &server, &noted);
                 }
             }
         });
@@ -46,9 +55,27 @@ impl Recorder {
         format!("http://{}", self.address)
     }
 
-    /// The paths that were requested so far, without parameters.
+    /// The paths that were read so far, without parameters.
     pub(crate) fn paths(&self) -> Vec<String> {
-        self.paths.lock().expect("no thread panics").clone()
+        let noted = self.noted.lock().expect("no thread panics");
+        let requests = noted.requests.iter();
+        let paths = requests.filter_map(|request| request.strip_prefix("GET "));
+        paths.map(str::to_owned).collect()
+    }
+
+    /// What was written since the last call: `PUT /path`, without parameters.
+    pub(crate) fn take_writes(&self) -> Vec<String> {
+        let mut noted = self.noted.lock().expect("no thread panics");
+        let requests = std::mem::take(&mut noted.requests).into_iter();
+        requests
+            .filter(|request| !request.starts_with("GET "))
+            .collect()
+    }
+
+    /// Everything that clients sent so far, as text.
+    pub(crate) fn sent(&self) -> String {
+        let noted = self.noted.lock().expect("no thread panics");
+        String::from_utf8_lossy(&noted.bytes).into_owned()
     }
 }
 
@@ -60,21 +87,20 @@ impl Drop for Recorder {
     }
 }
 
-fn join(client: &TcpStream, server: &TcpStream, paths: &Arc<Mutex<Vec<String>>>) {
+fn join(client: &TcpStream, server: &TcpStream, noted: &Arc<Mutex<Noted>>) {
     let clone = |stream: &TcpStream| stream.try_clone().expect("a second handle on a socket");
-    let (from, to, paths) = (clone(client), clone(server), Arc::clone(paths));
+    let (from, to, noted) = (clone(client), clone(server), Arc::clone(noted));
     thread::spawn(move || {
         pass(from, to, |bytes| {
             // A request of a client that waits for each answer begins where a read does.
             let text = String::from_utf8_lossy(bytes);
-            let target = text
-                .strip_prefix("GET ")
-                .and_then(|rest| rest.split([' ', '?']).next());
-            if let Some(path) = target {
-                paths
-                    .lock()
-                    .expect("no thread panics")
-                    .push(path.to_owned());
+            let mut words = text.split([' ', '?']);
+            let mut noted = noted.lock().expect("no thread panics");
+            noted.bytes.extend(bytes);
+            if let (Some(method @ ("GET" | "PUT" | "POST" | "DELETE")), Some(path)) =
+                (words.next(), words.next())
+            {
+                noted.requests.push(format!("{method} {path}"));
             }
         });
     });

@@ -28,6 +28,20 @@ pub(super) const EVERYTHING: &str = r#"
     client_key = "key.pem"
     tls_server_name = "server.dc2.consul"
     verify = false
+    [docker]
+    address = "tcp://proxy:2375"
+    cert_path = "certs"
+    serve = true
+    ip = "10.0.0.9"
+    [register]
+    owner = "me"
+    ip = "10.0.0.5"
+    tags = ["one", "two"]
+    internal = true
+    explicit = true
+    deregister = "on-success"
+    on_exit = "deregister"
+    resync = "1m"
     [services]
     directories = ["one", "two"]
     [zones]
@@ -97,6 +111,22 @@ fn every_key_is_read() {
                 verify: false,
             },
         }),
+        docker: Docker {
+            address: DockerAddress::parse("http://proxy:2375").expect("an address"),
+            cert_path: Some(PathBuf::from("certs")),
+            serve: true,
+            ip: Some([10, 0, 0, 9].into()),
+        },
+        register: Register {
+            owner: Some("me".to_owned()),
+            ip: Some([10, 0, 0, 5].into()),
+            tags: vec!["one".to_owned(), "two".to_owned()],
+            internal: true,
+            explicit: true,
+            deregister: Deregister::OnSuccess,
+            on_exit: OnExit::Deregister,
+            resync: seconds(60),
+        },
         services: vec![PathBuf::from("one"), PathBuf::from("two")],
         zones: Some(PathBuf::from("zones")),
         recursion: Recursion {

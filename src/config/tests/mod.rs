@@ -135,9 +135,36 @@ fn every_flag_beats_the_file() {
         log_format: Some(LogFormat::Text),
         from_agent: false,
         state_dir: Some(PathBuf::from("flag-state")),
+        with_docker: true,
+        serve_docker: Some(false),
+        docker: Some(DockerAddress::Unix(PathBuf::from("/flag"))),
+        register: RegisterFlags {
+            owner: Some("flag".to_owned()),
+            ip: Some([10, 9, 9, 9].into()),
+            tags: Some(vec!["flag".to_owned()]),
+            internal: false,
+            explicit: false,
+            deregister: Some(Deregister::Always),
+            on_exit: Some(OnExit::Keep),
+            resync: Some(Duration::from_secs(9)),
+        },
     };
     let config =
         load(EVERYTHING, &[("CONSUL_HTTP_TOKEN", "env")], &flags).expect("a configuration");
+    assert_eq!(Some(config.docker.address), flags.docker);
+    assert!(!config.docker.serve);
+    let register = Register {
+        owner: flags.register.owner,
+        ip: flags.register.ip,
+        tags: flags.register.tags.expect("tags"),
+        // What the command line can only switch on.
+        internal: true,
+        explicit: true,
+        deregister: Deregister::Always,
+        on_exit: OnExit::Keep,
+        resync: Duration::from_secs(9),
+    };
+    assert_eq!(config.register, register);
     assert_eq!(Some(config.server.listen), flags.listen);
     assert_eq!(config.server.workers, 9);
     assert_eq!(Some(config.services), flags.services);
@@ -210,6 +237,40 @@ fn the_variables_mean_what_they_mean_to_consul() {
     assert_eq!(tls, expected);
     let path = consul(env(&[("CONSUL_CAPATH", "dir")])).tls.authorities;
     assert_eq!(path, Authorities::Directory(PathBuf::from("dir")));
+}
+
+#[test]
+fn the_variables_mean_what_they_mean_to_docker() {
+    let flags = Flags {
+        with_docker: true,
+        ..Flags::default()
+    };
+    let docker = |variables: Variables<'_>| {
+        let docker = load("", variables, &flags).expect("a configuration").docker;
+        let path = docker.cert_path.map(|path| path.display().to_string());
+        (docker.address.to_string(), path)
+    };
+    let host = ("DOCKER_HOST", "tcp://d:2376");
+    let (verify, home) = (("DOCKER_TLS_VERIFY", "0"), ("HOME", "/home/me"));
+    let socket = ("unix:///var/run/docker.sock".to_owned(), None);
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(docker(&[]), socket);
+    assert_eq!(docker(&[verify, home]), socket);
+    assert_eq!(docker(&[host]), ("http://d:2376".to_owned(), None));
+    let tls = "https://d:2376".to_owned();
+    assert_eq!(
+        docker(&[host, verify, home]),
+        (tls.clone(), some("/home/me/.docker"))
+    );
+    let certificates = ("DOCKER_CERT_PATH", "/certs");
+    assert_eq!(
+        docker(&[host, verify, home, certificates]),
+        (tls, some("/certs"))
+    );
+    // Where Docker is not used, nobody reads them.
+    let broken = [("DOCKER_HOST", "ssh://d")];
+    assert!(load("", &broken, &flags).is_err());
+    assert!(load("", &broken, &Flags::default()).is_ok());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use reqwest::header::{HeaderMap, HeaderValue};
-use reqwest::{Certificate, Identity};
+use reqwest::{Certificate, Identity, Method};
 use url::Url;
 
 use crate::catalog;
@@ -145,8 +145,23 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a request to the first agent that is well.
+    /// Reads from the first agent that is well.
     pub(super) async fn get(&self, ask: &Ask, mode: Mode) -> Result<Response, RequestError> {
+        self.send(Method::GET, ask, mode, Vec::new()).await
+    }
+
+    /// Writes to the first agent that is well.
+    pub(super) async fn put(&self, ask: &Ask, body: Vec<u8>) -> Result<Response, RequestError> {
+        self.send(Method::PUT, ask, Mode::Leader, body).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        ask: &Ask,
+        mode: Mode,
+        body: Vec<u8>,
+    ) -> Result<Response, RequestError> {
         let now = catalog::millis();
         let agent = self
             .agents
@@ -154,7 +169,8 @@ impl Client {
             .find(|agent| agent.resting_until.load(Ordering::Relaxed) <= now)
             .or_else(|| self.agents.first())
             .ok_or_else(|| RequestError::Transport("no address".to_owned()))?;
-        let result = agent.get(ask, mode, self.token.load_full()).await;
+        let token = self.token.load_full();
+        let result = agent.send(method, ask, mode, body, token).await;
         let until = match &result {
             Err(RequestError::Transport(_)) => catalog::millis() + REST,
             Err(RequestError::Status { status, .. }) if status.is_server_error() => {
@@ -216,10 +232,12 @@ impl Agent {
         })
     }
 
-    async fn get(
+    async fn send(
         &self,
+        method: Method,
         ask: &Ask,
         mode: Mode,
+        body: Vec<u8>,
         token: Option<Arc<HeaderValue>>,
     ) -> Result<Response, RequestError> {
         let mut url = self.base.clone();
@@ -248,7 +266,7 @@ impl Agent {
                 }
             }
         }
-        let mut request = self.http.get(url).timeout(timeout);
+        let mut request = self.http.request(method, url).timeout(timeout).body(body);
         if let Some(client) = ask.client {
             // Consul takes it for the source of the request.
             request = request.header("X-Forwarded-For", client.to_string());

@@ -11,6 +11,7 @@ mod client;
 mod contact;
 mod freshness;
 mod json;
+mod local;
 mod metrics;
 mod pace;
 mod query;
@@ -25,6 +26,7 @@ mod world;
 
 pub use agent::AgentDns;
 pub use client::{Client, ClientError, Endpoint, TlsFiles};
+pub use local::{AgentCheck, AgentError, AgentService, LocalAgent};
 pub use metrics::Metrics;
 pub use source::{Settings, Source};
 pub use state::State;

@@ -1,0 +1,300 @@
+//! `portolan register`: Docker, the reconciler and Consul's agent, and the admin server around them.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::admin::{self, Readiness};
+use crate::config::{self, Config, DEFAULT_FILE, Deregister, Flags, OnExit, Process};
+use crate::register::{self, Failed, Identity, OwnerError, Reconciler, Status, table};
+use crate::sources::consul::{Client, LocalAgent};
+use crate::sources::docker::{self, Follower, View};
+
+use super::serve::{bind_admin, follow_token, runtime};
+use super::signals::{Signal, Signals};
+use super::{Failure, logging, parts};
+
+/// Where the admin server is by default: beside that of `serve` on the same host.
+const ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 8055);
+
+/// How long the end may take: taking services away, and then everything else. Together they stay
+/// below the 5 s that a stop may take.
+const WITHDRAWING: Duration = Duration::from_millis(3500);
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// How often Docker is asked for its ID while it does not answer.
+const OWNER_EVERY: Duration = Duration::from_secs(1);
+
+/// What a registrar is to do beside what its configuration says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RegisterMode {
+    /// Take over what Registrator registered under this host's name.
+    pub adopt: bool,
+    /// Compare once and end.
+    pub once: bool,
+    /// Say what would be done, and end.
+    pub dry_run: bool,
+}
+
+/// `portolan register`: registers containers until it is told to stop, or once.
+///
+/// # Errors
+/// [`Failure`]: what kept it from starting, or for `--once` and `--dry-run` what went wrong.
+pub fn register(flags: &Flags, mode: RegisterMode) -> Result<(), Failure> {
+    let base = Config {
+        admin: Some(SocketAddr::from(ADMIN)),
+        ..Config::default()
+    };
+    let load = || Config::load_over(base.clone(), flags, &Process, Some(Path::new(DEFAULT_FILE)));
+    let config = load()?;
+    logging::start(config.log);
+    let mut registry = Registry::default();
+    let parts = Parts::new(&config, mode, &mut registry)?;
+    runtime()?.block_on(async {
+        if mode.once || mode.dry_run {
+            parts.once().await
+        } else {
+            run(&config, parts, registry, &load).await
+        }
+    })
+}
+
+/// What there is before anything runs. Cheap to clone.
+#[derive(Clone)]
+struct Parts {
+    consul: Client,
+    docker: docker::Client,
+    pace: docker::Pace,
+    mode: RegisterMode,
+    config: config::Register,
+    metrics: register::Metrics,
+    status: Status,
+}
+
+impl Parts {
+    fn new(config: &Config, mode: RegisterMode, registry: &mut Registry) -> Result<Self, Failure> {
+        let Some(consul) = &config.consul else {
+            return Err(Failure::NoConsul);
+        };
+        // Another agent would enter the services on another node.
+        let only = config::Consul {
+            fallback_addresses: Vec::new(),
+            ..consul.clone()
+        };
+        let access = parts::docker_access(&config.docker);
+        let docker = docker::Client::new(&access).map_err(Failure::DockerAccess)?;
+        docker.register_metrics(registry);
+        Ok(Self {
+            consul: parts::consul_client(&only)?,
+            docker,
+            pace: docker::Pace {
+                resync: config.register.resync,
+                deregister: match config.register.deregister {
+                    Deregister::Always => docker::Deregister::Always,
+                    Deregister::OnSuccess => docker::Deregister::OnSuccess,
+                },
+            },
+            mode,
+            config: config.register.clone(),
+            metrics: register::Metrics::new(registry),
+            status: Status::default(),
+        })
+    }
+
+    fn reconciler(&self, owner: String) -> Result<Reconciler, Failure> {
+        let settings = register::Settings {
+            mapping: mapping(&self.config)?,
+            adopt: self.mode.adopt,
+            resync: self.config.resync,
+        };
+        Ok(Reconciler::new(
+            LocalAgent::new(self.consul.clone()),
+            Identity::new(owner),
+            settings,
+            self.metrics.clone(),
+            self.status.clone(),
+        ))
+    }
+
+    /// `--once` and `--dry-run`.
+    #[expect(clippy::print_stdout, reason = "the plan is the command's output")]
+    async fn once(&self) -> Result<(), Failure> {
+        let snapshot = Follower::once(&self.docker, &self.pace);
+        let snapshot = snapshot.await.map_err(Failure::Docker)?;
+        let owner = match &self.config.owner {
+            Some(owner) => owner.clone(),
+            None => register::owner(&self.docker).await?,
+        };
+        let mut reconciler = self.reconciler(owner)?;
+        if self.mode.dry_run {
+            print!("{}", table(&reconciler.preview(&snapshot).await?));
+            return Ok(());
+        }
+        match reconciler.reconcile(&snapshot).await? {
+            Failed(0) => Ok(()),
+            Failed(services) => Err(Failure::Refused { services }),
+        }
+    }
+
+    /// Registers until the stop, and then does what is to be done at the end.
+    async fn register(
+        self,
+        view: watch::Receiver<View>,
+        mapping: watch::Receiver<docker::Settings>,
+        stop: CancellationToken,
+    ) -> Result<(), Failure> {
+        let owner = self.owner();
+        let owner = match stop.run_until_cancelled(owner).await {
+            // Docker was never there, so we have registered nothing.
+            None => return Ok(()),
+            Some(owner) => owner?,
+        };
+        info!(owner, "services are registered under this owner name");
+        let mut reconciler = self.reconciler(owner)?;
+        register::run(&mut reconciler, view, mapping, &stop).await;
+        if self.config.on_exit == OnExit::Deregister {
+            match timeout(WITHDRAWING, reconciler.withdraw()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => error!(%error, "services stay registered"),
+                Err(_) => error!("services stay registered: Consul's agent is too slow"),
+            }
+        }
+        Ok(())
+    }
+
+    /// The owner's name, as soon as it can be known.
+    async fn owner(&self) -> Result<String, OwnerError> {
+        if let Some(owner) = &self.config.owner {
+            return Ok(owner.clone());
+        }
+        let mut told = false;
+        loop {
+            match register::owner(&self.docker).await {
+                Err(error) if !error.is_final() => {
+                    self.status.set(Err(error.to_string()));
+                    if !std::mem::replace(&mut told, true) {
+                        warn!(%error, "nothing is registered yet; trying on");
+                    }
+                }
+                ended => return ended,
+            }
+            sleep(OWNER_EVERY).await;
+        }
+    }
+}
+
+/// How containers become registrations.
+fn mapping(config: &config::Register) -> Result<docker::Settings, Failure> {
+    Ok(docker::Settings {
+        reach: match config.internal {
+            true => docker::Reach::Internal,
+            false => docker::Reach::Published,
+        },
+        explicit: config.explicit,
+        ip: config.ip,
+        // Replaced by the address of Consul's agent.
+        host: Ipv4Addr::LOCALHOST.into(),
+        tags: config.tags.clone(),
+        host_name: parts::host_name()?,
+    })
+}
+
+async fn run(
+    config: &Config,
+    parts: Parts,
+    registry: Registry,
+    load: &dyn Fn() -> Result<Config, config::Error>,
+) -> Result<(), Failure> {
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let admin = match config.admin {
+        Some(address) => Some(bind_admin(address).await?),
+        None => None,
+    };
+    let consul = parts.consul.clone();
+    let (follower, view) = Follower::new(parts.docker.clone(), parts.pace.clone());
+    let (mapping_sender, mapping_receiver) = watch::channel(mapping(&config.register)?);
+    if let Some(listener) = admin {
+        if let Ok(address) = listener.local_addr() {
+            info!(%address, "admin listening");
+        }
+        let state = admin::State::new(Arc::new(registry))
+            .with_part("docker", docker_readiness(view.clone()))
+            .with_part("consul", consul_readiness(parts.status.clone()));
+        tasks.spawn(admin::serve(listener, state, stop.clone()));
+    }
+    let token = config.consul.as_ref().map(|consul| consul.token.clone());
+    if let Some(source @ config::TokenSource::File(_)) = token {
+        tasks.spawn(follow_token(source, consul.clone(), stop.clone()));
+    }
+    tasks.spawn(follower.run(stop.clone()));
+    let registering = tasks.spawn(parts.register(view, mapping_receiver, stop.clone()));
+    tasks.close();
+    let result = tokio::select! {
+        signals = wait_for_stop(&consul, &mapping_sender, load) => signals,
+        // It ends before the stop only if it cannot go on.
+        ended = registering => ended.unwrap_or(Ok(())),
+    };
+    stop.cancel();
+    if timeout(WITHDRAWING + DRAIN, tasks.wait()).await.is_err() {
+        warn!("some tasks were still running");
+    }
+    info!("stopped");
+    result
+}
+
+fn docker_readiness(view: watch::Receiver<View>) -> admin::Probe {
+    Arc::new(move || {
+        let view = view.borrow();
+        match (&view.trouble, &view.snapshot) {
+            (Some(trouble), _) => Readiness::NotReady(trouble.to_string()),
+            (None, None) => Readiness::NotReady("no answer yet".to_owned()),
+            (None, Some(snapshot)) => {
+                Readiness::Ready(format!("{} containers", snapshot.containers.len()))
+            }
+        }
+    })
+}
+
+fn consul_readiness(status: Status) -> admin::Probe {
+    Arc::new(move || match status.get() {
+        Ok(what) => Readiness::Ready(what),
+        Err(why) => Readiness::NotReady(why),
+    })
+}
+
+/// Waits for SIGTERM or SIGINT; takes over token and mapping anew on SIGHUP.
+async fn wait_for_stop(
+    consul: &Client,
+    mappings: &watch::Sender<docker::Settings>,
+    load: &dyn Fn() -> Result<Config, config::Error>,
+) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    loop {
+        if signals.next().await == Signal::Stop {
+            return Ok(());
+        }
+        let adopted = load().map_err(Failure::from).and_then(|config| {
+            let mapping = mapping(&config.register)?;
+            let token = match &config.consul {
+                Some(consul) => consul.token.read()?,
+                None => return Err(Failure::NoConsul),
+            };
+            consul.set_token(token.as_ref().map(config::Token::expose))?;
+            mappings.send_replace(mapping);
+            Ok(())
+        });
+        match adopted {
+            Ok(()) => info!("configuration and token read again"),
+            Err(error) => error!(%error, "reload refused; everything stays as it was"),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What the registrar counts.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct Write {
+    pub(super) action: &'static str,
+    pub(super) outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct Outcome {
+    pub(super) outcome: &'static str,
+}
+
+/// What the registrar counts.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    writes: Family<Write, Counter>,
+    passes: Family<Outcome, Counter>,
+    pub(super) services: Gauge,
+    pub(super) failing: Gauge,
+    pub(super) conflicts: Gauge,
+    pub(super) problems: Gauge,
+    pub(super) other_writers: Gauge,
+}
+
+impl Metrics {
+    /// Registers the counters as `portolan_register_*`.
+    pub fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let registry = registry.sub_registry_with_prefix("portolan_register");
+        registry.register(
+            "writes",
+            "Requests that change what Consul's agent holds, by outcome",
+            metrics.writes.clone(),
+        );
+        registry.register(
+            "passes",
+            "Comparisons of what runs with what is registered, by outcome",
+            metrics.passes.clone(),
+        );
+        let gauges = [
+            (
+                "services",
+                "Services that should be registered",
+                &metrics.services,
+            ),
+            (
+                "failing",
+                "Services that Consul refused as they are",
+                &metrics.failing,
+            ),
+            (
+                "conflicts",
+                "Services left alone because somebody else registered the ID",
+                &metrics.conflicts,
+            ),
+            (
+                "problems",
+                "Wishes of containers that cannot be met, as the log tells them",
+                &metrics.problems,
+            ),
+            (
+                "other_writers",
+                "Other processes that write under our owner's name",
+                &metrics.other_writers,
+            ),
+        ];
+        for (name, help, gauge) in gauges {
+            registry.register(name, help, gauge.clone());
+        }
+        // Counted from 0, so that the first one is an increase.
+        for action in ["register", "deregister", "health"] {
+            let outcome = "ok";
+            drop(metrics.writes.get_or_create(&Write { action, outcome }));
+        }
+        metrics
+    }
+
+    pub(super) fn write(&self, action: &'static str, outcome: &'static str) {
+        self.writes.get_or_create(&Write { action, outcome }).inc();
+    }
+
+    pub(super) fn pass(&self, outcome: &'static str) {
+        self.passes.get_or_create(&Outcome { outcome }).inc();
+    }
+}
+
+/// A count as a gauge takes it.
+pub(super) fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,70 @@
+//! The loop: compare, do what is needed, wait until something may have changed.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::sources::docker::{self, View};
+
+use super::reconciler::Reconciler;
+
+/// First and longest pause while the agent cannot be asked.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Reconciles until the stop: whenever what runs has changed, whenever `mapping` is sent anew, and at
+/// every resync. Trouble with either side never ends it. While Docker is away what was last known
+/// of it holds.
+pub async fn run(
+    reconciler: &mut Reconciler,
+    mut view: watch::Receiver<View>,
+    mut mapping: watch::Receiver<docker::Settings>,
+    stop: &CancellationToken,
+) {
+    let mut pause = None;
+    while !stop.is_cancelled() {
+        let snapshot = view.borrow_and_update().snapshot.clone();
+        // Before the first list nothing is known, and so nothing is done.
+        if let Some(snapshot) = snapshot {
+            let pass = reconciler.reconcile(&snapshot);
+            let Some(result) = stop.run_until_cancelled(pass).await else {
+                return;
+            };
+            if let Err(error) = result {
+                reconciler.unreachable(&error);
+                if pause.is_none() {
+                    warn!(%error, "Consul's agent cannot be used; trying on");
+                }
+                let length = pause.map_or(FIRST_PAUSE, |pause: Duration| pause * 2);
+                let length = length.min(LONGEST_PAUSE);
+                pause = Some(length);
+                // What changes meanwhile is seen at the next look.
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    Ok(()) = mapping.changed() => adopt(reconciler, &mut mapping),
+                    () = sleep(length) => {}
+                }
+                continue;
+            }
+            if pause.take().is_some() {
+                info!("Consul's agent answers again");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            Ok(()) = mapping.changed() => adopt(reconciler, &mut mapping),
+            changed = view.changed() => if changed.is_err() {
+                return stop.cancelled().await;
+            },
+            () = sleep_until(reconciler.next_look()) => {}
+        }
+    }
+}
+
+/// Takes over what an operator has sent.
+fn adopt(reconciler: &mut Reconciler, mapping: &mut watch::Receiver<docker::Settings>) {
+    reconciler.adopt(mapping.borrow_and_update().clone());
+}

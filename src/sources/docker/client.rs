@@ -1,0 +1,337 @@
+//! The few requests to Docker's API, all of them `GET`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use reqwest::{Certificate, Identity, StatusCode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use super::address::{Access, Address};
+use super::container::Container;
+use super::event::Events;
+use super::metrics::Metrics;
+use super::summary::Summary;
+
+/// The oldest and the newest version of the API that we speak: `1.x`. What we read has been there,
+/// and been the same, all the time.
+const OLDEST: u32 = 40;
+const NEWEST: u32 = 54;
+
+/// How long a connection may take to open, and an answer to come.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+const LIST_TIME: Duration = Duration::from_secs(15);
+const INSPECT_TIME: Duration = Duration::from_secs(5);
+
+/// How long a connection may be silent before it is probed: one that a firewall forgot is noticed.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// The longest body that is read, in bytes. A thousand containers are a few MiB.
+const MAX_BODY: usize = 64 << 20;
+
+/// Why Docker's API could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file is not PEM, or a certificate and a key do not go together.
+    #[error("{}: {source}", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What the TLS library says.
+        source: reqwest::Error,
+    },
+    /// The HTTP library cannot be set up.
+    #[error("cannot set up HTTP: {0}")]
+    Http(#[from] reqwest::Error),
+    /// No answer, or none in time.
+    #[error("{0}")]
+    Transport(String),
+    /// An answer that is no success.
+    #[error("{status}: {message}")]
+    Status {
+        /// HTTP's status.
+        status: StatusCode,
+        /// What Docker, or a proxy before it, says.
+        message: String,
+    },
+    /// An answer that is not what Docker's API says.
+    #[error("the answer cannot be read: {0}")]
+    Body(#[from] serde_json::Error),
+    /// An answer that is too long to be one.
+    #[error("the answer is too long")]
+    TooLong,
+    /// No version of the API that both sides speak.
+    #[error("Docker speaks API versions {theirs}, we speak 1.{OLDEST} to 1.{NEWEST}")]
+    Version {
+        /// The versions that Docker named.
+        theirs: String,
+    },
+}
+
+/// A client of Docker's API. Cheap to clone; clones share the version and the counters.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+    address: Arc<str>,
+    /// The `x` of the version `1.x` that was agreed upon.
+    version: Arc<AtomicU32>,
+    pub(super) metrics: Metrics,
+}
+
+#[derive(Debug, Deserialize)]
+struct VersionJson {
+    #[serde(rename = "ApiVersion")]
+    newest: String,
+    #[serde(rename = "MinAPIVersion")]
+    oldest: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct InfoJson {
+    #[serde(rename = "ID", default)]
+    id: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct MessageJson {
+    message: String,
+}
+
+impl Client {
+    /// A client; nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`Error`] if the certificates cannot be used.
+    pub fn new(access: &Access) -> Result<Self, Error> {
+        // Another part of the process may have chosen one already; any will do.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .no_proxy()
+            .connect_timeout(CONNECT_TIME)
+            .tcp_keepalive(KEEPALIVE)
+            .tcp_nodelay(true)
+            .user_agent(concat!("portolan/", env!("CARGO_PKG_VERSION")));
+        let base = match &access.address {
+            Address::Http(url) => url.clone(),
+            Address::Unix(path) => {
+                builder = builder.unix_socket(path.clone());
+                UNIX_BASE.clone()
+            }
+        };
+        if let (Some(directory), "https") = (&access.certificates, base.scheme()) {
+            let file = directory.join("ca.pem");
+            if let Some(pem) = read(&file)? {
+                let roots = Certificate::from_pem_bundle(&pem).map_err(bad_pem(&file))?;
+                builder = builder.tls_certs_only(roots);
+            }
+            let (certificate, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+            if let (Some(mut both), Some(key)) = (read(&certificate)?, read(&key)?) {
+                both.push(b'\n');
+                both.extend(key);
+                let identity = Identity::from_pem(&both).map_err(bad_pem(&certificate))?;
+                builder = builder.identity(identity);
+            }
+        }
+        Ok(Self {
+            http: builder.build()?,
+            base,
+            address: access.address.to_string().into(),
+            version: Arc::new(AtomicU32::new(OLDEST)),
+            metrics: Metrics::default(),
+        })
+    }
+
+    /// Where it connects to, for logs.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Registers its counters, and those of its followers, as `portolan_sources_docker_*`.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+    }
+
+    /// Agrees with Docker on the newest version of the API that both speak; the further requests
+    /// use it. Gives back the `x` of `1.x`.
+    ///
+    /// # Errors
+    /// [`Error::Version`] if there is none, or another if Docker cannot be asked.
+    pub async fn negotiate(&self) -> Result<u32, Error> {
+        let url = self.url("version", None);
+        let theirs: VersionJson = self.json("version", url, LIST_TIME).await?;
+        let refuse = || Error::Version {
+            theirs: match &theirs.oldest {
+                Some(oldest) => format!("{oldest} to {}", theirs.newest),
+                None => format!("up to {}", theirs.newest),
+            },
+        };
+        let newest = minor(&theirs.newest).ok_or_else(refuse)?;
+        let oldest = theirs
+            .oldest
+            .as_deref()
+            .map_or(Some(0), minor)
+            .ok_or_else(refuse)?;
+        let agreed = newest.min(NEWEST);
+        if agreed < OLDEST.max(oldest) {
+            return Err(refuse());
+        }
+        self.version.store(agreed, Ordering::Relaxed);
+        Ok(agreed)
+    }
+
+    /// The ID of the engine, which lasts for as long as its data does. Empty if it has none.
+    ///
+    /// # Errors
+    /// [`Error`]; also where a proxy does not let `GET /info` pass.
+    pub async fn engine_id(&self) -> Result<String, Error> {
+        let info: InfoJson = self.json("info", self.versioned("info"), LIST_TIME).await?;
+        Ok(info.id)
+    }
+
+    /// The containers in these states, in short.
+    pub(super) async fn list(&self, states: &[&str]) -> Result<Vec<Summary>, Error> {
+        let filters = serde_json::json!({ "status": states }).to_string();
+        let mut url = self.versioned("containers/json");
+        url.query_pairs_mut().append_pair("filters", &filters);
+        // One that cannot be read is none; the others count.
+        let raw: Vec<serde_json::Value> = self.json("list", url, LIST_TIME).await?;
+        let read = |value| serde_json::from_value(value).ok();
+        Ok(raw.into_iter().filter_map(read).collect())
+    }
+
+    /// One container; `None` if there is none of that id.
+    pub(super) async fn inspect(&self, id: &str) -> Result<Option<Container>, Error> {
+        let url = self.versioned(&format!("containers/{id}/json"));
+        match self.get("inspect", url, INSPECT_TIME).await {
+            Ok(body) => Ok(Some(Container::from_inspect(&body)?)),
+            Err(Error::Status { status, .. }) if status == StatusCode::NOT_FOUND => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What happens from now on.
+    pub(super) async fn events(&self) -> Result<Events, Error> {
+        let mut url = self.versioned("events");
+        url.query_pairs_mut()
+            .append_pair("filters", Events::FILTERS);
+        let opening = self.http.get(url).send();
+        let opened = match tokio::time::timeout(LIST_TIME, opening).await {
+            Ok(response) => response.map_err(transport),
+            Err(_) => Err(Error::Transport("no answer in time".to_owned())),
+        };
+        let opened = match opened {
+            Ok(response) => success(response).await,
+            Err(error) => Err(error),
+        };
+        self.metrics.request("events", opened.is_ok());
+        opened.map(Events::new)
+    }
+
+    fn versioned(&self, path: &str) -> Url {
+        self.url(path, Some(self.version.load(Ordering::Relaxed)))
+    }
+
+    fn url(&self, path: &str, version: Option<u32>) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty();
+            if let Some(version) = version {
+                segments.push(&format!("v1.{version}"));
+            }
+            segments.extend(path.split('/'));
+        }
+        url
+    }
+
+    async fn json<T: DeserializeOwned>(
+        &self,
+        kind: &'static str,
+        url: Url,
+        within: Duration,
+    ) -> Result<T, Error> {
+        let body = self.get(kind, url, within).await?;
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    async fn get(&self, kind: &'static str, url: Url, within: Duration) -> Result<Vec<u8>, Error> {
+        let asked = async {
+            let response = self.http.get(url).timeout(within).send().await;
+            let mut response = success(response.map_err(transport)?).await?;
+            let mut body = Vec::new();
+            while let Some(chunk) = response.chunk().await.map_err(transport)? {
+                if body.len() + chunk.len() > MAX_BODY {
+                    return Err(Error::TooLong);
+                }
+                body.extend_from_slice(&chunk);
+            }
+            Ok(body)
+        };
+        let result = asked.await;
+        self.metrics.request(kind, result.is_ok());
+        result
+    }
+}
+
+/// The `x` of `1.x`.
+fn minor(version: &str) -> Option<u32> {
+    version.strip_prefix("1.")?.parse().ok()
+}
+
+/// The response, if it is a success; else what it says.
+async fn success(mut response: reqwest::Response) -> Result<reqwest::Response, Error> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let first = response.chunk().await.ok().flatten().unwrap_or_default();
+    let body = String::from_utf8_lossy(&first[..first.len().min(500)])
+        .trim()
+        .to_owned();
+    let message = serde_json::from_slice::<MessageJson>(&first).map_or(body, |json| json.message);
+    Err(Error::Status { status, message })
+}
+
+static UNIX_BASE: std::sync::LazyLock<Url> =
+    std::sync::LazyLock::new(|| Url::parse("http://localhost/").unwrap_or_else(|_| unreachable!()));
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::File {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn bad_pem(path: &Path) -> impl FnOnce(reqwest::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Pem { path, source }
+}
+
+/// The library's errors say least at the top; the causes are what helps.
+pub(super) fn transport(error: reqwest::Error) -> Error {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    Error::Transport(text)
+}

@@ -1,0 +1,97 @@
+//! What it costs: nothing while nothing happens, and no more than needed when something does.
+
+use crate::{
+    health::{checked, wait_for_health},
+    support::{docker::Container, soak},
+    world::{Host, SOON},
+};
+use std::{thread::sleep, time::Duration};
+
+/// As many as one host may well have.
+const MANY: u16 = 200;
+
+const REGISTER: &str = "PUT /v1/agent/service/register";
+
+/// The index of a service in the catalog: it grows with every write to the servers.
+fn index(host: &Host, service: &str) -> String {
+    let path = format!("/v1/health/service/{service}");
+    let response = crate::support::http::get(host.consul.http(), &path).expect("an answer");
+    response
+        .header("X-Consul-Index")
+        .expect("an index")
+        .to_owned()
+}
+
+/// Without HEALTHCHECK nothing is written at all. With one the agent hears of it now and then, which
+/// it keeps to itself.
+#[test]
+fn nothing_is_written_while_nothing_happens() {
+    let host = Host::start();
+    let registrar = host.registrar(&["--resync", "5s"]);
+    let mut plain: Vec<Container> = (0..4)
+        .map(|number| host.service(&format!("plain-{number}"), "plain"))
+        .collect();
+    plain.push(checked(&host, "checked"));
+    wait_for_health(&plain[4], "healthy");
+    host.wait_for(SOON, &plain.iter().collect::<Vec<_>>());
+    // The report that it is healthy, and what the agent has still to tell the servers.
+    sleep(Duration::from_secs(3));
+    let before = ["plain", "checked"].map(|service| index(&host, service));
+    let _ = (host.recorder.take_writes(), host.proxy.take_asked());
+    sleep(soak(Duration::from_secs(60), Duration::from_secs(600)));
+    let writes = host.recorder.take_writes();
+    let report = format!("PUT /v1/agent/check/update/service:{}", host.id(&plain[4]));
+    let decoded = |write: &String| write.replace("%3A", ":");
+    let others: Vec<_> = writes
+        .iter()
+        .filter(|write| decoded(write) != report)
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
+    assert!(!writes.is_empty(), "the health was not kept fresh");
+    let after = ["plain", "checked"].map(|service| index(&host, service));
+    assert_eq!(before, after, "the servers were written to");
+    assert_eq!(host.ids().len(), 5);
+    drop(registrar);
+}
+
+/// The others are copies of one real container, which Docker is said to run too.
+#[test]
+fn one_start_among_two_hundred_costs_one_of_each() {
+    let host = Host::start();
+    let original = host.service("original", "original");
+    host.proxy.multiply(&original.id, MANY - 1);
+    let _registrar = host.registrar(&["--resync", "1h"]);
+    assert_eq!(host.ids().len(), usize::from(MANY));
+    one_start(&host);
+}
+
+/// The same where all are real.
+#[test]
+fn one_start_among_ten_costs_one_of_each() {
+    let host = Host::start();
+    let others: Vec<Container> = (0..10)
+        .map(|number| host.service(&format!("other-{number}"), "other"))
+        .collect();
+    let _registrar = host.registrar(&["--resync", "1h"]);
+    host.wait_for(SOON, &others.iter().collect::<Vec<_>>());
+    one_start(&host);
+}
+
+fn one_start(host: &Host) {
+    // What the first comparison left to do.
+    sleep(Duration::from_secs(1));
+    let before = host.ids();
+    let _ = (host.recorder.take_writes(), host.proxy.take_asked());
+    let one = host.service("one", "one");
+    let mut expected = before;
+    expected.insert(host.id(&one));
+    host.wait_for_ids(SOON, &expected);
+    // Whatever would come late has come.
+    sleep(Duration::from_secs(2));
+    assert_eq!(host.recorder.take_writes(), [REGISTER]);
+    let asked = host.proxy.take_asked();
+    let count = |is: &dyn Fn(&str) -> bool| asked.iter().filter(|path| is(path)).count();
+    let lists = count(&|path| path == "/containers/json");
+    let inspections = count(&|path| path.starts_with("/containers/") && path != "/containers/json");
+    assert!(lists <= 1 && inspections <= 1, "{asked:?}");
+}

@@ -2,8 +2,9 @@
 //! Portolan beside it, which watches and is asked for all of them.
 //!
 //! Consul has the core of the load, so that its own work for the changes is not taken for Portolan's.
-//! What is compared is the processor time per answer of Portolan's whole process, the reading of the
-//! changes included.
+//! That slows the load, and so another Portolan, which has the same services from files and hears of
+//! no change, is asked at the same time of changes, in its turn. What is compared is the processor
+//! time per answer of the whole processes, the reading of the changes included.
 
 use crate::cpu;
 use crate::field::{
@@ -17,6 +18,7 @@ use crate::peers::{
 };
 use crate::question::{Asked, Question};
 use crate::results::Row;
+use crate::server::Server;
 use crate::world::{Instance, World};
 use hickory_proto::rr::{RData, RecordType};
 use std::{
@@ -49,21 +51,27 @@ pub(crate) fn run(effort: Effort) -> io::Result<Vec<Row>> {
         .prefix("portolan-peers-")
         .tempdir()?;
     let world = World::new(SERVICES, 3);
-    let start =
-        |peer: Peer, catalog, core| peer.start(&world, None, catalog, &[core], directory.path());
+    let start = |peer: Peer, catalog, core, folder| {
+        let folder = directory.path().join(folder);
+        peer.start(&world, None, catalog, &[core], &folder)
+    };
     let names = world.services.iter();
     let names = names.map(|(name, _)| format!("{name}.service.consul."));
     let questions = names.map(|name| Question::new(&name, RecordType::A, 1232));
     let questions = Questions::in_turn(questions.collect());
-    let consul = start(Peer::Consul, None, LOAD_CORE)?;
+    let consul = start(Peer::Consul, None, LOAD_CORE, "consul")?;
     let http = consul::http(consul.address);
-    let mut portolan = start(Peer::Portolan, Some(http), SERVER_CORE)?;
-    portolan.wait_until_it_answers(&questions.all[0])?;
-    let asked = questions
-        .all
-        .iter()
-        .map(|question| Ok(Asked::probe(question, portolan.address)?.0))
-        .collect::<io::Result<Vec<_>>>()?;
+    let mut files = start(Peer::Portolan, None, SERVER_CORE, "files")?;
+    let mut watching = start(Peer::Portolan, Some(http), SERVER_CORE, "watching")?;
+    let mut asked = Vec::new();
+    for server in [&mut files, &mut watching] {
+        server.wait_until_it_answers(&questions.all[0])?;
+        asked = questions
+            .all
+            .iter()
+            .map(|question| Ok(Asked::probe(question, server.address)?.0))
+            .collect::<io::Result<Vec<_>>>()?;
+    }
 
     cpu::pin(&[LOAD_CORE])?;
     let mut rows = Vec::new();
@@ -73,19 +81,18 @@ pub(crate) fn run(effort: Effort) -> io::Result<Vec<Row>> {
         done: 0,
     };
     for pace in [Pace::Rate(RATE), Pace::Outstanding(OUTSTANDING)] {
-        let load = Load {
-            server: portolan.address,
+        let load = |server: &Server| Load {
+            server: server.address,
             asked: &asked,
             order: &questions.order,
             pace,
             sockets: SOCKETS,
         };
-        let lasting = effort.lasting * LONGER;
+        let once = |server| Measured::of(&load(server), server.pid(), effort.lasting * LONGER);
         let mut rounds = Vec::new();
         for _ in 0..effort.rounds {
-            let rest = Measured::of(&load, portolan.pid(), lasting)?;
-            let changing = changer.during(|| Measured::of(&load, portolan.pid(), lasting))?;
-            rounds.push((rest, changing));
+            let round = changer.during(|| Ok((once(&files)?, once(&watching)?)))?;
+            rounds.push(round);
         }
         let reply_bytes = asked[0].size as f64;
         let row = |what: String, side: &dyn Fn(&(Measured, Measured)) -> &Measured| {
@@ -112,12 +119,10 @@ pub(crate) fn run(effort: Effort) -> io::Result<Vec<Row>> {
                 note: format!("the worker alone {:.2} us", of(&Measured::cost_of_busiest)),
             }
         };
-        rows.push(row("at rest".to_owned(), &|round| &round.0));
-        rows.push(row(format!("{CHANGES_A_SECOND} changes/s"), &|round| {
-            &round.1
-        }));
+        rows.push(row("hears of none".to_owned(), &|round| &round.0));
+        rows.push(row("follows them".to_owned(), &|round| &round.1));
     }
-    changer.was_seen_by(portolan.address)?;
+    changer.was_seen_by(watching.address)?;
     Ok(rows)
 }
 

@@ -15,7 +15,7 @@ pub(crate) struct Row {
     pub(crate) pace: String,
     /// Processor time of the server per answer.
     pub(crate) cost_us: f64,
-    /// That, by the echo's of the same round; in `changes` by Portolan's own at rest.
+    /// That, by the echo's of the same round; in `changes` by that of a Portolan without changes.
     pub(crate) ratio: f64,
     pub(crate) answers_per_second: f64,
     pub(crate) p50_us: f64,

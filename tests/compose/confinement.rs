@@ -100,7 +100,11 @@ pub(crate) fn of_dockers_api(world: &World) {
         ("POST", format!("/v1.41/containers/{id}/stop"), 405),
         ("DELETE", format!("/v1.41/containers/{id}?force=1"), 405),
         ("PUT", format!("/v1.41/containers/{id}/archive?path=/"), 405),
-        ("HEAD", format!("/v1.41/containers/{id}/json"), 405),
+        (
+            "HEAD",
+            format!("/v1.41/containers/{id}/archive?path=/"),
+            403,
+        ),
     ] {
         let response = http::request(api, method, &path, "");
         let status = response.map(|response| response.status);

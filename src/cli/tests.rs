@@ -38,7 +38,7 @@ fn flags_that_are_not_given_set_nothing() {
 fn every_flag_of_serve_is_passed_on() {
     let line = "portolan serve --config c.toml --listen 127.0.0.1:1 --listen [::1]:2 \
                 --consul http://c:8500 --token-file t --services a --services b --zones z \
-                --from-agent --state-dir s \
+                --from-agent --state-dir s --docker tcp://d:1 \
                 --workers 4 --upstream 192.0.2.1 --upstream [::1]:5353 \
                 --upstream ::1 --domain Sd.Example. --admin none --log-format json";
     let address = |text: &str| text.parse().expect("an address");
@@ -60,6 +60,8 @@ fn every_flag_of_serve_is_passed_on() {
         log_format: Some(LogFormat::Json),
         from_agent: true,
         state_dir: Some("s".into()),
+        serve_docker: Some(true),
+        docker: Some(DockerAddress::parse("tcp://d:1").expect("an address")),
         ..Flags::default()
     };
     assert_eq!(parse_line(line).expect("a command"), Command::Serve(flags));
@@ -88,6 +90,21 @@ fn recursion_and_consul_can_be_switched_off() {
 }
 
 #[test]
+fn docker_needs_no_address_and_can_be_switched_off() {
+    for (line, serves) in [
+        ("portolan serve --docker", Some(true)),
+        ("portolan serve --docker --workers 1", Some(true)),
+        ("portolan serve --docker none", Some(false)),
+        ("portolan serve", None),
+    ] {
+        let Ok(Command::Serve(flags)) = parse_line(line) else {
+            panic!("not serve: {line}");
+        };
+        assert_eq!((flags.serve_docker, flags.docker), (serves, None), "{line}");
+    }
+}
+
+#[test]
 fn a_wrong_value_is_code_2_and_says_what_was_expected() {
     for (line, expected) in [
         (
@@ -98,6 +115,7 @@ fn a_wrong_value_is_code_2_and_says_what_was_expected() {
             "serve --consul 127.0.0.1:8500",
             "did you mean http://127.0.0.1:8500",
         ),
+        ("serve --docker docker.sock", "unix:///var/run/docker.sock"),
         ("serve --listen 127.0.0.1", "such as 127.0.0.1:53"),
         ("serve --listen localhost:53", "such as 127.0.0.1:53"),
         ("serve --upstream dns.example", "such as 192.0.2.53"),

@@ -3,6 +3,7 @@
 mod answering;
 mod changing;
 mod podman;
+mod reaching;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;

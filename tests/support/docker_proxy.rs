@@ -43,6 +43,8 @@ struct Shared {
     /// Open connections, of both sides.
     open: Mutex<Vec<UnixStream>>,
     asked: Mutex<Vec<String>>,
+    /// Containers whose inspection never ends.
+    hanging: Mutex<Vec<String>>,
     /// What to say of the engine itself, if not what it says.
     info: Mutex<Option<Info>>,
     /// Containers that do not exist: what to say in a list, and when inspected, by ID.
@@ -60,6 +62,7 @@ impl DockerProxy {
             is_over: AtomicBool::new(false),
             open: Mutex::default(),
             asked: Mutex::default(),
+            hanging: Mutex::default(),
             info: Mutex::default(),
             invented: Mutex::default(),
         });
@@ -99,6 +102,11 @@ impl DockerProxy {
     /// Works again.
     pub(crate) fn heal(&self) {
         self.shared.is_cut.store(false, Ordering::Relaxed);
+    }
+
+    /// From now on no inspection of this container ends, as it is with one that Docker is stuck on.
+    pub(crate) fn hang(&self, id: &str) {
+        lock(&self.shared.hanging).push(format!("/containers/{id}/json"));
     }
 
     /// Says this of the engine from now on; `None` for what it says itself.
@@ -169,6 +177,11 @@ impl Shared {
                     return;
                 }
                 continue;
+            }
+            if lock(&self.hanging).contains(&path) {
+                // Until the client gives up.
+                let _ = reader.read(&mut [0]);
+                return;
             }
             let target = self.narrowed(&target);
             let Ok(mut engine) = ask_engine(&target) else {

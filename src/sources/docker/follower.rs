@@ -21,7 +21,7 @@ const MAX_INSPECTIONS: usize = 16;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(3);
 
-/// A contact that lasted this long was a good one.
+/// After a contact that lasted this long the pauses are short again.
 const GOOD_CONTACT: Duration = Duration::from_secs(10);
 
 /// When a container could not be inspected, everything is looked at again after this, and if it
@@ -63,6 +63,8 @@ pub struct Follower {
     world: World,
     /// The first list, and what is in it, has been read.
     is_complete: bool,
+    /// The present contact has told all there is.
+    was_well: bool,
     view: watch::Sender<View>,
 }
 
@@ -82,6 +84,7 @@ impl Follower {
             client,
             pace,
             is_complete: false,
+            was_well: false,
             view,
         };
         (follower, receiver)
@@ -121,12 +124,14 @@ impl Follower {
                 Err(error) => error,
             };
             self.world.interrupted();
-            if start.elapsed() >= GOOD_CONTACT {
+            if std::mem::take(&mut self.was_well) {
                 // Whatever ended it may be over: a proxy that cuts idle streams, for one.
                 debug!(%error, "contact to Docker ended");
-                pause = FIRST_PAUSE;
             } else {
                 self.in_trouble(&error);
+            }
+            if start.elapsed() >= GOOD_CONTACT {
+                pause = FIRST_PAUSE;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LAST_PAUSE);
@@ -147,7 +152,7 @@ impl Follower {
         loop {
             inspect(&self.client, &mut self.world, &mut requests);
             if is_listed && self.world.is_settled() {
-                self.is_complete = true;
+                (self.is_complete, self.was_well) = (true, true);
                 self.well();
                 if !has_failed {
                     retry = RETRY;

@@ -16,8 +16,8 @@ mod units;
 mod world;
 
 use std::time::Duration;
-use support::{eventually, throughout};
-use world::{World, get, timed};
+use support::{eventually, http, throughout};
+use world::{STATISTICS, World, get, timed};
 
 /// From `up` to the first answer of a service. The images are there already.
 const START: Duration = Duration::from_secs(60);
@@ -41,6 +41,9 @@ fn the_whole_system_in_one_command() {
         "hello1 answers",
         || get("/hello1/x").map(|body| assert!(body.contains("You asked for /x."), "{body}")),
     );
+
+    let statistics = http::get(STATISTICS, "/").map(|response| response.status);
+    assert_eq!(statistics, Ok(401), "statistics are not for everybody");
 
     names::are_found_on_port_53();
     names::are_found_in_containers(&world);

@@ -87,6 +87,7 @@ impl World {
             ("PORTOLAN_IMAGE", image("portolan")),
             ("PORTOLAN_HAPROXY_IMAGE", image("haproxy")),
             ("HELLO_IMAGE", image("hello")),
+            ("HAPROXY_STATS_AUTH", "admin:secret".to_owned()),
             ("UPSTREAM", upstream.address().to_string()),
         ];
         let world = Self {

@@ -100,8 +100,8 @@ which beats the default.")]
   portolan check --config portolan.toml
   portolan check --running
 
-It takes what `serve` takes and starts nothing. The first thing wrong ends it with code 78; with
---running, code 1 says that the server is not ready.")]
+It takes what `serve` takes and starts nothing. The first thing wrong ends it with code 78, and a
+server that is not ready with code 1.")]
     Check(CheckArgs),
 
     /// Register the containers of this host in Consul, by Registrator's labels

@@ -268,7 +268,9 @@ impl Worker {
             let mut local = Local::Bound;
             let mut came = None;
             if self.is_timed || self.address.ip().is_unspecified() {
-                for control in message.cmsgs()? {
+                // A socket that somebody else opened may tell more than there is room for: then
+                // nothing of it is known, which is no reason not to answer.
+                for control in message.cmsgs().into_iter().flatten() {
                     match control {
                         ControlMessageOwned::Ipv4PacketInfo(info) => local = Local::V4(info),
                         ControlMessageOwned::Ipv6PacketInfo(info) => local = Local::V6(info),

@@ -10,7 +10,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use super::metrics::Metrics;
@@ -22,6 +22,11 @@ const FITTING: usize = 100;
 
 /// How long an answer of the DNS server may take.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long all questions of one look may take, and how many there may be. Those that are left come first
+/// the next time.
+const ASKING: Duration = Duration::from_secs(2);
+const ASKED: usize = 8;
 
 /// The shortest and the longest time between two reloads that are to heal.
 const FIRST_REST: Duration = Duration::from_secs(60);
@@ -50,6 +55,8 @@ pub(super) struct Watchdog {
 /// A backend that differs.
 struct Wrong {
     since: Instant,
+    /// When DNS was last asked for it.
+    asked: Option<Instant>,
     is_told: bool,
 }
 
@@ -98,17 +105,29 @@ impl Watchdog {
         self.wrong.retain(|name, _| differing.contains(name));
         let now = Instant::now();
         let mut sick = Vec::new();
+        let mut due = Vec::new();
         for name in differing {
             let wrong = self.wrong.entry(name.clone()).or_insert(Wrong {
                 since: now,
+                asked: None,
                 is_told: false,
             });
-            if now.duration_since(wrong.since) < self.after {
-                continue;
+            if now.duration_since(wrong.since) >= self.after {
+                due.push((wrong.asked, name));
             }
+        }
+        due.sort();
+        for (_, name) in due.into_iter().take(ASKED) {
+            let Some(wrong) = self.wrong.get_mut(&name) else {
+                continue;
+            };
+            wrong.asked = Some(Instant::now());
             let expected = known.get(&name).map_or(0, HashSet::len);
             // Asked only now: most differences are over by the next answer of DNS.
-            let said = said_by_dns(&self.dns, &name, &self.domain).await;
+            let said = said_by_dns(&self.dns, &name, &self.domain);
+            let Ok(said) = timeout_at(now + ASKING, said).await else {
+                break;
+            };
             let side = match said {
                 Ok(said) if said == expected => "haproxy",
                 _ => "dns",

@@ -165,7 +165,10 @@ impl Supervisor {
     /// Puts a proven text in place, unless it is there and loaded.
     async fn install(&mut self, world: &World, proven: Proven) -> Outcome {
         let is_loaded = self.loaded.as_ref() == Some(&proven.text);
-        if !is_loaded {
+        if is_loaded {
+            // Something that was not loaded may be in the file.
+            self.restore();
+        } else {
             self.remember_earlier(&proven.text);
             let written = self.target.propose(&proven.text);
             if let Err(error) = written.and_then(|()| self.target.replace()) {
@@ -272,7 +275,7 @@ impl Supervisor {
     /// Writes down what the next process is to start with.
     pub(super) fn write_state(&self, world: &World) {
         let state = match &self.account {
-            Some(account) => to_keep(account, &endpoints(&world.instances)),
+            Some(account) => to_keep(account, &endpoints(&world.instances), &self.frame.domain),
             None => EMPTY.to_owned(),
         };
         if let Err(error) = self.state.write_whole(&state) {

@@ -101,7 +101,7 @@ impl Watchdog {
 
     /// Compares HAProxy's account with Consul's instances.
     pub(super) async fn look(&mut self, account: &str, known: &Endpoints) -> Verdict {
-        let differing = differing(account, known);
+        let differing = differing(account, known, &self.domain);
         self.wrong.retain(|name, _| differing.contains(name));
         let now = Instant::now();
         let mut sick = Vec::new();
@@ -178,11 +178,11 @@ async fn said_by_dns(dns: &TokioResolver, name: &str, domain: &str) -> Result<us
 }
 
 /// The services whose servers are not those that they should be.
-fn differing(account: &str, known: &Endpoints) -> BTreeSet<String> {
+fn differing(account: &str, known: &Endpoints, domain: &str) -> BTreeSet<String> {
     let mut held: HashMap<(&str, &str), (HashSet<Endpoint>, usize)> = HashMap::new();
     let servers = servers(account);
     for server in &servers {
-        if let Some(service) = server.service() {
+        if let Some(service) = server.service(domain) {
             let (endpoints, slots) = held.entry((server.backend, service)).or_default();
             endpoints.extend(server.endpoint);
             *slots += 1;
@@ -229,7 +229,8 @@ mod tests {
             let endpoints = lasts.iter().map(|last| endpoint(*last)).collect();
             Endpoints::from([("web".to_owned(), endpoints)])
         };
-        let differs = |held: &[u8], is: &[u8]| !differing(&account(held), &known(is)).is_empty();
+        let differs =
+            |held: &[u8], is: &[u8]| !differing(&account(held), &known(is), "consul").is_empty();
         assert!(!differs(&[1, 2], &[1, 2]));
         assert!(differs(&[1], &[1, 2]), "one is missing");
         assert!(differs(&[1, 2], &[1]), "one is too much");
@@ -237,7 +238,7 @@ mod tests {
         let two = account(&[1, 2]);
         let (full, _) = two.rsplit_once("3 web").expect("a free slot");
         assert!(
-            differing(full, &known(&[1, 2, 3])).is_empty(),
+            differing(full, &known(&[1, 2, 3]), "consul").is_empty(),
             "no slot is free"
         );
     }

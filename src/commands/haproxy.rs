@@ -25,8 +25,9 @@ use super::{Failure, logging, parts};
 /// Where health and metrics are unless something else is said: `serve` has 8054 of the same host.
 const ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 8056);
 
-/// How long everything else may take to end after HAProxy.
-const DRAIN: Duration = Duration::from_secs(1);
+/// How long everything else may take to end after HAProxy: with its 8 s and one more to be stopped hard,
+/// that is within the 10 s that Docker gives a container.
+const DRAIN: Duration = Duration::from_millis(500);
 
 /// `portolan haproxy`: keeps an HAProxy right until it is told to stop, or once.
 ///

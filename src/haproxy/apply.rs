@@ -19,6 +19,9 @@ use super::values::Texts;
 /// that changed are refused.
 const TRIED: usize = 16;
 
+/// The key of the credentials for the statistics.
+const AUTH: &str = "stats/auth";
+
 /// A text that HAProxy takes, and what it was made from.
 pub(super) struct Proven {
     pub(super) text: String,
@@ -45,6 +48,8 @@ pub(super) enum Outcome {
     Unloaded,
     /// It is not taken; what was before goes on.
     Refused,
+    /// The same, for the sake of keys that are refused from now on.
+    KeysRefused,
 }
 
 impl Supervisor {
@@ -128,6 +133,8 @@ impl Supervisor {
             services: Arc::clone(&world.services),
             slots: self.slots.of(sizes, self.settings.min_slots),
             instances: world.instances.clone(),
+            lacks_auth: world.keys.contains_key(&self.values.whole(AUTH))
+                && !values.contains_key(AUTH),
         });
         let rendered = self.template.render(&scene);
         let rendered = rendered.map_err(|error| error.to_string())?;
@@ -146,6 +153,8 @@ impl Supervisor {
             .propose(&proven.text)
             .map_err(|error| self.cannot_write(&error))?;
         let verdict = self.program.prove(&self.target.candidate()).await;
+        // It was only there to be proven.
+        self.target.withdraw();
         let verdict = verdict.map_err(|error| self.cannot_run(&error))?;
         let took = begun.elapsed();
         self.metrics.took(Step::Check, took);
@@ -156,8 +165,11 @@ impl Supervisor {
     /// Puts a proven text in place, unless it is there and loaded.
     async fn install(&mut self, world: &World, proven: Proven) -> Outcome {
         let is_loaded = self.loaded.as_ref() == Some(&proven.text);
-        if !is_loaded {
-            // The candidate may be of another trial by now.
+        if is_loaded {
+            // Something that was not loaded may be in the file.
+            self.restore();
+        } else {
+            self.remember_earlier(&proven.text);
             let written = self.target.propose(&proven.text);
             if let Err(error) = written.and_then(|()| self.target.replace()) {
                 let problem = self.cannot_write(&error);
@@ -171,6 +183,7 @@ impl Supervisor {
         self.metrics
             .change(if is_loaded { "unchanged" } else { "applied" });
         self.loaded = Some(proven.text);
+        self.earlier = None;
         self.values.adopt(proven.values);
         self.status.set_problem(None);
         self.status.is_current(proven.backends);
@@ -186,20 +199,23 @@ impl Supervisor {
             return Outcome::Unloaded;
         }
         // A start or a reload must not find what has been refused.
-        if let Some(loaded) = &self.loaded
-            && let Err(error) = self.target.write_whole(loaded)
-        {
-            error!(%error, "cannot put the last good configuration back");
-        }
+        self.restore();
         // `haproxy -c` cannot tell everything, such as whether there is enough memory. What keeps it
-        // from starting is more likely to be around it, such as a port that is taken.
-        if self.running.is_some() || !self.settings.exec {
+        // from starting is more likely to be around it, such as a port that is taken; and without
+        // values that were good, there is nothing that could be put in the place of these.
+        let is_told = matches!(why, ReloadError::Refused(_)) && self.values.has_good();
+        let mut outcome = Outcome::Refused;
+        if is_told && (self.running.is_some() || !self.settings.exec) {
             for key in self.values.changed(&proven.values) {
                 self.refuse(world, &key, why.to_string());
+                outcome = Outcome::KeysRefused;
             }
         }
         self.fail("failed", &why.to_string());
-        Outcome::Refused
+        if self.settings.exec && self.running.is_none() && self.loaded.is_none() {
+            self.start_on_earlier().await;
+        }
+        outcome
     }
 
     /// Has HAProxy run on what is in the file.
@@ -220,7 +236,14 @@ impl Supervisor {
         if let Some(running) = &self.running {
             running.said.forget();
         }
-        let result = self.master.reload().await;
+        let result = match &mut self.running {
+            // The loop, which starts it again, sees its end once more.
+            Some(running) => tokio::select! {
+                result = self.master.reload() => result,
+                _ = running.ended() => Err(ReloadError::Ended),
+            },
+            None => self.master.reload().await,
+        };
         let took = begun.elapsed();
         self.metrics.took(Step::Reload, took);
         self.metrics.reload(result.is_ok());
@@ -252,7 +275,7 @@ impl Supervisor {
     /// Writes down what the next process is to start with.
     pub(super) fn write_state(&self, world: &World) {
         let state = match &self.account {
-            Some(account) => to_keep(account, &endpoints(&world.instances)),
+            Some(account) => to_keep(account, &endpoints(&world.instances), &self.frame.domain),
             None => EMPTY.to_owned(),
         };
         if let Err(error) = self.state.write_whole(&state) {

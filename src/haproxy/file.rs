@@ -2,11 +2,15 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// Who may read a new file: it can hold the password of the statistics.
 const MODE: u32 = 0o640;
+
+/// What makes a file a secret, and the rights that one may have at most.
+const SECRET: &[u8] = b"stats auth";
+const SECRET_MODE: u32 = 0o770;
 
 /// A file that is only ever replaced whole.
 #[derive(Debug, Clone)]
@@ -25,9 +29,10 @@ impl Target {
         &self.path
     }
 
-    /// Where a candidate is proven: in the same directory, so that relative paths mean the same.
+    /// Where a candidate is proven: in the same directory, so that relative paths mean the same. Each
+    /// process has its own, so that a dry run does not get in the way of what runs.
     pub(super) fn candidate(&self) -> PathBuf {
-        self.beside("new")
+        self.beside(&format!("{}.new", std::process::id()))
     }
 
     fn backup(&self) -> PathBuf {
@@ -61,14 +66,22 @@ impl Target {
         self.write(&self.candidate(), text.as_bytes())
     }
 
-    /// Puts the candidate in place, and keeps what was there as the one backup.
+    /// Takes the candidate away.
+    pub(super) fn withdraw(&self) {
+        // It may be in its place by now, or never have been written.
+        drop(fs::remove_file(self.candidate()));
+    }
+
+    /// Puts the candidate in place, and keeps what was there as the one backup, if it is another.
     ///
     /// # Errors
     /// What the system says; the old file stays.
     pub(super) fn replace(&self) -> io::Result<()> {
         match fs::read(&self.path) {
+            // With the same for a backup there would be no way back.
+            Ok(old) if fs::read(self.candidate()).is_ok_and(|new| new == old) => {}
             Ok(old) => {
-                let copy = self.beside("bak.new");
+                let copy = self.beside(&format!("{}.bak", std::process::id()));
                 self.write(&copy, &old)?;
                 fs::rename(copy, self.backup())?;
             }
@@ -89,7 +102,8 @@ impl Target {
         self.sync_directory()
     }
 
-    /// Writes a new file with the rights of the one that it will replace.
+    /// Writes a new file with the owner and the rights of the one that it will replace; a secret is not
+    /// for everybody.
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut file = OpenOptions::new()
             .create(true)
@@ -98,7 +112,13 @@ impl Target {
             .mode(MODE)
             .open(path)?;
         if let Ok(old) = fs::metadata(&self.path) {
-            file.set_permissions(Permissions::from_mode(old.permissions().mode() & 0o7777))?;
+            // Only root may give a file away; whoever else may not give it to its group.
+            if fchown(&file, Some(old.uid()), Some(old.gid())).is_err() {
+                drop(fchown(&file, None, Some(old.gid())));
+            }
+            let is_secret = bytes.windows(SECRET.len()).any(|part| part == SECRET);
+            let most = if is_secret { SECRET_MODE } else { 0o7777 };
+            file.set_permissions(Permissions::from_mode(old.permissions().mode() & most))?;
         }
         file.write_all(bytes)?;
         // The rename must not become durable before the content.
@@ -136,6 +156,16 @@ mod tests {
         assert_eq!(fs::read(target.backup()).expect("a backup"), b"two");
         let mode = fs::metadata(target.path()).expect("there").permissions();
         assert_eq!(mode.mode() & 0o777, 0o604);
+        // What is a secret is no longer for everybody, and the same again is no way back.
+        for _ in 0..2 {
+            target.propose("stats auth me:secret").expect("written");
+            target.replace().expect("replaced");
+        }
+        let mode = fs::metadata(target.path()).expect("there").permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600);
+        assert_eq!(fs::read(target.backup()).expect("a backup"), b"three");
+        target.propose("four").expect("written");
+        target.withdraw();
         let names = fs::read_dir(directory.path()).expect("there").count();
         assert_eq!(names, 2);
     }

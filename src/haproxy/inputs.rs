@@ -22,6 +22,10 @@ const ASKED_PER_LOOK: usize = 2;
 /// How long the instances of all services may take to come before we begin without some of them.
 const LOADING: Duration = Duration::from_secs(10);
 
+/// Once there is doubt, of this many at the most one may be missing for it to end: what comes back comes
+/// one by one.
+const NEARLY_ALL: usize = 10;
+
 /// Where it is read from.
 #[derive(Debug)]
 pub struct Feeds {
@@ -45,12 +49,25 @@ pub(super) struct World {
     pub(super) print: u64,
 }
 
+/// What the file of before was made from: a first answer without any of it is doubted like one that
+/// takes all away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Before {
+    /// There is none, or none that would be missed.
+    Nothing,
+    /// Services with the tag.
+    Tagged,
+    /// Any services, as the user's template says.
+    Any,
+}
+
 /// Reads it.
 pub(super) struct Inputs {
     feeds: Feeds,
     tag: String,
     /// How long much must have been gone before that is believed.
     doubt: Duration,
+    before: Before,
     metrics: Metrics,
     keys: Believed<KeyValues>,
     services: Believed<TagsByName>,
@@ -78,16 +95,17 @@ impl<T> Believed<T> {
     }
 
     /// Takes what is new, unless too much is gone in it and has not been for long enough. True as a
-    /// second value when it begins to be doubted.
+    /// second value when it begins to be doubted. What is too much may be less once there is doubt.
     fn take(
         &mut self,
         new: Option<Arc<T>>,
         doubt: Duration,
-        is_too_much: impl Fn(&T, &T) -> bool,
+        is_too_much: impl Fn(Option<&T>, &T, bool) -> bool,
     ) -> (Option<Arc<T>>, bool) {
-        let gone = match (&self.value, &new) {
-            (Some(old), Some(new)) => is_too_much(old, new),
-            _ => false,
+        let is_in_doubt = self.gone_since.is_some();
+        let gone = match &new {
+            Some(new) => is_too_much(self.value.as_deref(), new, is_in_doubt),
+            None => false,
         };
         let begins = gone && self.gone_since.is_none();
         self.gone_since = gone.then(|| self.gone_since.unwrap_or_else(Instant::now));
@@ -101,11 +119,18 @@ impl<T> Believed<T> {
 }
 
 impl Inputs {
-    pub(super) fn new(feeds: Feeds, tag: &str, doubt: Duration, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        feeds: Feeds,
+        tag: &str,
+        doubt: Duration,
+        before: Before,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             feeds,
             tag: tag.to_owned(),
             doubt,
+            before,
             metrics,
             keys: Believed::none(),
             services: Believed::none(),
@@ -183,7 +208,14 @@ impl Inputs {
 
     fn believed_keys(&mut self) -> Option<Arc<KeyValues>> {
         let new = self.feeds.keys.borrow().clone();
-        let is_too_much = |old: &KeyValues, new: &KeyValues| new.is_empty() && !old.is_empty();
+        let is_too_much = |old: Option<&KeyValues>, new: &KeyValues, is_in_doubt: bool| {
+            let Some(old) = old else { return false };
+            let gone = old.keys().filter(|key| !new.contains_key(*key)).count();
+            match is_in_doubt {
+                true => gone * NEARLY_ALL > old.len(),
+                false => new.is_empty() && !old.is_empty(),
+            }
+        };
         let (keys, begins) = self.keys.take(new, self.doubt, is_too_much);
         if begins {
             self.metrics.held.inc();
@@ -196,20 +228,31 @@ impl Inputs {
     fn believed_services(&mut self) -> Option<Arc<TagsByName>> {
         let new = self.feeds.tags.borrow().clone();
         let tag = &self.tag;
-        let is_too_much = |old: &TagsByName, new: &TagsByName| {
+        let before = self.before;
+        let is_too_much = |old: Option<&TagsByName>, new: &TagsByName, is_in_doubt: bool| {
+            let Some(old) = old else {
+                return match before {
+                    Before::Nothing => false,
+                    Before::Tagged => tagged(new, tag).next().is_none(),
+                    // Consul's servers are a service of their own.
+                    Before::Any => new.keys().all(|name| name == "consul"),
+                };
+            };
             let before = tagged(old, tag).count();
             let is_gone = |name: &&str| !new.get(*name).is_some_and(|tags| has(tags, tag));
             let gone = tagged(old, tag).filter(is_gone).count();
-            gone * 2 > before
+            let part = if is_in_doubt { NEARLY_ALL } else { 2 };
+            gone * part > before
         };
         let (services, begins) = self.services.take(new, self.doubt, is_too_much);
         if begins {
             self.metrics.held.inc();
             let seconds = self.doubt.as_secs();
-            warn!(
-                seconds,
-                "more than half of the services are gone; that is believed if it lasts"
-            );
+            let what = match services {
+                Some(_) => "more than half of the services are gone",
+                None => "there is no service, other than in the file of before",
+            };
+            warn!(seconds, "{what}; that is believed if it lasts");
         }
         services
     }
@@ -242,7 +285,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn much_that_is_gone_is_held_for_a_while() {
         let doubt = Duration::from_secs(30);
-        let is_too_much = |old: &Vec<u8>, new: &Vec<u8>| new.is_empty() && !old.is_empty();
+        let is_too_much = |old: Option<&Vec<u8>>, new: &Vec<u8>, is_in_doubt: bool| {
+            let old = old.map_or(0, Vec::len);
+            new.len() < if is_in_doubt { old } else { old / 2 }
+        };
         let mut believed = Believed::none();
         let mut take = |value: &[u8]| {
             let new = Some(Arc::new(value.to_vec()));
@@ -254,10 +300,27 @@ mod tests {
         assert_eq!(take(b""), (Some(2), false));
         tokio::time::advance(Duration::from_secs(29)).await;
         assert_eq!(take(b""), (Some(2), false));
-        assert_eq!(take(b"a"), (Some(1), false), "it came back");
-        assert_eq!(take(b""), (Some(1), true));
+        assert_eq!(take(b"a"), (Some(2), false), "it comes back");
+        assert_eq!(take(b"cd"), (Some(2), false), "it is back");
+        assert_eq!(take(b""), (Some(2), true));
         tokio::time::advance(Duration::from_secs(31)).await;
         assert_eq!(take(b""), (Some(0), false), "it lasted");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_first_answer_may_be_doubted() {
+        let doubt = Duration::from_secs(30);
+        let mut believed = Believed::none();
+        let mut take = |value: u8| {
+            let is_too_much = |old: Option<&u8>, new: &u8, _| old.is_none() && *new == 0;
+            let (value, begins) = believed.take(Some(Arc::new(value)), doubt, is_too_much);
+            (value.map(|value| *value), begins)
+        };
+        assert_eq!(take(0), (None, true));
+        tokio::time::advance(Duration::from_secs(29)).await;
+        assert_eq!(take(0), (None, false));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(take(0), (Some(0), false), "it lasted");
     }
 
     #[test]

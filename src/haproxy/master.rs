@@ -50,6 +50,9 @@ pub(super) enum ReloadError {
     /// HAProxy does not say how it went.
     #[error("HAProxy did not say in {} s whether it has loaded it", LOADING.as_secs())]
     Silent,
+    /// It is gone.
+    #[error("HAProxy ended while it was to load it")]
+    Ended,
 }
 
 impl Master {

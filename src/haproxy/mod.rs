@@ -7,6 +7,7 @@
 
 mod apply;
 mod children;
+mod errands;
 mod file;
 mod inputs;
 mod life;

@@ -18,7 +18,7 @@ use super::children::{Children, pid_of};
 use super::master::complaints;
 
 /// How long a configuration may take to be proven.
-const PROVING: Duration = Duration::from_secs(60);
+pub(super) const PROVING: Duration = Duration::from_secs(60);
 
 /// Lines of HAProxy that are remembered for telling why it failed.
 const REMEMBERED: usize = 40;

@@ -44,10 +44,14 @@ pub(super) struct Server<'a> {
 }
 
 impl<'a> Server<'a> {
-    /// The service that fills the slot: `web` of `_web._tcp.service.consul`.
-    pub(super) fn service(&self) -> Option<&'a str> {
+    /// The service that fills the slot: `web` of `_web._tcp.service.consul`. One of another datacenter
+    /// of the same name is another.
+    pub(super) fn service(&self, domain: &str) -> Option<&'a str> {
         let (name, rest) = self.srv.strip_prefix('_')?.split_once("._tcp.")?;
-        (!rest.is_empty()).then_some(name)
+        let found = rest.strip_prefix("service.")?.trim_end_matches('.');
+        found
+            .eq_ignore_ascii_case(domain.trim_end_matches('.'))
+            .then_some(name)
     }
 }
 
@@ -81,7 +85,7 @@ pub(super) fn servers(account: &str) -> Vec<Server<'_>> {
 
 /// What a new process is to start with: the servers that Consul still has. HAProxy keeps one that is
 /// in this file and not in DNS for as long as it lives.
-pub(super) fn to_keep(account: &str, known: &Endpoints) -> String {
+pub(super) fn to_keep(account: &str, known: &Endpoints, domain: &str) -> String {
     let mut kept: String = account
         .lines()
         .take_while(|line| *line == "1" || line.starts_with('#'))
@@ -92,7 +96,7 @@ pub(super) fn to_keep(account: &str, known: &Endpoints) -> String {
             continue;
         };
         let is_gone = server
-            .service()
+            .service(domain)
             .and_then(|name| known.get(name))
             .is_some_and(|known| !known.contains(&endpoint));
         if !is_gone {
@@ -138,16 +142,21 @@ mod tests {
         assert_eq!(servers.len(), 4);
         let endpoint = Some((IpAddr::from([10, 0, 0, 1]), 80));
         assert_eq!((servers[0].backend, servers[0].endpoint), ("web", endpoint));
-        assert_eq!(servers[0].service(), Some("web"));
+        assert_eq!(servers[0].service("consul"), Some("web"));
+        assert_eq!(servers[0].service("dc2.consul"), None);
         assert_eq!(servers[2].endpoint, None);
-        assert_eq!(servers[3].service(), None);
+        assert_eq!(servers[3].service("consul"), None);
     }
 
     #[test]
     fn what_consul_no_longer_has_is_left_out() {
         let account = account();
         let known = HashSet::from([(IpAddr::from([10, 0, 0, 2]), 80)]);
-        let kept = to_keep(&account, &Endpoints::from([("web".to_owned(), known)]));
+        let kept = to_keep(
+            &account,
+            &Endpoints::from([("web".to_owned(), known)]),
+            "consul",
+        );
         assert!(kept.starts_with(EMPTY), "{kept}");
         assert!(
             kept.contains("10.0.0.2") && !kept.contains("10.0.0.1"),
@@ -157,7 +166,7 @@ mod tests {
             kept.contains("10.9.9.9") && !kept.contains(" s3 "),
             "{kept}"
         );
-        let kept = to_keep(&account, &Endpoints::new());
+        let kept = to_keep(&account, &Endpoints::new(), "consul");
         assert!(kept.contains("10.0.0.1"), "nothing is known of it: {kept}");
     }
 }

@@ -11,6 +11,8 @@ struct State {
     is_up: bool,
     is_current: bool,
     backends: usize,
+    /// Why HAProxy did not start the last time.
+    unstarted: Option<String>,
     /// What is wrong with the last change.
     problem: Option<String>,
     /// Keys that are refused.
@@ -31,7 +33,8 @@ impl Status {
             (true, false) => "the last good configuration of before".to_owned(),
             (false, _) => "HAProxy does not run".to_owned(),
         };
-        for wrong in state.problem.iter().chain(&state.refusals) {
+        let wrongs = state.unstarted.iter().chain(&state.problem);
+        for wrong in wrongs.chain(&state.refusals) {
             text.push_str("; ");
             text.push_str(wrong);
         }
@@ -49,6 +52,10 @@ impl Status {
         let mut state = self.lock();
         state.is_current = true;
         state.backends = backends;
+    }
+
+    pub(super) fn set_unstarted(&self, why: Option<String>) {
+        self.lock().unstarted = why;
     }
 
     pub(super) fn set_problem(&self, problem: Option<String>) {

@@ -14,7 +14,7 @@ use super::Settings;
 use super::apply::Outcome;
 use super::children::Children;
 use super::file::Target;
-use super::inputs::{Feeds, Inputs, World};
+use super::inputs::{Before, Feeds, Inputs, World};
 use super::life;
 use super::master::Master;
 use super::metrics::Metrics;
@@ -27,7 +27,7 @@ use super::values::{Values, any_value, builtin_value};
 use super::watchdog::{Verdict, Watchdog};
 
 /// How often is looked at what Consul says.
-const LOOK: Duration = Duration::from_millis(100);
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// A change is taken when there has been none for this long, and at the latest after that.
 const QUIET: Duration = Duration::from_millis(250);
@@ -39,8 +39,13 @@ const WITHOUT_CONSUL: Duration = Duration::from_secs(2);
 /// How long what is under way may take to end.
 const ENDING: Duration = Duration::from_secs(2);
 
-/// How soon is tried again to load what is in the file.
+/// How soon is tried again to load what is in the file, and at the latest what was refused: what was
+/// wrong with it may pass, such as a full disk.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
+const LONGEST_REFUSAL: Duration = Duration::from_secs(60);
+
+/// The longest rest after an account of HAProxy's servers.
+const LONGEST_REST: Duration = Duration::from_secs(30);
 
 /// Why HAProxy cannot be kept.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +85,8 @@ pub struct Supervisor {
     pub(super) running: Option<Running>,
     /// The text that HAProxy runs on.
     pub(super) loaded: Option<String>,
+    /// What was in the file before us, while nothing of ours has been loaded.
+    pub(super) earlier: Option<String>,
     /// What HAProxy last said of its servers.
     pub(super) account: Option<String>,
     pub(super) metrics: Metrics,
@@ -89,6 +96,8 @@ pub struct Supervisor {
     /// What Consul last said that was taken up.
     pub(super) world: Option<World>,
     pending: Option<Pending>,
+    /// How long until what is refused is tried again.
+    refusal: Duration,
     /// When to try again to load what is in the file.
     pub(super) again: Option<Instant>,
     /// When to start HAProxy anew, after it has ended.
@@ -125,6 +134,8 @@ impl Supervisor {
             None => builtin_value,
         };
         let target = Target::new(&settings.output);
+        let text = target.read().ok().flatten().unwrap_or_default();
+        let before = before(&text, settings.template.is_some());
         let state_file = settings.output.with_extension("state");
         let children = Children::default();
         let program = Program {
@@ -154,7 +165,13 @@ impl Supervisor {
                 state_file: std::path::absolute(&state_file).unwrap_or_else(|_| state_file.clone()),
             },
             template,
-            inputs: Inputs::new(feeds, &settings.tag, settings.doubt, metrics.clone()),
+            inputs: Inputs::new(
+                feeds,
+                &settings.tag,
+                settings.doubt,
+                before,
+                metrics.clone(),
+            ),
             values: Values::new(&settings.prefix, rule),
             slots: Slots::default(),
             target,
@@ -163,6 +180,7 @@ impl Supervisor {
             master: Master::new(&settings.master_socket),
             running: None,
             loaded: None,
+            earlier: None,
             account: None,
             metrics,
             status,
@@ -170,6 +188,7 @@ impl Supervisor {
             children,
             world: None,
             pending: None,
+            refusal: TRY_AGAIN,
             again: None,
             start_at: None,
             last_good_at: Instant::now() + WITHOUT_CONSUL,
@@ -190,78 +209,26 @@ impl Supervisor {
     ) {
         let reaping = self.children.clone().reap();
         // A reload is let end: while HAProxy loads, a signal to it may be lost.
+        let mut stopped = None;
         let too_late = async {
             stop.cancelled().await;
+            stopped = Some(Instant::now());
             sleep(ENDING).await;
         };
         tokio::select! {
+            biased;
             () = too_late => {}
             () = reaping => {}
             () = self.run(&stop, &reread) => {}
         }
         if let Some(running) = self.running.take() {
             self.status.set_up(false);
-            let too_late = sleep(self.settings.stop_timeout);
+            let taken = stopped.map_or(Duration::ZERO, |at| at.elapsed());
+            let too_late = sleep(self.settings.stop_timeout.saturating_sub(taken));
             let too_late = async {
                 hurry.run_until_cancelled(too_late).await;
             };
             running.stop(too_late).await;
-        }
-    }
-
-    /// Makes the file right once. An HAProxy that runs loads it.
-    ///
-    /// # Errors
-    /// [`Error::Refused`], with the reason.
-    pub async fn once(mut self) -> Result<(), Error> {
-        // Nothing is started for a moment.
-        self.settings.exec = false;
-        self.loaded = match self.master.processes().await {
-            Ok(_) => self.target.read().ok().flatten(),
-            Err(_) => None,
-        };
-        loop {
-            let world = self.wait_for_world().await;
-            match self.apply(&world).await {
-                Outcome::Current => return Ok(()),
-                Outcome::Waiting => sleep(LOOK).await,
-                Outcome::Unloaded => {
-                    info!("the file is written; no HAProxy runs to load it");
-                    return Ok(());
-                }
-                Outcome::Refused => {
-                    let problem = self.status.ready().unwrap_or_else(|problem| problem);
-                    return Err(Error::Refused(problem));
-                }
-            }
-        }
-    }
-
-    /// What is in the file, and what would be, if HAProxy takes it.
-    ///
-    /// # Errors
-    /// [`Error::Refused`], with the reason.
-    pub async fn preview(mut self) -> Result<(String, String), Error> {
-        let old = self.target.read().ok().flatten().unwrap_or_default();
-        loop {
-            let world = self.wait_for_world().await;
-            let proven = self.prepare(&world).await;
-            // It was only there to be proven.
-            drop(std::fs::remove_file(self.target.candidate()));
-            let (text, asked) = proven.map_err(Error::Refused)?.into_parts();
-            if !self.inputs.want(asked) {
-                return Ok((old, text));
-            }
-            sleep(LOOK).await;
-        }
-    }
-
-    async fn wait_for_world(&mut self) -> World {
-        loop {
-            if let Some(world) = self.inputs.look() {
-                return world;
-            }
-            sleep(LOOK).await;
         }
     }
 
@@ -311,6 +278,7 @@ impl Supervisor {
             now.duration_since(pending.last) >= QUIET || now.duration_since(pending.first) >= LATEST
         };
         if let Some(pending) = self.pending.take_if(is_ripe) {
+            self.refusal = TRY_AGAIN;
             self.take(pending.world).await;
         } else if self.again.take_if(|at| *at <= now).is_some()
             && let Some(world) = latest.or_else(|| self.world.clone())
@@ -335,7 +303,19 @@ impl Supervisor {
             Outcome::Unloaded => Some(Instant::now() + TRY_AGAIN),
             // What comes is seen as a change of its own, or else after a while.
             Outcome::Waiting => Some(Instant::now() + LATEST),
-            Outcome::Current | Outcome::Refused => None,
+            // The rest of it is not held up by them.
+            Outcome::KeysRefused => Some(Instant::now()),
+            // A start that failed is tried again by itself.
+            Outcome::Refused if self.start_at.is_some() => None,
+            Outcome::Refused => {
+                let pause = self.refusal;
+                self.refusal = (pause * 2).min(LONGEST_REFUSAL);
+                Some(Instant::now() + pause)
+            }
+            Outcome::Current => {
+                self.refusal = TRY_AGAIN;
+                None
+            }
         };
         self.world = Some(world);
     }
@@ -365,6 +345,7 @@ impl Supervisor {
                     "HAProxy is reloaded so that it learns its servers anew"
                 );
                 let world = self.inputs.look().unwrap_or(world);
+                self.restore();
                 if let Err(error) = self.reload(&world).await {
                     error!(%error, "that did not work");
                 }
@@ -374,7 +355,7 @@ impl Supervisor {
         let least = self.watchdog.after() / 4;
         let rest = least
             .min(Duration::from_millis(2500))
-            .max(begun.elapsed() * 20);
+            .max((begun.elapsed() * 20).min(LONGEST_REST));
         self.look_at = Instant::now() + rest;
     }
 
@@ -388,6 +369,16 @@ impl Supervisor {
             }
             Err(error) => error!(%error, "template refused; the one before it stays"),
         }
+    }
+}
+
+/// What the file of before was made from. The template in the program has a backend of its own.
+fn before(text: &str, has_template: bool) -> Before {
+    let mut backends = text.lines().filter(|line| line.starts_with("backend "));
+    match backends.any(|line| !line.starts_with("backend portolan:")) {
+        false => Before::Nothing,
+        true if has_template => Before::Any,
+        true => Before::Tagged,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -70,6 +70,8 @@ pub(super) struct Scene {
     /// The services that get a backend, with the slots that each of them needs.
     pub(super) slots: BTreeMap<String, usize>,
     pub(super) instances: BTreeMap<String, Arc<Service>>,
+    /// There are credentials for the statistics in Consul, and they are not right.
+    pub(super) lacks_auth: bool,
 }
 
 /// What came of it.
@@ -168,7 +170,12 @@ fn stats(scene: &Scene) -> Value {
         Some(_) => SocketAddr::from(([0, 0, 0, 0], STATS_PORT)),
         None => SocketAddr::from(([127, 0, 0, 1], STATS_PORT)),
     };
-    let bind = scene.frame.stats_bind.unwrap_or(address).to_string();
+    let mut bind = scene.frame.stats_bind.unwrap_or(address);
+    // Whoever wants credentials does not want the page open to all because they are mistyped.
+    if auth.is_none() && scene.lacks_auth && !bind.ip().is_loopback() {
+        bind.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    let bind = bind.to_string();
     context! { bind, auth }
 }
 

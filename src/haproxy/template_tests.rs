@@ -57,6 +57,7 @@ fn scene(values: &[(&str, &str)]) -> Arc<Scene> {
         ),
         slots: [("web".to_owned(), 32)].into(),
         instances: [("web".to_owned(), Arc::new(web))].into(),
+        lacks_auth: false,
     })
 }
 
@@ -161,6 +162,12 @@ fn the_template_in_the_program() {
         !plain.contains("stats auth") && !plain.contains("backend db"),
         "{plain}"
     );
+    // A page that is for all without credentials is not when those in Consul are refused.
+    let mut public = Arc::into_inner(scene(&[])).expect("nobody else has it");
+    public.frame.stats_bind = "0.0.0.0:99".parse().ok();
+    public.lacks_auth = true;
+    let public = template.render(&Arc::new(public)).expect("rendered").text;
+    assert!(public.contains("    bind 127.0.0.1:99\n"), "{public}");
     let set = shown(&[
         ("maxconn", "7"),
         ("timeouts/client", "3s"),

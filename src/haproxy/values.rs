@@ -20,6 +20,8 @@ pub(super) struct Values {
     rule: Rule,
     /// The values that are in the running configuration.
     good: Texts,
+    /// There has been one.
+    has_good: bool,
     refused: BTreeMap<String, Refusal>,
 }
 
@@ -35,6 +37,7 @@ impl Values {
             prefix: format!("{prefix}/"),
             rule,
             good: Texts::new(),
+            has_good: false,
             refused: BTreeMap::new(),
         }
     }
@@ -93,6 +96,12 @@ impl Values {
     /// These values are in the running configuration.
     pub(super) fn adopt(&mut self, texts: Texts) {
         self.good = texts;
+        self.has_good = true;
+    }
+
+    /// Is anything known to be good, if only that there are no values?
+    pub(super) fn has_good(&self) -> bool {
+        self.has_good
     }
 
     /// The values that are in the running configuration.

@@ -10,7 +10,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use super::metrics::Metrics;
@@ -22,6 +22,11 @@ const FITTING: usize = 100;
 
 /// How long an answer of the DNS server may take.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long all questions of one look may take, and how many there may be. Those that are left come first
+/// the next time.
+const ASKING: Duration = Duration::from_secs(2);
+const ASKED: usize = 8;
 
 /// The shortest and the longest time between two reloads that are to heal.
 const FIRST_REST: Duration = Duration::from_secs(60);
@@ -50,6 +55,8 @@ pub(super) struct Watchdog {
 /// A backend that differs.
 struct Wrong {
     since: Instant,
+    /// When DNS was last asked for it.
+    asked: Option<Instant>,
     is_told: bool,
 }
 
@@ -94,21 +101,33 @@ impl Watchdog {
 
     /// Compares HAProxy's account with Consul's instances.
     pub(super) async fn look(&mut self, account: &str, known: &Endpoints) -> Verdict {
-        let differing = differing(account, known);
+        let differing = differing(account, known, &self.domain);
         self.wrong.retain(|name, _| differing.contains(name));
         let now = Instant::now();
         let mut sick = Vec::new();
+        let mut due = Vec::new();
         for name in differing {
             let wrong = self.wrong.entry(name.clone()).or_insert(Wrong {
                 since: now,
+                asked: None,
                 is_told: false,
             });
-            if now.duration_since(wrong.since) < self.after {
-                continue;
+            if now.duration_since(wrong.since) >= self.after {
+                due.push((wrong.asked, name));
             }
+        }
+        due.sort();
+        for (_, name) in due.into_iter().take(ASKED) {
+            let Some(wrong) = self.wrong.get_mut(&name) else {
+                continue;
+            };
+            wrong.asked = Some(Instant::now());
             let expected = known.get(&name).map_or(0, HashSet::len);
             // Asked only now: most differences are over by the next answer of DNS.
-            let said = said_by_dns(&self.dns, &name, &self.domain).await;
+            let said = said_by_dns(&self.dns, &name, &self.domain);
+            let Ok(said) = timeout_at(now + ASKING, said).await else {
+                break;
+            };
             let side = match said {
                 Ok(said) if said == expected => "haproxy",
                 _ => "dns",
@@ -159,11 +178,11 @@ async fn said_by_dns(dns: &TokioResolver, name: &str, domain: &str) -> Result<us
 }
 
 /// The services whose servers are not those that they should be.
-fn differing(account: &str, known: &Endpoints) -> BTreeSet<String> {
+fn differing(account: &str, known: &Endpoints, domain: &str) -> BTreeSet<String> {
     let mut held: HashMap<(&str, &str), (HashSet<Endpoint>, usize)> = HashMap::new();
     let servers = servers(account);
     for server in &servers {
-        if let Some(service) = server.service() {
+        if let Some(service) = server.service(domain) {
             let (endpoints, slots) = held.entry((server.backend, service)).or_default();
             endpoints.extend(server.endpoint);
             *slots += 1;
@@ -210,7 +229,8 @@ mod tests {
             let endpoints = lasts.iter().map(|last| endpoint(*last)).collect();
             Endpoints::from([("web".to_owned(), endpoints)])
         };
-        let differs = |held: &[u8], is: &[u8]| !differing(&account(held), &known(is)).is_empty();
+        let differs =
+            |held: &[u8], is: &[u8]| !differing(&account(held), &known(is), "consul").is_empty();
         assert!(!differs(&[1, 2], &[1, 2]));
         assert!(differs(&[1], &[1, 2]), "one is missing");
         assert!(differs(&[1, 2], &[1]), "one is too much");
@@ -218,7 +238,7 @@ mod tests {
         let two = account(&[1, 2]);
         let (full, _) = two.rsplit_once("3 web").expect("a free slot");
         assert!(
-            differing(full, &known(&[1, 2, 3])).is_empty(),
+            differing(full, &known(&[1, 2, 3]), "consul").is_empty(),
             "no slot is free"
         );
     }

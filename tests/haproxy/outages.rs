@@ -80,6 +80,27 @@ fn everything_is_deregistered_for_three_seconds() {
     load.stop_without_failure(0);
 }
 
+/// A Consul that came up empty says so at once: the file of before stays, and HAProxy runs on it.
+#[test]
+fn consul_has_nothing_at_the_start() {
+    let mut site = Site::new();
+    let hello1 = site.service("hello1");
+    let edge = site.start();
+    site.answers("/hello1/x", "hello1 /x");
+    let config = site.config();
+    drop(edge);
+
+    site.consul.restart_empty();
+    site.consul.wait_until_ready();
+    let edge = site.start();
+    all_stays(&site, &edge, Duration::from_secs(4), 0, &config);
+    assert_eq!(edge.metric("held_removals_total"), 1);
+    site.register("hello1", "rest", &hello1);
+    edge.says("haproxy: 1 backends");
+    site.answers("/hello1/x", "hello1 /x");
+    assert_eq!(site.config(), config);
+}
+
 /// Without Consul from the start, HAProxy runs on the file of before; without that, it waits.
 #[test]
 fn consul_is_away_at_the_start() {

@@ -83,6 +83,35 @@ fn a_value_that_haproxy_cannot_load_is_refused_too() {
     });
 }
 
+/// The same when HAProxy is to start on it: then it starts on the file of before.
+#[test]
+fn a_value_that_haproxy_cannot_start_with() {
+    let site = Site::new();
+    site.set_key("maxconn", "500");
+    let _hello1 = site.service("hello1");
+    let edge = site.start();
+    site.answers("/hello1/x", "hello1 /x");
+    let before = site.config();
+    drop(edge);
+    site.set_key("maxconn", "10000000");
+    let edge = site.start();
+    if edge.info("Maxconn").as_deref() == Ok("10000000") {
+        // A machine with that many files to open.
+        return;
+    }
+    let (status, body) = edge.says("the last good configuration of before; ");
+    assert!(status == 200 && body.contains("HAProxy refuses"), "{body}");
+    site.answers("/hello1/x", "hello1 /x");
+    eventually(SOON, "the file is what it was", || {
+        ensure(site.config() == before, || site.config())
+    });
+    site.set_key("maxconn", "700");
+    eventually(SOON, "the next value is taken", || {
+        ensure(edge.info("Maxconn")? == "700", || "not yet".to_owned())
+    });
+    edge.says("haproxy: 1 backends\n");
+}
+
 /// In a template of the user's own, HAProxy decides what is wrong: the key is found by trying.
 #[test]
 fn with_a_users_template_the_key_is_found() {

@@ -87,6 +87,8 @@ pub struct Container {
     pub networks: BTreeMap<String, Endpoint>,
     /// What it does.
     pub status: Status,
+    /// When it was started last, as Docker writes it. It tells one run from another, no more.
+    pub started_at: String,
     /// What its HEALTHCHECK says, if it has one.
     pub health: Option<Health>,
     /// The signal that `docker stop` sends, as configured: a name or a number.

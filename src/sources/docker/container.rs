@@ -96,3 +96,15 @@ pub struct Container {
     /// How many seconds `docker stop` gives it, as configured.
     pub stop_timeout: Option<u64>,
 }
+
+impl Container {
+    /// The container whose network it uses, by name or id, if it uses that of another.
+    pub(super) fn network_container(&self) -> Option<&str> {
+        self.network_mode.strip_prefix("container:")
+    }
+
+    /// Does `text` mean the container of this id and name? The beginning of an id does.
+    pub(super) fn is_called(text: &str, id: &str, name: &str) -> bool {
+        text == name || (!text.is_empty() && id.starts_with(text))
+    }
+}

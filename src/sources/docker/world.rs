@@ -8,34 +8,13 @@ use std::time::{Duration, Instant};
 use super::container::{Container, Status};
 use super::event::{Event, What};
 use super::settings::Deregister;
+use super::snapshot::{Ended, Snapshot};
 use super::summary::{Reached, Summary};
 
 /// How long `docker stop` waits if nothing else was said, and how much longer than that a container
 /// counts as being stopped.
 const STOP_TIME: Duration = Duration::from_secs(10);
 const STOP_GRACE: Duration = Duration::from_secs(5);
-
-/// A container that ended, with an error, and still exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
-    /// Its name.
-    pub name: String,
-    /// What it ended with.
-    pub exit_code: i64,
-}
-
-/// What runs, at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The containers that run and are not being stopped, sorted by name.
-    pub containers: Vec<Arc<Container>>,
-    /// Containers that run but could not be inspected, id to name: nothing is known about them,
-    /// so whatever is registered for them is to stay.
-    pub unknown: BTreeMap<String, String>,
-    /// With [`Deregister::OnSuccess`]: containers that ended with an error, by id. Whatever is
-    /// registered for them is to stay.
-    pub failed: BTreeMap<String, Ended>,
-}
 
 /// What is known.
 #[derive(Debug)]

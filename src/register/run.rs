@@ -77,3 +77,50 @@ pub async fn run(
 fn adopt(reconciler: &mut Reconciler, mapping: &mut watch::Receiver<docker::Settings>) {
     reconciler.adopt(mapping.borrow_and_update().clone());
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use prometheus_client::registry::Registry;
+
+    use crate::register::{self, Identity, Metrics, Status};
+    use crate::sources::consul::{Client, LocalAgent, TlsFiles};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn that_nobody_follows_any_more_is_an_error_unless_told_to_stop() {
+        let mapping = docker::Settings {
+            reach: docker::Reach::Published,
+            explicit: false,
+            ip: None,
+            host: Ipv4Addr::LOCALHOST.into(),
+            tags: Vec::new(),
+            host_name: "host".to_owned(),
+        };
+        // It is never asked: there is no list yet.
+        let client = Client::new(&[], &TlsFiles::default(), None).expect("a client");
+        let mut reconciler = Reconciler::new(
+            LocalAgent::new(client),
+            Identity::new("me"),
+            register::Settings {
+                mapping: mapping.clone(),
+                adopt: false,
+                resync: Duration::from_secs(30),
+            },
+            Metrics::new(&mut Registry::default()),
+            Status::default(),
+        );
+        for is_stopped in [true, false] {
+            let (_, view) = watch::channel(View::default());
+            let (_mapping, mapping) = watch::channel(mapping.clone());
+            let stop = CancellationToken::new();
+            if is_stopped {
+                stop.cancel();
+            }
+            let result = run(&mut reconciler, view, mapping, &stop).await;
+            assert_eq!(result.is_ok(), is_stopped);
+        }
+    }
+}

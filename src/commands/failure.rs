@@ -41,6 +41,12 @@ pub enum Failure {
     /// There is no name for our services.
     #[error(transparent)]
     Owner(#[from] register::OwnerError),
+    /// Docker is not followed any more.
+    #[error(transparent)]
+    Unfollowed(#[from] register::Unfollowed),
+    /// A defect of ours ended what the command is for.
+    #[error("ended by itself: {0}")]
+    Task(tokio::task::JoinError),
     /// Consul's agent cannot be used.
     #[error("Consul's agent cannot be used: {0}")]
     Agent(#[from] consul::AgentError),
@@ -122,6 +128,8 @@ impl Failure {
             | Self::Admin { .. }
             | Self::Docker(_)
             | Self::Owner(_)
+            | Self::Unfollowed(_)
+            | Self::Task(_)
             | Self::Agent(_)
             | Self::Refused { .. }
             | Self::System { .. } => OTHER,

@@ -161,7 +161,7 @@ impl Parts {
         };
         info!(owner, "services are registered under this owner name");
         let mut reconciler = self.reconciler(owner)?;
-        register::run(&mut reconciler, view, mapping, &stop).await;
+        let followed = register::run(&mut reconciler, view, mapping, &stop).await;
         if self.config.on_exit == OnExit::Deregister {
             match timeout(WITHDRAWING, reconciler.withdraw()).await {
                 Ok(Ok(())) => {}
@@ -169,7 +169,7 @@ impl Parts {
                 Err(_) => error!("services stay registered: Consul's agent is too slow"),
             }
         }
-        Ok(())
+        Ok(followed?)
     }
 
     /// The owner's name, as soon as it can be known.
@@ -243,7 +243,7 @@ async fn run(
     let result = tokio::select! {
         signals = wait_for_stop(&consul, &mapping_sender, load) => signals,
         // It ends before the stop only if it cannot go on.
-        ended = registering => ended.unwrap_or(Ok(())),
+        ended = registering => ended.unwrap_or_else(|error| Err(Failure::Task(error))),
     };
     stop.cancel();
     if timeout(WITHDRAWING + DRAIN, tasks.wait()).await.is_err() {

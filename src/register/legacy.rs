@@ -5,6 +5,8 @@
 pub(super) struct LegacyId<'a> {
     /// The name of the host, or in a container of its own the ID of Registrator's container.
     pub(super) host: &'a str,
+    /// The container's name.
+    pub(super) container: &'a str,
 }
 
 impl<'a> LegacyId<'a> {
@@ -21,7 +23,7 @@ impl<'a> LegacyId<'a> {
                 .next()
                 .is_some_and(|byte| byte.is_ascii_alphanumeric())
             && letters.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-        (is_port && is_container && !host.is_empty()).then_some(Self { host })
+        (is_port && is_container && !host.is_empty()).then_some(Self { host, container })
     }
 }
 
@@ -47,5 +49,7 @@ mod tests {
         ] {
             assert_eq!(LegacyId::parse(id).map(|id| id.host), host, "{id}");
         }
+        let id = LegacyId::parse("node1:my_app.1-a:53:udp");
+        assert_eq!(id.map(|id| id.container), Some("my_app.1-a"));
     }
 }

@@ -27,6 +27,6 @@ pub use metrics::Metrics;
 pub use owner::{OwnerError, owner};
 pub use plan::{Action, Step, Why};
 pub use reconciler::{Failed, Reconciler, Settings};
-pub use run::run;
+pub use run::{Unfollowed, run};
 pub use status::Status;
 pub use table::table;

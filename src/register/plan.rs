@@ -19,8 +19,8 @@ pub(super) struct Circumstances<'a> {
     pub(super) writers: &'a Writers,
     /// Take over what Registrator registered as this host.
     pub(super) adopt: Option<&'a str>,
-    /// Containers whose services stay as they are, by ID.
-    pub(super) kept: &'a BTreeSet<String>,
+    /// Containers whose services stay as they are, ID to name.
+    pub(super) kept: &'a BTreeMap<String, String>,
     /// Services whose check has been lost, by ID.
     pub(super) damaged: &'a BTreeSet<String>,
 }
@@ -142,9 +142,9 @@ impl Circumstances<'_> {
             return (Action::Register, Why::New);
         };
         if !self.identity.owns(actual) {
-            return match self.is_adopted(id) {
-                true => (Action::Register, Why::Adopted),
-                false => (Action::Leave, Why::NotOurs),
+            return match self.adopted(id) {
+                Some(_) => (Action::Register, Why::Adopted),
+                None => (Action::Leave, Why::NotOurs),
             };
         }
         let is_same = actual.meta.get(HASH) == Some(&wanted.hash)
@@ -163,23 +163,28 @@ impl Circumstances<'_> {
 
     fn of_unwanted(&self, id: &str, actual: &AgentService) -> Option<(Action, Why)> {
         if !self.identity.owns(actual) {
-            return self
-                .is_adopted(id)
-                .then_some((Action::Deregister, Why::Adopted));
+            return self.adopted(id).map(|id| {
+                // Registrator's IDs have the container's name alone.
+                match self.kept.values().any(|name| name == id.container) {
+                    true => (Action::Keep, Why::ContainerKept),
+                    false => (Action::Deregister, Why::Adopted),
+                }
+            });
         }
         let container = actual.meta.get(CONTAINER);
         Some(if self.is_of_other_writer(actual) {
             (Action::Leave, Why::OtherWriter)
-        } else if container.is_some_and(|container| self.kept.contains(container)) {
+        } else if container.is_some_and(|container| self.kept.contains_key(container)) {
             (Action::Keep, Why::ContainerKept)
         } else {
             (Action::Deregister, Why::Gone)
         })
     }
 
-    fn is_adopted(&self, id: &str) -> bool {
-        self.adopt
-            .is_some_and(|host| LegacyId::parse(id).is_some_and(|id| id.host == host))
+    /// The ID, if it is one of Registrator's that are to be taken over.
+    fn adopted<'i>(&self, id: &'i str) -> Option<LegacyId<'i>> {
+        let host = self.adopt?;
+        LegacyId::parse(id).filter(|id| id.host == host)
     }
 
     fn is_of_other_writer(&self, actual: &AgentService) -> bool {

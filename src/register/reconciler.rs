@@ -64,6 +64,8 @@ pub struct Reconciler {
 struct Comparison {
     wanted: BTreeMap<String, Wanted>,
     steps: Vec<Step>,
+    /// Something of Registrator's has to wait until more is known of its container.
+    is_adoption_open: bool,
 }
 
 impl Reconciler {
@@ -119,7 +121,8 @@ impl Reconciler {
         Ok(Failed(self.retries.len()))
     }
 
-    /// Takes away all that is ours, for an end after which nobody keeps it up to date.
+    /// Takes away all that is ours, for an end after which nobody keeps it up to date. What the agent
+    /// refuses to take away stays, and holds up nothing else.
     ///
     /// # Errors
     /// [`AgentError`] if the agent cannot be asked.
@@ -132,9 +135,17 @@ impl Reconciler {
                 let writer = service.meta.get(WRITER);
                 let is_theirs = writer.is_some_and(|writer| self.writers.is_living(writer));
                 if self.identity.owns(service) && !is_theirs {
-                    self.agent.deregister(id).await?;
-                    self.metrics.write("deregister", "ok");
-                    info!(service = service.name, id, "deregistered: we end");
+                    match self.agent.deregister(id).await {
+                        Ok(()) => {
+                            self.metrics.write("deregister", "ok");
+                            info!(service = service.name, id, "deregistered: we end");
+                        }
+                        Err(error) if error.is_refusal() => {
+                            self.metrics.write("deregister", error.kind());
+                            error!(service = service.name, id, %error, "stays registered");
+                        }
+                        Err(error) => return Err(error),
+                    }
                 }
             }
         }
@@ -154,8 +165,7 @@ impl Reconciler {
         let desired = desired(&snapshot.containers, &mapping);
         self.tell(&desired.problems);
         let wanted = wanted(&desired.registrations, &self.identity);
-        let kept = snapshot.failed.keys().chain(snapshot.unknown.keys());
-        let kept: BTreeSet<String> = kept.cloned().collect();
+        let kept = snapshot.kept();
         let circumstances = Circumstances {
             identity: &self.identity,
             writers: &self.writers,
@@ -164,7 +174,16 @@ impl Reconciler {
             damaged: &self.damaged,
         };
         let steps = plan(&wanted, &actual, &circumstances);
-        Ok(Comparison { wanted, steps })
+        let is_adoption_open = steps
+            .iter()
+            .filter(|step| step.why == Why::ContainerKept)
+            .filter_map(|step| actual.get(&step.id))
+            .any(|service| !self.identity.owns(service));
+        Ok(Comparison {
+            wanted,
+            steps,
+            is_adoption_open,
+        })
     }
 
     /// Notes who wrote what is ours, and tells of others that do so now.
@@ -308,14 +327,14 @@ impl Reconciler {
 
     /// What a comparison that was carried out leaves.
     fn settle(&mut self, comparison: &Comparison) {
-        let Comparison { wanted, steps } = comparison;
+        let Comparison { wanted, steps, .. } = comparison;
         let ids: BTreeSet<&str> = steps.iter().map(|step| step.id.as_str()).collect();
         self.retries.retain(|id| ids.contains(id));
         self.reports.retain(|id| wanted.contains_key(id));
         self.damaged.retain(|id| wanted.contains_key(id));
         // Once, and not before all of it is done.
         let is_open = |step: &Step| step.why == Why::Adopted && self.retries.contains(&step.id);
-        self.adopting &= steps.iter().any(is_open);
+        self.adopting &= comparison.is_adoption_open || steps.iter().any(is_open);
 
         let left = steps.iter().filter(|step| step.action == Action::Leave);
         let conflicts: BTreeMap<String, Why> =

@@ -1,6 +1,7 @@
 //! What should be registered, ready to be compared and sent.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use serde_json::Value;
 
@@ -73,7 +74,7 @@ pub(super) fn wanted(
 }
 
 /// An address and a port for people; an IPv6 address in brackets.
-pub(super) fn endpoint(address: &str, port: u16) -> String {
+pub(super) fn endpoint(address: &str, port: impl Display) -> String {
     if address.contains(':') {
         format!("[{address}]:{port}")
     } else {

@@ -32,7 +32,8 @@ fn register_theirs(host: &Host) {
         .iter()
         .zip([json!({}), json!({ "portolan-owner": "you" })])
     {
-        let service = json!({ "ID": id, "Name": "theirs", "Port": 1, "Meta": meta });
+        // Consul takes any number for a port, and so must we.
+        let service = json!({ "ID": id, "Name": "theirs", "Port": 70_000, "Meta": meta });
         host.consul.agent_register(&service);
     }
 }

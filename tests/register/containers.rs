@@ -119,16 +119,36 @@ fn what_is_restarted_or_made_anew_is_there_once() {
     let first = host.service("web", "web");
     host.wait_for(SOON, &[&first]);
     first.tell("restart");
-    port_is(&host, &first);
+    port_is(&host, &first, SOON);
     docker(&["rm", "--force", &first.id]).expect("it is removed");
     let second = host.service("web", "web");
     host.wait_for(SOON, &[&second]);
-    port_is(&host, &second);
+    port_is(&host, &second, SOON);
 }
 
-fn port_is(host: &Host, container: &Container) {
+/// Who was restarted while Docker could not be asked is registered with its new port.
+#[test]
+fn a_restart_that_nobody_saw_is_made_good() {
+    let host = Host::start();
+    let web = host.service("web", "web");
+    let _registrar = host.registrar(&["--resync", "1h"]);
+    host.wait_for(SOON, &[&web]);
+    let before = web.published("80/tcp");
+    host.proxy.cut();
+    docker(&["restart", "--time", "0", &web.id]).expect("it restarts");
+    assert_ne!(
+        web.published("80/tcp"),
+        before,
+        "it could not be told from the old one"
+    );
+    host.proxy.heal();
+    // Docker is asked again every 3 s at least.
+    port_is(&host, &web, SOON + Duration::from_secs(5));
+}
+
+fn port_is(host: &Host, container: &Container, within: Duration) {
     let port = json!(container.published("80/tcp"));
-    eventually(SOON, "the port is the published one", || {
+    eventually(within, "the port is the published one", || {
         let services: BTreeMap<String, Value> = host.services();
         let service = services.get(&host.id(container)).ok_or("not registered")?;
         ensure(service["Port"] == port, || service.to_string())

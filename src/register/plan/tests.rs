@@ -50,7 +50,11 @@ impl Case {
         let other = BTreeMap::from([("x".to_owned(), "other".to_owned())]);
         writers.observe(other, Instant::now());
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let (kept, damaged) = (set(self.kept), set(self.damaged));
+        let damaged = set(self.damaged);
+        let kept = self.kept.iter();
+        let kept = kept
+            .map(|name| (format!("id-of-{name}"), (*name).to_owned()))
+            .collect();
         let circumstances = Circumstances {
             identity: &identity,
             writers: &writers,
@@ -154,7 +158,7 @@ fn what_does_not_run_is_deregistered_after_what_does_is_registered() {
 fn what_failed_or_is_unknown_stays() {
     let ghost = |container| service(&[(OWNER, "me"), (CONTAINER, container)]);
     Case {
-        actual: vec![("one", ghost("c1")), ("two", ghost("c2"))],
+        actual: vec![("one", ghost("id-of-c1")), ("two", ghost("id-of-c2"))],
         kept: &["c1"],
         expected: &[
             (Register, Why::New, WEB),
@@ -179,6 +183,27 @@ fn registrators_are_taken_over_when_that_is_asked_for() {
         expected: &[
             (Register, Why::Adopted, WEB),
             (Deregister, Why::Adopted, "host:gone:80:udp"),
+        ],
+        ..Case::default()
+    }
+    .check();
+}
+
+/// Nobody can say that its container is gone.
+#[test]
+fn registrators_service_of_an_unknown_container_stays() {
+    Case {
+        actual: vec![
+            ("host:dark:80", service(&[])),
+            ("host:gone:80", service(&[])),
+            ("elsewhere:dark:80", service(&[])),
+        ],
+        adopt: true,
+        kept: &["dark"],
+        expected: &[
+            (Register, Why::New, WEB),
+            (Deregister, Why::Adopted, "host:gone:80"),
+            (Keep, Why::ContainerKept, "host:dark:80"),
         ],
         ..Case::default()
     }

@@ -52,8 +52,8 @@ pub struct AgentService {
     pub meta: BTreeMap<String, String>,
     /// Its own address; empty for the node's.
     pub address: String,
-    /// Its port.
-    pub port: u16,
+    /// Its port. Others register what they like, and Consul takes it: -1 or 70000.
+    pub port: i64,
 }
 
 /// A check as its agent shows it.
@@ -171,5 +171,22 @@ impl LocalAgent {
     async fn read<T: serde::de::DeserializeOwned>(&self, path: &[&str]) -> Result<T, AgentError> {
         let Response { body, .. } = self.client.get(&Ask::new(path), Mode::Leader).await?;
         Ok(serde_json::from_slice(&body).map_err(RequestError::from)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_odd_service_of_somebody_else_hides_no_other() {
+        let json = r#"{
+            "a": { "Service": "a", "Meta": null, "Port": -1 },
+            "b": { "Service": "b", "Meta": {}, "Port": 70000 },
+            "c": { "Service": "c", "Meta": { "k": "v" }, "Port": 80 }
+        }"#;
+        let services: BTreeMap<String, AgentService> = serde_json::from_str(json).expect("JSON");
+        let ports: Vec<i64> = services.values().map(|service| service.port).collect();
+        assert_eq!(ports, [-1, 70_000, 80]);
     }
 }

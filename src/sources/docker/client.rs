@@ -207,11 +207,18 @@ impl Client {
         Ok(info.id)
     }
 
-    /// The containers in these states, in short.
-    pub(super) async fn list(&self, states: &[&str]) -> Result<Vec<Summary>, Error> {
-        let filters = serde_json::json!({ "status": states }).to_string();
+    /// The containers in these states, or all, in short.
+    pub(super) async fn list(&self, states: Option<&[&str]>) -> Result<Vec<Summary>, Error> {
         let mut url = self.versioned("containers/json");
-        url.query_pairs_mut().append_pair("filters", &filters);
+        match states {
+            Some(states) => {
+                let filters = serde_json::json!({ "status": states }).to_string();
+                url.query_pairs_mut().append_pair("filters", &filters);
+            }
+            None => {
+                url.query_pairs_mut().append_pair("all", "true");
+            }
+        }
         // One that cannot be read is none; the others count.
         let raw: Vec<serde_json::Value> = self.json("list", url, LIST_TIME).await?;
         let read = |value| serde_json::from_value(value).ok();

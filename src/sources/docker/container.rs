@@ -87,10 +87,24 @@ pub struct Container {
     pub networks: BTreeMap<String, Endpoint>,
     /// What it does.
     pub status: Status,
+    /// When it was started last, as Docker writes it. It tells one run from another, no more.
+    pub started_at: String,
     /// What its HEALTHCHECK says, if it has one.
     pub health: Option<Health>,
     /// The signal that `docker stop` sends, as configured: a name or a number.
     pub stop_signal: Option<String>,
     /// How many seconds `docker stop` gives it, as configured.
     pub stop_timeout: Option<u64>,
+}
+
+impl Container {
+    /// The container whose network it uses, by name or id, if it uses that of another.
+    pub(super) fn network_container(&self) -> Option<&str> {
+        self.network_mode.strip_prefix("container:")
+    }
+
+    /// Does `text` mean the container of this id and name? The beginning of an id does.
+    pub(super) fn is_called(text: &str, id: &str, name: &str) -> bool {
+        text == name || (!text.is_empty() && id.starts_with(text))
+    }
 }

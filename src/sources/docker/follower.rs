@@ -11,8 +11,9 @@ use tracing::{debug, info, warn};
 use super::client::{Client, Error};
 use super::container::Container;
 use super::settings::Deregister;
+use super::snapshot::Snapshot;
 use super::summary::Summary;
-use super::world::{Snapshot, World};
+use super::world::World;
 
 /// Inspections that run at a time. One that hangs takes its time-out; the others go on.
 const MAX_INSPECTIONS: usize = 16;

@@ -67,6 +67,7 @@ struct StateJson {
     running: Option<bool>,
     restarting: Option<bool>,
     exit_code: Option<i64>,
+    started_at: Option<String>,
     health: Option<HealthJson>,
 }
 
@@ -125,6 +126,7 @@ impl Container {
                 .map(|(name, endpoint)| (name, endpoint.map(endpoint_of).unwrap_or_default()))
                 .collect(),
             status: state.status(),
+            started_at: state.started_at.unwrap_or_default(),
             health: state
                 .health
                 .and_then(|health| Health::parse(&health.status?)),

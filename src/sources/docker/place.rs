@@ -73,13 +73,12 @@ impl<'a> Places<'a> {
         settings: &'a Settings,
         trouble: &mut Trouble<'_>,
     ) -> Option<Self> {
-        let network = match container.network_mode.strip_prefix("container:") {
+        let network = match container.network_container() {
             None => container,
             Some(other) => {
-                let found = all.iter().find(|candidate| {
-                    candidate.name == other
-                        || (!other.is_empty() && candidate.id.starts_with(other))
-                });
+                let found = all
+                    .iter()
+                    .find(|candidate| Container::is_called(other, &candidate.id, &candidate.name));
                 match found {
                     Some(found) => found,
                     None => {
@@ -107,9 +106,11 @@ impl<'a> Places<'a> {
         trouble: &mut Trouble<'_>,
     ) -> Option<Place> {
         let given = values.get("ip").and_then(|text| {
-            let address = text.trim().parse().ok();
+            let address: Option<IpAddr> = text.trim().parse().ok();
+            // Consul refuses 0.0.0.0 and ::, which are nowhere.
+            let address = address.filter(|address| !address.is_unspecified());
             if address.is_none() {
-                trouble.warn("SERVICE_IP is no IP address: left out".to_owned());
+                trouble.warn("SERVICE_IP is no IP address to be reached at: left out".to_owned());
             }
             address
         });

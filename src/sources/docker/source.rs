@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::catalog::{
     self, Health, Instance, Kind, Layer, Node, Service, ServiceKey, TaggedAddress, Weights,
@@ -104,8 +104,10 @@ impl Source {
                 None => layer.local().mark_fresh(),
             }
         }
-        if following.await.is_err() {
-            warn!("no longer following the containers");
+        if let Err(error) = following.await {
+            // What ran stays answered; that it grows old is to be seen.
+            error!(%error, "no longer following the containers");
+            layer.local().mark_stale(catalog::millis());
         }
     }
 }

@@ -8,34 +8,13 @@ use std::time::{Duration, Instant};
 use super::container::{Container, Status};
 use super::event::{Event, What};
 use super::settings::Deregister;
-use super::summary::Summary;
+use super::snapshot::{Ended, Snapshot};
+use super::summary::{Reached, Summary};
 
 /// How long `docker stop` waits if nothing else was said, and how much longer than that a container
 /// counts as being stopped.
 const STOP_TIME: Duration = Duration::from_secs(10);
 const STOP_GRACE: Duration = Duration::from_secs(5);
-
-/// A container that ended, with an error, and still exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
-    /// Its name.
-    pub name: String,
-    /// What it ended with.
-    pub exit_code: i64,
-}
-
-/// What runs, at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The containers that run and are not being stopped, sorted by name.
-    pub containers: Vec<Arc<Container>>,
-    /// Containers that run but could not be inspected, id to name: nothing is known about them,
-    /// so whatever is registered for them is to stay.
-    pub unknown: BTreeMap<String, String>,
-    /// With [`Deregister::OnSuccess`]: containers that ended with an error, by id. Whatever is
-    /// registered for them is to stay.
-    pub failed: BTreeMap<String, Ended>,
-}
 
 /// What is known.
 #[derive(Debug)]
@@ -51,6 +30,9 @@ pub(super) struct World {
     wanted: BTreeSet<String>,
     /// Containers that are being inspected; true if something happened to them meanwhile.
     inspecting: HashMap<String, bool>,
+    /// Where the list has containers that it has elsewhere than their inspection: one look at each
+    /// is enough, should the two differ for good.
+    disputed: HashMap<String, Reached>,
 }
 
 impl World {
@@ -63,14 +45,16 @@ impl World {
             stopping: HashMap::new(),
             wanted: BTreeSet::new(),
             inspecting: HashMap::new(),
+            disputed: HashMap::new(),
         }
     }
 
-    /// The states of containers that a list has to hold.
-    pub(super) fn states(&self) -> &'static [&'static str] {
+    /// The states of containers that a list has to hold; `None` for all.
+    pub(super) fn states(&self) -> Option<&'static [&'static str]> {
         match self.deregister {
-            Deregister::Always => &["running", "paused"],
-            Deregister::OnSuccess => &["running", "paused", "exited", "dead"],
+            Deregister::Always => Some(&["running", "paused"]),
+            // Nearly all: also those that wait for a restart. Podman does not know Docker's words.
+            Deregister::OnSuccess => None,
         }
     }
 
@@ -130,9 +114,14 @@ impl World {
         let (running, others): (Vec<&Summary>, Vec<&Summary>) =
             list.iter().partition(|summary| summary.is_running());
         for summary in &running {
-            match self.running.get(&summary.id) {
-                Some(known) if summary.agrees_with(known) => {}
-                Some(_) => self.want(summary.id.clone()),
+            match self.running.get(&summary.id).cloned() {
+                Some(known) => {
+                    // A restart that nobody saw may have moved it.
+                    let is_moved = self.is_moved(summary, &known);
+                    if is_moved || !summary.agrees_with(&known) {
+                        self.want(summary.id.clone());
+                    }
+                }
                 None => {
                     let name = summary.name().to_owned();
                     self.unknown.insert(summary.id.clone(), name);
@@ -141,6 +130,7 @@ impl World {
             }
         }
         let ids: BTreeSet<&str> = running.iter().map(|summary| summary.id.as_str()).collect();
+        self.disputed.retain(|id, _| ids.contains(id.as_str()));
         let gone = self.running.keys().chain(self.unknown.keys());
         let gone: Vec<String> = gone
             .filter(|id| !ids.contains(id.as_str()))
@@ -154,6 +144,17 @@ impl World {
                 self.ended(&summary.id, summary.name().to_owned(), exit_code);
             }
         }
+    }
+
+    /// Does the list have the container where we do not, and is that news?
+    fn is_moved(&mut self, summary: &Summary, known: &Container) -> bool {
+        let reached = summary.reached();
+        if reached.agrees_with(known) {
+            self.disputed.remove(&summary.id);
+            return false;
+        }
+        let before = self.disputed.insert(summary.id.clone(), reached.clone());
+        before != Some(reached)
     }
 
     fn want(&mut self, id: String) {
@@ -187,7 +188,12 @@ impl World {
             Some(container) => match container.status {
                 Status::Running => {
                     self.failed.remove(id);
-                    self.running.insert(id.to_owned(), container);
+                    let started_at = container.started_at.clone();
+                    let before = self.running.insert(id.to_owned(), container);
+                    if before.is_some_and(|before| before.started_at != started_at) {
+                        // Whoever was told to stop has stopped, and was started since.
+                        self.stopping.remove(id);
+                    }
                 }
                 Status::Stopped { exit_code } => {
                     self.running.remove(id);
@@ -206,6 +212,7 @@ impl World {
 
     /// A container could not be inspected: what was known of it stays.
     pub(super) fn not_inspected(&mut self, id: &str) {
+        self.disputed.remove(id);
         self.done(id);
     }
 
@@ -215,10 +222,12 @@ impl World {
         }
     }
 
-    /// The contact to Docker broke: nothing is being inspected any more.
+    /// The contact to Docker broke: nothing is being inspected any more, and all that runs has to
+    /// be looked at again. It may have been restarted meanwhile, elsewhere.
     pub(super) fn interrupted(&mut self) {
         self.inspecting.clear();
-        self.wanted.clear();
+        self.disputed.clear();
+        self.wanted = self.running.keys().cloned().collect();
     }
 
     /// When the next container that was told to stop counts as running again.

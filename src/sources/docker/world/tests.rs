@@ -280,5 +280,101 @@ fn an_inspection_that_hangs_holds_up_nobody() {
     assert_eq!(names(&world), ["b"]);
     assert!(!world.is_settled());
     world.interrupted();
-    assert!(world.is_settled());
+    assert_eq!(due(&mut world), ["b"], "of what runs nothing is certain");
+}
+
+/// A container at an address and a port of the host, since a moment.
+fn placed(id: &str, address: &str, port: u16, started_at: &str) -> Option<Arc<Container>> {
+    let json = json!({
+        "Id": id, "Name": format!("/{id}"),
+        "State": { "Status": "running", "StartedAt": started_at },
+        "NetworkSettings": {
+            "Ports": { "80/tcp": [
+                { "HostIp": "0.0.0.0", "HostPort": port.to_string() },
+                { "HostIp": "::", "HostPort": port.to_string() },
+            ], "443/tcp": null },
+            "Networks": { "bridge": { "IPAddress": address, "GlobalIPv6Address": "" } },
+        },
+    });
+    let container = Container::from_inspect(json.to_string().as_bytes());
+    Some(Arc::new(container.expect("an inspection")))
+}
+
+/// What a list says of the container `a`, with these ports and networks.
+fn listed(ports: &Value, networks: &Value) -> [Summary; 1] {
+    let json = json!({
+        "Id": "a", "Names": ["/a"], "State": "running", "Status": "Up 1 second",
+        "Ports": ports, "NetworkSettings": { "Networks": networks },
+    });
+    [serde_json::from_value(json).expect("an element of a list")]
+}
+
+#[test]
+fn a_restart_that_nobody_saw_is_noticed() {
+    let ports = |port: u16| {
+        json!([
+            { "IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": port, "Type": "tcp" },
+            { "IP": "::", "PrivatePort": 80, "PublicPort": port, "Type": "tcp" },
+            { "PrivatePort": 443, "Type": "tcp" },
+        ])
+    };
+    let networks =
+        |address: &str| json!({ "bridge": { "IPAddress": address, "GlobalIPv6Address": "" } });
+    let mut world = World::new(Deregister::Always);
+    world.inspected("a", placed("a", "172.17.0.2", 32768, "1"));
+    // Nothing has changed, or the list does not say.
+    for (ports, networks) in [
+        (ports(32768), networks("172.17.0.2")),
+        (Value::Null, Value::Null),
+        (ports(32768), json!({ "bridge": null })),
+        (ports(32768), json!({ "bridge": {} })),
+    ] {
+        world.listed(&listed(&ports, &networks));
+        assert_eq!(due(&mut world), Vec::<String>::new(), "{ports} {networks}");
+    }
+    for (ports, networks) in [
+        (ports(32769), networks("172.17.0.2")),
+        (ports(32768), networks("172.17.0.3")),
+        (ports(32768), json!({ "other": {} })),
+    ] {
+        world.listed(&listed(&ports, &networks));
+        assert_eq!(due(&mut world), ["a"], "{ports} {networks}");
+        // An inspection that failed is no answer.
+        world.not_inspected("a");
+        world.listed(&listed(&ports, &networks));
+        assert_eq!(due(&mut world), ["a"], "{ports} {networks}");
+        // It is as it was: then the two differ for good, and one look is enough.
+        world.inspected("a", placed("a", "172.17.0.2", 32768, "1"));
+        world.listed(&listed(&ports, &networks));
+        assert_eq!(due(&mut world), Vec::<String>::new(), "{ports} {networks}");
+    }
+}
+
+#[test]
+fn who_was_told_to_stop_and_started_since_runs() {
+    let mut world = World::new(Deregister::Always);
+    world.inspected("a", placed("a", "172.17.0.2", 32768, "1"));
+    world.event(signal("a", "15"), Instant::now());
+    // It still ends.
+    world.inspected("a", placed("a", "172.17.0.2", 32768, "1"));
+    assert_eq!(names(&world), Vec::<String>::new());
+    world.interrupted();
+    assert_eq!(due(&mut world), ["a"]);
+    world.inspected("a", placed("a", "172.17.0.3", 32769, "2"));
+    assert_eq!(names(&world), ["a"]);
+}
+
+#[test]
+fn who_waits_for_a_restart_has_failed_too() {
+    let mut world = world_with(Deregister::OnSuccess, &["a"]);
+    let waits = [("a", "restarting", "Restarting (1) 3 seconds ago")];
+    for _ in 0..2 {
+        world.listed(&list(&waits));
+        for id in due(&mut world) {
+            let state = json!({ "Status": "restarting", "ExitCode": 1 });
+            world.inspected(&id, Some(inspected(&id, &state)));
+        }
+        assert_eq!(names(&world), Vec::<String>::new());
+        assert_eq!(world.snapshot().failed.len(), 1);
+    }
 }

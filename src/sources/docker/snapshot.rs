@@ -22,8 +22,8 @@ pub struct Snapshot {
     /// Containers that run but could not be inspected, id to name: nothing is known about them,
     /// so whatever is registered for them is to stay.
     pub unknown: BTreeMap<String, String>,
-    /// With [`OnSuccess`](super::Deregister::OnSuccess): containers that ended with an error, by id. Whatever is
-    /// registered for them is to stay.
+    /// With [`OnSuccess`](super::Deregister::OnSuccess): containers that ended with an error, by
+    /// id. Whatever is registered for them is to stay.
     pub failed: BTreeMap<String, Ended>,
 }
 

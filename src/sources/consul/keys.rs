@@ -101,16 +101,7 @@ impl Subject for Keys {
     }
 
     fn publish(&mut self, news: Self::News) {
-        let changed = self.published.send_if_modified(|known| {
-            let changed = known.as_deref() != Some(&news);
-            if changed {
-                *known = Some(Arc::new(news));
-            }
-            changed
-        });
-        if changed {
-            self.context.metrics.published.inc();
-        }
+        self.context.publish(&self.published, news);
     }
 
     fn confirmed(&mut self) {}

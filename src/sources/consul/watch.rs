@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -70,6 +71,20 @@ pub(super) struct Context {
 const REVIVAL: Duration = Duration::from_millis(600);
 
 impl Context {
+    /// Publishes what a watch beside the catalog has learned, if it is not what was known.
+    pub(super) fn publish<T: PartialEq>(&self, published: &watch::Sender<Option<Arc<T>>>, news: T) {
+        let changed = published.send_if_modified(|known| {
+            let changed = known.as_deref() != Some(&news);
+            if changed {
+                *known = Some(Arc::new(news));
+            }
+            changed
+        });
+        if changed {
+            self.metrics.published.inc();
+        }
+    }
+
     /// The same for another realm.
     pub(super) fn about(&self, realm: &Arc<Realm>) -> Self {
         Self {

@@ -7,13 +7,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use portolan::answers::{
-    Answer, Asked, Maker, Moment, Rendered, Reply, ReplyEdns, Settings, Step, Transport,
-};
+use portolan::answers::{Asked, Domains, Maker, Moment, Settings};
 use portolan::catalog::{
-    Basis, Catalog, Health, Instance, Kind, Layer, Node, Reader, Service, ServiceKey, Weights,
+    Catalog, Health, Instance, Kind, Node, Patience, Service, ServiceKey, Weights,
 };
-use portolan::names::{Domains, Name, Query, types};
+use portolan::dns::{Answer, Name, Rendered, Reply, ReplyEdns, Request, Transport, types};
 
 /// Instances of a service.
 const COUNTS: [u32; 3] = [3, 60, 1000];
@@ -29,7 +27,6 @@ const NAME: &str = "web.service.consul";
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 const MOMENT: Moment = Moment {
-    now: 0,
     serial: 1,
     serial_ends: u64::MAX,
 };
@@ -55,27 +52,32 @@ fn catalog(instances: u32) -> Catalog {
         node: Arc::clone(&node),
     };
     let service = Service::new((0..instances).map(instance).collect());
-    let layer = Layer::complete("bench", "dc1");
+    let mut catalog = Catalog::new();
+    let layer = catalog.add_complete("bench", "dc1");
     let services = HashMap::from([(ServiceKey::new(Kind::Service, "web"), service)]);
     layer.local().publish_all(services, vec![node]);
-    Catalog::new(vec![layer])
+    catalog
 }
 
 /// The full way to an answer, up to its rendering.
 fn answer(catalog: &Catalog, domains: &Domains, settings: &Settings, name: &Name) -> Answer {
     let parsed = domains.parse(name.as_wire(), types::SRV);
     let (domain, lookup) = parsed.expect("below the domain");
-    let reader = Reader::new(catalog, Basis::begin());
     let maker = Maker {
-        catalog: &reader,
+        catalog: &catalog.read(),
         settings,
-        domains,
     };
-    let asked = Asked::new(domain, name, types::SRV, MOMENT, CLIENT);
-    match maker.answer(&lookup, &asked) {
-        Step::Answer(answer) => answer,
-        other => panic!("a complete layer never waits: {other:?}"),
-    }
+    let asked = Asked {
+        domain,
+        name,
+        qtype: types::SRV,
+        moment: MOMENT,
+        patience: Patience::Some,
+        client: CLIENT,
+        by_alias: false,
+    };
+    let answer = maker.answer(&lookup, &asked);
+    answer.expect("a complete layer never waits")
 }
 
 /// A query for SRV records from a client that takes so many bytes.
@@ -90,7 +92,7 @@ fn request(size: u16) -> Vec<u8> {
     bytes
 }
 
-fn reply<'a>(query: &Query<'a>) -> Reply<'a> {
+fn reply<'a>(query: &Request<'a>) -> Reply<'a> {
     Reply {
         id: query.id,
         question: query.question(),
@@ -121,7 +123,7 @@ fn domains() -> Domains {
 fn parse(criterion: &mut Criterion) {
     let request = request(SMALL);
     criterion.bench_function("parse/query", |bencher| {
-        bencher.iter(|| Query::parse(black_box(&request)).is_ok());
+        bencher.iter(|| Request::parse(black_box(&request)).is_ok());
     });
     let (name, domains) = (name(), domains());
     criterion.bench_function("parse/name", |bencher| {
@@ -151,8 +153,8 @@ fn render(criterion: &mut Criterion) {
 fn write(criterion: &mut Criterion) {
     let (name, domains, settings) = (name(), domains(), Settings::default());
     let (small, large) = (request(SMALL), request(LARGE));
-    let small = reply(&Query::parse(&small).expect("well-formed"));
-    let large = reply(&Query::parse(&large).expect("well-formed"));
+    let small = reply(&Request::parse(&small).expect("well-formed"));
+    let large = reply(&Request::parse(&large).expect("well-formed"));
     for count in COUNTS {
         let answer = answer(&catalog(count), &domains, &settings, &name);
         let rendered = Rendered::new(&answer, &name);
@@ -173,14 +175,14 @@ fn write(criterion: &mut Criterion) {
         // The first time a client asks, and every other time.
         let id = format!("cut/first/{count}");
         criterion.bench_function(&id, |bencher| {
-            bencher.iter(|| rendered.part(black_box(&small)));
+            bencher.iter(|| rendered.excerpt(black_box(&small)));
         });
-        let part = rendered.part(&small);
+        let part = rendered.excerpt(&small);
         let id = format!("cut/again/{count}");
         criterion.bench_function(&id, |bencher| {
             bencher.iter(|| {
                 out.clear();
-                rendered.write_part(&part, black_box(&small), &mut out);
+                rendered.write_excerpt(&part, black_box(&small), &mut out);
             });
         });
     }

@@ -12,13 +12,16 @@
 //! | [`admin`] | HTTP: `/healthz`, `/ready`, `/metrics` |
 //! | [`register`] | desired (Docker) against actual (Consul's agent), and the calls that make them equal |
 //! | [`haproxy`] | keys and services of Consul -> haproxy.cfg -> proof -> reload; runs HAProxy |
-//! | [`server`] | sockets, limits, shutdown, and the router: access list, `consul`, zones, recursion |
+//! | [`server`] | sockets, batches, limits; a request's bytes in, a reply's bytes out |
+//! | [`router`] | THE order of things: catalog -> zones -> upstreams, for every name |
 //! | [`recursion`] | upstreams, failover, cache |
 //! | [`zones`] | static master files |
-//! | [`answers`] | lookup + catalog -> answer -> wire bytes -> cut to size; pure |
-//! | [`names`] | a question's bytes -> what was asked; pure |
-//! | [`sources`] | what feeds the catalog: Consul, Docker, files |
-//! | [`catalog`] | services, instances, nodes and their versions; knows no DNS and no HTTP |
+//! | [`answers`] | Consul's names: what they mean, what the catalog says to them; pure |
+//! | [`consul`] | Consul's HTTP API: client, watches and what they feed, the agent beside us |
+//! | [`docker`] | Docker's API: what runs, and what its labels ask for |
+//! | [`files`] | service-definition files |
+//! | [`catalog`] | what exists, behind versions; knows no DNS and no HTTP |
+//! | [`dns`] | DNS's own words: names, requests, answers, wire; pure; knows no Consul |
 
 pub mod admin;
 pub mod answers;
@@ -26,10 +29,13 @@ pub mod catalog;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod consul;
+pub mod dns;
+pub mod docker;
+pub mod files;
 pub mod haproxy;
-pub mod names;
 pub mod recursion;
 pub mod register;
+pub mod router;
 pub mod server;
-pub mod sources;
 pub mod zones;

@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use portolan::answers::{Answer, Rcode};
-use portolan::names::{Lookup, Name, Query, types};
+use portolan::answers::Lookup;
+use portolan::dns::{Answer, Name, Rcode, Request, types};
 use portolan_fuzz::checks;
 use portolan_fuzz::client::Client;
 use portolan_fuzz::contents::Order;
@@ -46,7 +46,7 @@ fn ask(input: &mut Input<'_>, order: Order, client: &Client) -> Option<Vec<u8>> 
     let qtype = qtype.unwrap_or_else(|| input.u16());
     let name = question(input, &world)?;
     let request = client.request(&name, qtype);
-    let query = Query::parse(&request).expect("a well-formed query");
+    let query = Request::parse(&request).expect("a well-formed query");
     assert_eq!(query.name(), name);
     let answer = world.answer(&name, qtype, client.address)?;
     show(|| format!("{name} {qtype}\n{:#?}\n{answer:#?}", world.first.services));

@@ -5,10 +5,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use libfuzzer_sys::fuzz_target;
-use portolan::answers::{Asked, Maker, Moment, Rcode, Reply, ReplyEdns, Settings, Step, Transport};
-use portolan::catalog::{Basis, Catalog, Reader};
-use portolan::names::{Domains, Name, types};
-use portolan::sources::files::{Host, Origin, Source, load};
+use portolan::answers::{Asked, Domains, Maker, Moment, Settings};
+use portolan::catalog::{Catalog, Patience};
+use portolan::dns::{Name, Rcode, Reply, ReplyEdns, Transport, types};
+use portolan::files::{Host, Origin, Source, load};
 use portolan_fuzz::{checks, scratch};
 
 fuzz_target!(|data: &[u8]| {
@@ -29,8 +29,8 @@ fuzz_target!(|data: &[u8]| {
             assert!(definitions.services() <= definitions.instances());
             let names = names(data);
             assert_eq!(names.len(), definitions.instances());
-            let (_, layer) = Source::start(origins, host).expect("the same file again");
-            let catalog = Catalog::new(vec![layer]);
+            let mut catalog = Catalog::new();
+            Source::start(origins, host, &mut catalog).expect("the same file again");
             for name in names.iter().take(8) {
                 ask(&catalog, name);
             }
@@ -57,24 +57,28 @@ fn ask(catalog: &Catalog, service: &str) {
     };
     let settings = Settings::default();
     let moment = Moment {
-        now: 0,
         serial: 7,
         serial_ends: u64::MAX,
     };
-    let reader = Reader::new(catalog, Basis::begin());
+    let reader = catalog.read();
     let maker = Maker {
         catalog: &reader,
         settings: &settings,
-        domains: &domains,
     };
     for qtype in [types::A, types::AAAA, types::SRV, types::ANY] {
         let (domain, lookup) = domains
             .parse(name.as_wire(), qtype)
             .expect("below the domain");
-        let asked = Asked::new(domain, &name, qtype, moment, IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let Step::Answer(answer) = maker.answer(&lookup, &asked) else {
-            panic!("files never wait");
+        let asked = Asked {
+            domain,
+            name: &name,
+            qtype,
+            moment,
+            patience: Patience::Some,
+            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            by_alias: false,
         };
+        let answer = maker.answer(&lookup, &asked).expect("files never wait");
         assert!(matches!(answer.rcode, Rcode::NOERROR | Rcode::NXDOMAIN));
         checks::negative(&answer);
         let question = [name.as_wire(), &qtype.to_be_bytes(), &[0, 1]].concat();

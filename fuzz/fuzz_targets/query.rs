@@ -6,18 +6,16 @@ use std::sync::LazyLock;
 
 use hickory_proto::op::Message;
 use libfuzzer_sys::fuzz_target;
-use portolan::answers::{Rcode, error_reply};
+use portolan::answers::{Domains, Lookup, is_reverse, reverse_address};
 use portolan::catalog::Kind;
-use portolan::names::{
-    ClientSubnet, Domains, Lookup, Malformed, Name, Query, is_reverse, reverse_address, types,
-};
+use portolan::dns::{ClientSubnet, Malformed, Name, Rcode, Request, error_reply, types};
 
 static DOMAINS: LazyLock<Domains> = LazyLock::new(|| {
     let name = |text| Name::from_text(text).expect("a valid name");
     Domains::new(&name("consul"), Some(&name("alt.consul")))
 });
 
-fuzz_target!(|data: &[u8]| match Query::parse(data) {
+fuzz_target!(|data: &[u8]| match Request::parse(data) {
     Ok(query) => well_formed(data, &query),
     Err(malformed) => refused(data, malformed),
 });
@@ -42,7 +40,7 @@ fn refused(data: &[u8], malformed: Malformed) {
     }
 }
 
-fn well_formed(data: &[u8], query: &Query<'_>) {
+fn well_formed(data: &[u8], query: &Request<'_>) {
     let question = query.question();
     assert_eq!(question, &data[12..12 + question.len()], "as it was asked");
     assert_eq!(query.id.to_be_bytes(), data[..2]);
@@ -58,7 +56,7 @@ fn well_formed(data: &[u8], query: &Query<'_>) {
 }
 
 /// A request with the same content is the same query.
-fn rebuilt(query: &Query<'_>) {
+fn rebuilt(query: &Request<'_>) {
     let mut bytes = query.id.to_be_bytes().to_vec();
     let flags = [
         query.recursion_desired.into(),
@@ -79,7 +77,7 @@ fn rebuilt(query: &Query<'_>) {
         bytes.extend_from_slice(&[0, edns.version, 0, 0, 0, options.len() as u8]);
         bytes.extend_from_slice(&options);
     }
-    assert_eq!(Query::parse(&bytes).as_ref(), Ok(query));
+    assert_eq!(Request::parse(&bytes).as_ref(), Ok(query));
 }
 
 /// RFC 7871 section 6: the bits of the address behind the prefix are 0.
@@ -94,7 +92,7 @@ fn has_only_its_prefix(subnet: ClientSubnet) {
 }
 
 /// What hickory makes of the same bytes, if it makes anything of them.
-fn second_opinion(data: &[u8], query: &Query<'_>) {
+fn second_opinion(data: &[u8], query: &Request<'_>) {
     let Ok(message) = Message::from_vec(data) else {
         return;
     };

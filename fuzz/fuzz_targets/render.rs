@@ -2,8 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use portolan::answers::{Answer, Data, Glue, Rcode, Record};
-use portolan::names::{Name, Query};
+use portolan::dns::{Answer, Data, Glue, Name, Rcode, Record, Request};
 use portolan_fuzz::client::Client;
 use portolan_fuzz::input::Input;
 use portolan_fuzz::words::label;
@@ -33,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
     }
     show(|| format!("{question}\n{answer:#?}"));
     let request = client.request(&question, input.u16());
-    let query = Query::parse(&request).expect("a well-formed query");
+    let query = Request::parse(&request).expect("a well-formed query");
     checks::send_foreign(&answer, &question, &client.reply(&query));
 });
 

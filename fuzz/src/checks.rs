@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use hickory_proto::op::Message;
-use portolan::answers::{
-    Answer, Cut, Rcode, Record, Rendered, Reply, ReplyEdns, Subset, Transport,
+use portolan::dns::{
+    Answer, ClientSubnet, Cut, Name, Rcode, Record, Rendered, Reply, ReplyEdns, Subset, Transport,
+    types,
 };
-use portolan::names::{ClientSubnet, Name, types};
 
 use crate::wire::{Opt, Row, Sections, read};
 

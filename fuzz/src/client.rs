@@ -2,8 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use portolan::answers::{Reply, ReplyEdns, Transport};
-use portolan::names::{ClientSubnet, Name, Query, types};
+use portolan::dns::{ClientSubnet, Name, Reply, ReplyEdns, Request, Transport, types};
 
 use crate::input::Input;
 
@@ -76,7 +75,7 @@ impl Client {
     }
 
     /// What is the client's own in the reply to its query.
-    pub fn reply<'a>(&self, query: &Query<'a>) -> Reply<'a> {
+    pub fn reply<'a>(&self, query: &Request<'a>) -> Reply<'a> {
         Reply {
             id: query.id,
             question: query.question(),

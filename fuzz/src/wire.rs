@@ -1,7 +1,6 @@
 //! Reads a reply's bytes, strictly and without any code of Portolan's, into rows that compare.
 
-use portolan::answers::{Data, Record};
-use portolan::names::{Name, types};
+use portolan::dns::{Data, Name, Record, types};
 
 /// A record. Names in `owner` and `rdata` are complete and in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

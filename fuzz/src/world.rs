@@ -6,12 +6,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan::answers::{Answer, Asked, Maker, Moment, Rcode, Settings, Soa, SrvTarget, Step, TtlTable};
-use portolan::catalog::{
-    Basis, Catalog, Executed, Health, Interest, Interests, Kind, Layer, QueryResult, Reader, Realm, Scope,
-    Service, ServiceKey, millis,
+use portolan::answers::{
+    Asked, Domains, Lookup, Maker, Moment, Settings, Soa, SrvTarget, TtlTable, reverse_address,
 };
-use portolan::names::{Domains, Lookup, Name, reverse_address};
+use portolan::catalog::{
+    Catalog, Health, Interest, Interests, Kind, Miss, Patience, Prepared, Realm, Scope, Service,
+    ServiceKey,
+};
+use portolan::dns::{Answer, Name, Rcode};
 
 use crate::contents::{Contents, Order};
 use crate::input::Input;
@@ -19,7 +21,6 @@ use crate::words::{DATACENTER, DOMAINS};
 
 /// When everything is asked.
 const MOMENT: Moment = Moment {
-    now: 5,
     serial: 7,
     serial_ends: u64::MAX,
 };
@@ -59,36 +60,34 @@ impl World {
         let kind_of_world = input.below(8);
         let first = Contents::read(input, order);
         let mut source = None;
-        let mut layers = vec![complete("first", &first)];
+        let mut catalog = Catalog::new();
+        if kind_of_world != 3 {
+            complete(&mut catalog, "first", &first);
+        }
         match kind_of_world {
             // A source without data yet.
             1 => {
-                let (layer, interests) = Layer::lazy("second");
+                let (_, interests) = catalog.add_lazy("second");
                 let contents = first.clone();
                 source = Some(RefCell::new(Source {
                     interests,
                     contents,
                 }));
-                layers.push(layer);
             }
             // A source that has loaded no service yet, behind the first layer or in its place.
             2 | 3 => {
-                let (layer, new_source) = lazy(Contents::read(input, order), input.byte());
+                let new_source = lazy(&mut catalog, Contents::read(input, order), input.byte());
                 source = Some(RefCell::new(new_source));
-                layers.push(layer);
-                if kind_of_world == 3 {
-                    layers.remove(0);
-                }
             }
-            4 => layers.push(complete("second", &Contents::read(input, order))),
+            4 => complete(&mut catalog, "second", &Contents::read(input, order)),
             _ => {}
         }
         Self {
             settings,
             domains: Domains::new(&domain_names[0], domain_names.get(1)),
             domain_names,
-            is_whole: source.is_none() && layers.len() == 1,
-            catalog: Catalog::new(layers),
+            is_whole: source.is_none() && catalog.layers().len() == 1,
+            catalog,
             first,
             source,
         }
@@ -97,29 +96,33 @@ impl World {
     /// Answers a question as the router does, and loads what has to be loaded for it; `None` if
     /// the name is none of ours.
     pub fn answer(&self, name: &Name, qtype: u16, client: IpAddr) -> Option<Answer> {
-        let reader = Reader::new(&self.catalog, Basis::begin());
+        let reader = self.catalog.read();
         let maker = Maker {
             catalog: &reader,
             settings: &self.settings,
-            domains: &self.domains,
         };
-        let unknown = || Answer::empty(Rcode::SERVFAIL, false);
         for _ in 0..PATIENCE {
-            if let Some((domain, lookup)) = self.domains.parse(name.as_wire(), qtype) {
-                let asked = Asked::new(domain, name, qtype, MOMENT, client);
-                match maker.answer(&lookup, &asked) {
-                    Step::Answer(answer) => return Some(answer),
-                    Step::Unready => return Some(unknown()),
-                    Step::Wait(_) => {}
-                }
-            } else {
-                let address = reverse_address(name.as_wire())?;
-                let asked = Asked::new(self.domains.primary(), name, qtype, MOMENT, client);
-                match maker.reverse(address, &asked) {
-                    Ok(Some(answer)) => return Some(answer),
-                    Ok(None) => return Some(maker.nobody(&asked)),
-                    Err(_) => {}
-                }
+            let parsed = self.domains.parse(name.as_wire(), qtype);
+            let asked = Asked {
+                domain: parsed
+                    .as_ref()
+                    .map_or(self.domains.primary(), |(domain, _)| domain),
+                name,
+                qtype,
+                moment: MOMENT,
+                patience: Patience::Some,
+                client,
+                by_alias: false,
+            };
+            let found = match &parsed {
+                Some((_, lookup)) => maker.answer(lookup, &asked),
+                None => maker.reverse(reverse_address(name.as_wire())?, &asked),
+            };
+            match found {
+                Ok(answer) => return Some(answer),
+                Err(Miss::Absent) => return Some(maker.nobody(&asked)),
+                Err(Miss::Unready) => return Some(Answer::empty(Rcode::SERVFAIL, false)),
+                Err(Miss::Loading(_)) => {}
             }
             let source = self.source.as_ref().expect("only a lazy source lets wait");
             source.borrow_mut().load();
@@ -167,15 +170,13 @@ impl Source {
                 Interest::Query { key, slot } => {
                     let service = ServiceKey::new(Kind::Service, &key.name);
                     let found = self.contents.services.get(&service);
-                    let result = found.map_or(Executed::Unknown, |service| {
-                        Executed::Found(QueryResult {
-                            service: key.name.clone(),
-                            datacenter: DATACENTER.to_owned(),
-                            ttl: (key.name.len() % 2 == 0).then_some(9),
-                            instances: service.instances().to_vec(),
-                        })
+                    let result = found.map(|service| Prepared {
+                        service: key.name.clone(),
+                        datacenter: DATACENTER.to_owned(),
+                        ttl: (key.name.len() % 2 == 0).then_some(9),
+                        instances: service.instances().to_vec(),
                     });
-                    slot.publish(result, Duration::from_secs(3600));
+                    slot.executed(result, Duration::from_secs(3600));
                 }
             }
         }
@@ -192,8 +193,8 @@ fn publish(realm: &Realm, contents: &Contents) {
     realm.publish_nodes(contents.nodes.clone());
 }
 
-fn lazy(contents: Contents, switches: u8) -> (Arc<Layer>, Source) {
-    let (layer, interests) = Layer::lazy("lazy");
+fn lazy(catalog: &mut Catalog, contents: Contents, switches: u8) -> Source {
+    let (layer, interests) = catalog.add_lazy("lazy");
     layer.local().name_datacenter(DATACENTER);
     publish(layer.local(), &contents);
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -203,22 +204,18 @@ fn lazy(contents: Contents, switches: u8) -> (Arc<Layer>, Source) {
     }
     layer.publish_enterprise(switches & 2 != 0);
     if switches & 4 != 0 {
-        layer.local().mark_stale(millis());
+        layer.local().mark_stale(catalog.versions().millis());
     }
-    (
-        layer,
-        Source {
-            interests,
-            contents,
-        },
-    )
+    Source {
+        interests,
+        contents,
+    }
 }
 
-fn complete(name: &'static str, contents: &Contents) -> Arc<Layer> {
-    let layer = Layer::complete(name, DATACENTER);
+fn complete(catalog: &mut Catalog, name: &'static str, contents: &Contents) {
+    let layer = catalog.add_complete(name, DATACENTER);
     let services: HashMap<ServiceKey, Service> = contents.services.clone().into_iter().collect();
     layer.local().publish_all(services, contents.nodes.clone());
-    layer
 }
 
 fn settings(input: &mut Input<'_>) -> Settings {

@@ -2,14 +2,12 @@
 
 use std::net::IpAddr;
 
-use crate::catalog::{Found, Kind, Node, Patience, Pending, Reader, Scope, ServiceKey};
-use crate::names::{Domains, Lookup, Name, types};
+use crate::catalog::{Found, Kind, Miss, Node, Patience, Reader, Scope, ServiceKey};
+use crate::dns::{Answer, Data, Name, Open, Rcode, Reach, Record, types};
 
-use super::address::Addresses;
-use super::answer::{Answer, Outside, Rcode};
-use super::record::{Data, Record};
+use super::address::{Addresses, addresses_by_family, node_target, push_glue};
+use super::lookup::Lookup;
 use super::settings::Settings;
-use super::target::{addresses_by_family, node_target, push_glue};
 
 /// The Extended DNS Error for an answer that is the last known good (RFC 8914 section 4.4).
 const STALE_ANSWER: u16 = 3;
@@ -32,74 +30,17 @@ pub struct Asked<'a> {
     pub patience: Patience,
     /// Who asks: a prepared query may be sorted by where that is.
     pub client: IpAddr,
-    /// The question whose alias led here.
-    pub(super) via: Option<&'a Self>,
+    /// An alias led here.
+    pub by_alias: bool,
 }
 
 /// When a question is asked, on the clocks that matter.
 #[derive(Debug, Clone, Copy)]
 pub struct Moment {
-    /// Seconds on the catalog's clock.
-    pub now: u64,
     /// The SOA serial: seconds since 1970, as Consul's.
     pub serial: u32,
     /// When that serial is over, in milliseconds on the catalog's clock.
     pub serial_ends: u64,
-}
-
-/// Aliases that are followed inside our domains. Chains that people make have one or two.
-const MAX_ALIASES: usize = 8;
-
-impl<'a> Asked<'a> {
-    /// A client's question for `name`, which is below `domain`.
-    pub fn new(
-        domain: &'a Name,
-        name: &'a Name,
-        qtype: u16,
-        moment: Moment,
-        client: IpAddr,
-    ) -> Self {
-        Self {
-            domain,
-            name,
-            qtype,
-            moment,
-            patience: Patience::Some,
-            client,
-            via: None,
-        }
-    }
-
-    /// The same, with or without patience.
-    #[must_use]
-    pub fn with(self, patience: Patience) -> Self {
-        Self { patience, ..self }
-    }
-
-    /// Does following an alias to `name` from here go round in a circle, or too far?
-    fn has_been_at(&self, name: &Name) -> bool {
-        let mut steps = 0;
-        let mut at = Some(self);
-        while let Some(asked) = at {
-            steps += 1;
-            if steps > MAX_ALIASES || asked.name.to_lowercase() == name.to_lowercase() {
-                return true;
-            }
-            at = asked.via;
-        }
-        false
-    }
-}
-
-/// How far a question got.
-#[derive(Debug)]
-pub enum Step {
-    /// The answer.
-    Answer(Answer),
-    /// A service must be loaded first; ask again after the wait.
-    Wait(Pending),
-    /// No data yet: nothing may be said about this name (D5).
-    Unready,
 }
 
 /// Makes answers from a catalog.
@@ -109,29 +50,14 @@ pub struct Maker<'a> {
     pub catalog: &'a Reader<'a>,
     /// What the operator has set.
     pub settings: &'a Settings,
-    /// The domains that are answered from the catalog: aliases into them are followed at once.
-    pub domains: &'a Domains,
-}
-
-/// Why there are no records to choose from.
-pub(super) enum Miss {
-    Absent,
-    Wait(Pending),
-    Unready,
-}
-
-pub(super) fn found<T>(found: Found<T>) -> Result<T, Miss> {
-    match found {
-        Found::Here(value) => Ok(value),
-        Found::Loading(pending) => Err(Miss::Wait(pending)),
-        Found::Absent => Err(Miss::Absent),
-        Found::Unready => Err(Miss::Unready),
-    }
 }
 
 impl Maker<'_> {
-    /// Answers a question.
-    pub fn answer(&self, lookup: &Lookup, asked: &Asked<'_>) -> Step {
+    /// Answers a question, in the end with NXDOMAIN.
+    ///
+    /// # Errors
+    /// What has to be waited for, or that nothing may be said yet; never that it is absent.
+    pub fn answer(&self, lookup: &Lookup, asked: &Asked<'_>) -> Found<Answer> {
         // Consul answers these two before it looks at the name, for every name of the zone.
         let answer = match asked.qtype {
             types::SOA => self.start_of_authority(asked),
@@ -140,27 +66,23 @@ impl Maker<'_> {
             _ => self.by_lookup(lookup, asked),
         };
         let scope = lookup.scope();
-        let stale = |answer: Answer| {
-            let away = scope.is_some_and(|scope| self.catalog.is_stale(scope));
-            Step::Answer(Answer {
-                extended_error: away.then_some(STALE_ANSWER),
-                ..answer
-            })
+        let answer = match answer {
+            Err(Miss::Absent) => self.nxdomain(asked),
+            answer => answer?,
         };
-        match answer {
-            Ok(answer) => stale(answer),
-            Err(Miss::Absent) => stale(self.nxdomain(asked)),
-            Err(Miss::Wait(pending)) => Step::Wait(pending),
-            Err(Miss::Unready) => Step::Unready,
-        }
+        let away = scope.is_some_and(|scope| self.catalog.is_stale(scope));
+        Ok(Answer {
+            extended_error: away.then_some(STALE_ANSWER),
+            ..answer
+        })
     }
 
-    fn by_lookup(&self, lookup: &Lookup, asked: &Asked<'_>) -> Result<Answer, Miss> {
+    fn by_lookup(&self, lookup: &Lookup, asked: &Asked<'_>) -> Found<Answer> {
         match lookup {
             Lookup::Apex => Ok(self.nodata(asked)),
             Lookup::Nothing => Err(Miss::Absent),
             Lookup::EmptyNonTerminal(scope) => {
-                found(self.catalog.has(scope))?;
+                self.catalog.has(scope)?;
                 Ok(self.nodata(asked))
             }
             Lookup::Address(ip) => Ok(self.address(*ip, asked)),
@@ -180,7 +102,7 @@ impl Maker<'_> {
                     Err(Miss::Absent)
                         if *kind == Kind::Service && tag.is_none() && name.starts_with('_') =>
                     {
-                        found(self.catalog.has(scope))?;
+                        self.catalog.has(scope)?;
                         self.nodata(asked)
                     }
                     answer => answer?,
@@ -228,73 +150,25 @@ impl Maker<'_> {
         }
     }
 
-    /// What stands at the end of an alias: records for the type asked, and the name outside our
-    /// domains that it leads to, if it does.
-    pub(super) fn follow(
-        &self,
-        target: &Name,
-        asked: &Asked<'_>,
-    ) -> Result<(Vec<Record>, Option<Name>), Miss> {
-        if asked.has_been_at(target) {
-            return Ok((Vec::new(), None));
-        }
-        let Some((domain, lookup)) = self.domains.parse(target.as_wire(), asked.qtype) else {
-            return Ok((Vec::new(), Some(target.clone())));
-        };
-        let next = Asked {
-            domain,
-            name: target,
-            via: Some(asked),
-            ..*asked
-        };
-        match self.by_lookup(&lookup, &next) {
-            Ok(answer) => {
-                let outside = answer.outside.into_iter().next();
-                Ok((answer.answers, outside.map(|outside| outside.target)))
-            }
-            Err(Miss::Absent) => Ok((Vec::new(), None)),
-            Err(miss) => Err(miss),
-        }
-    }
-
-    /// Puts behind an answer that ends in an alias what the alias leads to.
-    pub(super) fn with_alias_followed(
-        &self,
-        mut answer: Answer,
-        asked: &Asked<'_>,
-        max_ttl: u32,
-    ) -> Result<Answer, Miss> {
+    /// Leaves the end of an alias open: whoever knows the name goes on there. The operator chose it,
+    /// so that is done for every client.
+    pub(super) fn with_open_alias(answer: Answer, asked: &Asked<'_>, max_ttl: u32) -> Answer {
         let alias = answer.answers.iter().find_map(|record| match &record.data {
-            Data::Cname(target) => Some(target.clone()),
+            // Who asks for the alias itself gets no more.
+            Data::Cname(target) if asked.qtype != types::CNAME => Some(target.clone()),
             _ => None,
         });
-        let Some(target) = alias else {
-            return Ok(answer);
-        };
-        // Who asks for the alias itself gets no more.
-        if asked.qtype == types::CNAME {
-            return Ok(answer);
+        let open = alias.map(|to| Open {
+            to,
+            of: None,
+            max_ttl,
+            decides: false,
+            reach: Reach::Everyone,
+        });
+        Answer {
+            open: open.into_iter().collect(),
+            ..answer
         }
-        let (mut records, outside) = self.follow(&target, asked)?;
-        if asked.qtype == types::ANY {
-            // ANY of an alias is about addresses; a node's metadata is not the service's.
-            records.retain(|record| record.data.rtype() != types::TXT);
-        }
-        answer
-            .answers
-            .extend(records.into_iter().map(|record| Record {
-                ttl: record.ttl.min(max_ttl),
-                ..record
-            }));
-        answer.outside = outside
-            .map(|target| Outside {
-                of: None,
-                target,
-                max_ttl,
-            })
-            .into_iter()
-            .collect();
-        Ok(answer)
     }
 
     fn soa(&self, asked: &Asked<'_>) -> Record {
@@ -316,7 +190,7 @@ impl Maker<'_> {
         }
     }
 
-    fn start_of_authority(&self, asked: &Asked<'_>) -> Result<Answer, Miss> {
+    fn start_of_authority(&self, asked: &Asked<'_>) -> Found<Answer> {
         let servers = self.name_servers(asked)?;
         let has_servers = !servers.answers.is_empty();
         Ok(Answer {
@@ -332,14 +206,12 @@ impl Maker<'_> {
     }
 
     /// NS: the Consul servers, which are the healthy instances of the service `consul`.
-    fn name_servers(&self, asked: &Asked<'_>) -> Result<Answer, Miss> {
+    fn name_servers(&self, asked: &Asked<'_>) -> Found<Answer> {
         let key = ServiceKey::new(Kind::Service, "consul");
-        let service = match found(self.catalog.service(
-            &Scope::default(),
-            &key,
-            asked.moment.now,
-            asked.patience,
-        )) {
+        let service = match self
+            .catalog
+            .service(&Scope::default(), &key, asked.patience)
+        {
             Ok(service) => service,
             Err(Miss::Absent) => return Ok(self.nodata(asked)),
             Err(miss) => return Err(miss),

@@ -1,23 +1,17 @@
-//! `NODE.node`: the address and the metadata of a node.
+//! `NODE.node`: the address and the metadata of a node; and the names of addresses.
 
-use crate::catalog::Scope;
-use crate::names::types;
+use std::net::IpAddr;
 
-use super::address::{Accept, Address, Addresses};
-use super::answer::Answer;
-use super::make::{Asked, Maker, Miss, found};
-use super::record::Data;
-use super::target::{address_data, host_name};
+use crate::catalog::{Found, Miss, Scope};
+use crate::dns::{Answer, Data, Name, types};
+
+use super::address::{Accept, Address, Addresses, address_data, host_name, node_target};
+use super::make::{Asked, Maker};
 
 impl Maker<'_> {
     /// Health is no question here: a node that is down has its address still.
-    pub(super) fn node(
-        &self,
-        name: &str,
-        scope: &Scope,
-        asked: &Asked<'_>,
-    ) -> Result<Answer, Miss> {
-        let node = match found(self.catalog.node(scope, name)) {
+    pub(super) fn node(&self, name: &str, scope: &Scope, asked: &Asked<'_>) -> Found<Answer> {
+        let node = match self.catalog.node(scope, name) {
             Ok(node) => node,
             // `b.node` exists, without records, if there is a node `a.b`.
             Err(Miss::Absent) if self.catalog.has_node_below(scope, name) => {
@@ -35,7 +29,7 @@ impl Maker<'_> {
             types::AAAA => Some(Accept::V6),
             types::ANY | types::CNAME => Some(Accept::Any),
             // Who came here by an alias may find another one, whatever was asked.
-            _ if asked.via.is_some() => Some(Accept::Any),
+            _ if asked.by_alias => Some(Accept::Any),
             _ => None,
         };
         let takes_address = matches!(asked.qtype, types::A | types::AAAA | types::ANY);
@@ -50,7 +44,43 @@ impl Maker<'_> {
             data.extend(node.meta.iter().map(|(key, value)| text(key, value)));
         }
         let answer = self.data(asked, self.settings.node_ttl, data);
-        self.with_alias_followed(answer, asked, u32::MAX)
+        Ok(Self::with_open_alias(answer, asked, u32::MAX))
+    }
+
+    /// The name of what is at an address: a node, else a service. `asked.domain` is the domain to name
+    /// it in.
+    ///
+    /// # Errors
+    /// It is nothing of ours; or what to wait for, while the addresses of services are being learned.
+    pub fn reverse(&self, address: IpAddr, asked: &Asked<'_>) -> Found<Answer> {
+        let target = match self.catalog.node_at(address) {
+            Some(node) => node_target(&node, &Scope::default(), asked.domain).ok(),
+            None => match self.catalog.service_at(address) {
+                Ok(service) => self.service_name(&service, asked.domain),
+                // Without data it may still be somebody else's.
+                Err(Miss::Unready) => None,
+                Err(miss) => return Err(miss),
+            },
+        };
+        let target = target.ok_or(Miss::Absent)?;
+        Ok(match asked.qtype {
+            types::PTR | types::ANY => {
+                self.data(asked, self.settings.node_ttl, vec![Data::Ptr(target)])
+            }
+            // The name is ours, and has no other records.
+            _ => self.nodata(asked),
+        })
+    }
+
+    fn service_name(&self, service: &str, domain: &Name) -> Option<Name> {
+        let datacenter = self.catalog.local_datacenter();
+        let name = domain.below(&format!("{service}.service.{datacenter}"));
+        name.ok().map(|name| name.to_lowercase())
+    }
+
+    /// NXDOMAIN for a reverse name that is nobody's: with the SOA of our domain, as Consul's.
+    pub fn nobody(&self, asked: &Asked<'_>) -> Answer {
+        self.nxdomain(asked)
     }
 }
 

@@ -1,23 +1,24 @@
-//! The instances of a service: addresses, SRV records, aliases.
+//! The instances of a service, or of a prepared query: addresses, SRV records, aliases.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use crate::catalog::{Health, Instance, Scope, ServiceKey};
-use crate::names::{Lookup, Name, types};
+use crate::catalog::{Found, Health, Instance, Kind, Miss, PreparedKey, Scope, ServiceKey};
+use crate::dns::{Answer, Cut, Data, Name, Open, Rcode, Reach, Record, Subset, types};
 
-use super::address::{Accept, Address, Addresses};
-use super::answer::{Answer, Cut, Glue, Outside, Rcode, Subset};
-use super::make::{Asked, Maker, Miss, found};
-use super::record::{Data, Record};
-use super::settings::SrvTarget;
-use super::target::{
-    address_data, address_target, addresses_by_family, host_name, instance_address, node_ip,
-    node_target, push_glue,
+use super::address::{
+    Accept, Address, Addresses, address_data, address_target, addresses_by_family, host_name,
+    instance_address, node_ip, node_target, push_glue,
 };
+use super::lookup::Lookup;
+use super::make::{Asked, Maker};
+use super::settings::SrvTarget;
 
 /// Host names behind the instances of one service that are looked up for its SRV answer.
 const MAX_HOSTS: usize = 16;
+
+/// The tag of the address that the mesh gives a service.
+const VIRTUAL: &str = "consul-virtual";
 
 /// Instances that are answered together.
 pub(super) struct Group<'a> {
@@ -50,13 +51,13 @@ fn port_of(instance: &Instance, name: Option<&str>) -> Option<u16> {
 /// Where an SRV record points, and what is known of that name's addresses.
 enum Target {
     Known(Name, Addresses),
-    /// A host name: its addresses are another question.
+    /// A host name: all its addresses are another question (D21).
     Host(Name),
 }
 
 impl Maker<'_> {
     /// The instances that are healthy and have the tag and the port.
-    pub(super) fn service(&self, lookup: &Lookup, asked: &Asked<'_>) -> Result<Answer, Miss> {
+    pub(super) fn service(&self, lookup: &Lookup, asked: &Asked<'_>) -> Found<Answer> {
         let Lookup::Service {
             kind,
             name,
@@ -70,10 +71,7 @@ impl Maker<'_> {
         };
         let key = ServiceKey::new(*kind, name);
         let tag = tag.as_deref();
-        let looked = self
-            .catalog
-            .service(scope, &key, asked.moment.now, asked.patience);
-        let service = found(looked)?;
+        let service = self.catalog.service(scope, &key, asked.patience)?;
         let has_port = |instance: &&Instance| port_of(instance, port.as_deref()).is_some();
         let instances: Vec<&Instance> = self
             .usable(service.instances(), tag)
@@ -109,12 +107,12 @@ impl Maker<'_> {
     }
 
     /// Answers with a group of instances.
-    pub(super) fn group(&self, group: &Group<'_>, asked: &Asked<'_>) -> Result<Answer, Miss> {
+    pub(super) fn group(&self, group: &Group<'_>, asked: &Asked<'_>) -> Found<Answer> {
         if asked.qtype == types::SRV {
             return self.srv(group, asked);
         }
         let answer = self.addresses(group, asked);
-        self.with_alias_followed(answer, asked, group.ttl)
+        Ok(Self::with_open_alias(answer, asked, group.ttl))
     }
 
     /// The instances that may be answered: healthy, and with the tag.
@@ -171,7 +169,7 @@ impl Maker<'_> {
         }
     }
 
-    fn srv(&self, group: &Group<'_>, asked: &Asked<'_>) -> Result<Answer, Miss> {
+    fn srv(&self, group: &Group<'_>, asked: &Asked<'_>) -> Found<Answer> {
         let ttl = group.ttl;
         let mut answer = Answer::empty(Rcode::NOERROR, true);
         answer.cut = Cut::Subset(Subset {
@@ -199,7 +197,13 @@ impl Maker<'_> {
                 Target::Host(name) => {
                     hosts += 1;
                     if hosts <= MAX_HOSTS {
-                        self.host_glue(&mut answer, of, &name, ttl, asked)?;
+                        answer.open.push(Open {
+                            to: name.clone(),
+                            of: Some(of),
+                            max_ttl: ttl,
+                            decides: false,
+                            reach: Reach::Everyone,
+                        });
                     }
                     name
                 }
@@ -222,41 +226,6 @@ impl Maker<'_> {
         }
         addresses_by_family(&mut answer.additional);
         Ok(answer)
-    }
-
-    /// All addresses of a host name (D21), those of our own domains at once. They stand under the
-    /// target's own name even if aliases lead there: HAProxy looks for nothing else.
-    fn host_glue(
-        &self,
-        answer: &mut Answer,
-        of: usize,
-        host: &Name,
-        ttl: u32,
-        asked: &Asked<'_>,
-    ) -> Result<(), Miss> {
-        for qtype in [types::A, types::AAAA] {
-            let question = Asked { qtype, ..*asked };
-            let (records, outside) = self.follow(host, &question)?;
-            let addresses = records
-                .into_iter()
-                .filter(|record| record.data.rtype() == qtype);
-            answer.additional.extend(addresses.map(|record| Glue {
-                of,
-                record: Record {
-                    owner: host.clone(),
-                    ttl: ttl.min(record.ttl),
-                    data: record.data,
-                },
-            }));
-            if qtype == types::A {
-                answer.outside.extend(outside.map(|target| Outside {
-                    of: Some((of, host.clone())),
-                    target,
-                    max_ttl: ttl,
-                }));
-            }
-        }
-        Ok(())
     }
 
     /// The port of an SRV record: across datacenters that of the `wan` address, if it has one.
@@ -314,5 +283,59 @@ impl Maker<'_> {
                 }
             },
         }
+    }
+
+    /// The result of a prepared query, in the order that Consul chose.
+    pub(super) fn query(&self, name: &str, scope: &Scope, asked: &Asked<'_>) -> Found<Answer> {
+        // Other names cannot be asked for in a URL, nor in Consul's own DNS, which escapes them.
+        if !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Miss::Absent);
+        }
+        let key = PreparedKey {
+            name: name.to_owned(),
+            scope: scope.clone(),
+            client: asked.client,
+        };
+        let executed = self.catalog.prepared(&key, asked.patience)?;
+        let result = executed.as_ref().as_ref().ok_or(Miss::Absent)?;
+        if result.instances.is_empty() {
+            return Err(Miss::Absent);
+        }
+        let service = result.service.to_ascii_lowercase();
+        let group = Group {
+            instances: result.instances.iter().collect(),
+            ttl: result
+                .ttl
+                .unwrap_or_else(|| self.settings.service_ttl.of(&service)),
+            scope,
+            port: None,
+            in_order: true,
+        };
+        let answer = self.group(&group, asked)?;
+        Ok(Answer {
+            for_client: true,
+            ..answer
+        })
+    }
+
+    /// The address that the mesh gives a service (Consul 1.11).
+    pub(super) fn virtual_address(
+        &self,
+        name: &str,
+        scope: &Scope,
+        asked: &Asked<'_>,
+    ) -> Found<Answer> {
+        let key = ServiceKey::new(Kind::Connect, name);
+        let service = self.catalog.service(scope, &key, asked.patience)?;
+        let address = service.instances().iter().find_map(|instance| {
+            let tagged = instance.tagged_addresses.get(VIRTUAL)?;
+            tagged.address.parse::<IpAddr>().ok()
+        });
+        let data = match (address, asked.qtype) {
+            (Some(ip @ IpAddr::V4(_)), types::A | types::ANY)
+            | (Some(ip @ IpAddr::V6(_)), types::AAAA | types::ANY) => vec![address_data(ip)],
+            _ => Vec::new(),
+        };
+        Ok(self.data(asked, self.settings.node_ttl, data))
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::{QueryKey, QuerySlot, Realm, ServiceKey, Slot};
+use super::{PreparedKey, PreparedSlot, Realm, Service, ServiceKey, Slot};
 
 /// What a lazy source is asked to load.
 #[derive(Debug)]
@@ -18,16 +18,16 @@ pub enum Interest {
         /// Which list.
         key: ServiceKey,
         /// Where to publish it.
-        slot: Arc<Slot>,
+        slot: Arc<Slot<Service>>,
     },
     /// The addresses of all services, for reverse names.
     Reverse(Arc<Realm>),
     /// The execution of a prepared query.
     Query {
         /// Which.
-        key: QueryKey,
+        key: PreparedKey,
         /// Where to publish the result.
-        slot: Arc<QuerySlot>,
+        slot: Arc<PreparedSlot>,
     },
 }
 

@@ -4,15 +4,15 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::mpsc;
 
-use super::query::{Look, Queries};
+use super::prepared::PreparedQueries;
 use super::{
-    Executed, Found, Interest, Interests, QueryKey, Realm, Scope, Service, ServiceKey, Slot,
-    new_epoch,
+    Found, Interest, Interests, Miss, Prepared, PreparedKey, Realm, Scope, Service, ServiceKey,
+    Slot, Versions,
 };
 
 /// Interests that a source has not taken yet; beyond it a question is answered SERVFAIL and the
@@ -28,7 +28,7 @@ pub struct Loaded {
     /// Its instances.
     pub service: Arc<Service>,
     /// The slot and version that they were read from.
-    pub source: (Arc<Slot>, u64),
+    pub source: (Arc<Slot<Service>>, u64),
     /// They are the last that was known before the source went away.
     pub stale: bool,
 }
@@ -42,13 +42,6 @@ pub enum Patience {
     None,
 }
 
-/// Data of a service that is not watched is served without a word to its source for so many
-/// milliseconds after it was confirmed.
-pub(super) const FRESH: u64 = 1000;
-
-/// Up to this age it is served while the source is asked; beyond it the answer waits for that.
-const SERVED_UNCONFIRMED: u64 = 2500;
-
 /// What one source knows.
 #[derive(Debug)]
 pub struct Layer {
@@ -61,44 +54,56 @@ pub struct Layer {
     peers: ArcSwapOption<BTreeSet<String>>,
     /// The source is Consul Enterprise: it has namespaces and partitions.
     enterprise: AtomicBool,
-    queries: Queries,
+    queries: PreparedQueries,
     /// Milliseconds.
     max_stale: AtomicU64,
     interests: Option<mpsc::Sender<Interest>>,
+    versions: Arc<Versions>,
 }
 
 impl Layer {
     /// The layer of a source that publishes everything it has, for one datacenter.
-    pub fn complete(name: &'static str, datacenter: &str) -> Arc<Self> {
+    pub(super) fn complete(
+        name: &'static str,
+        datacenter: &str,
+        versions: &Arc<Versions>,
+    ) -> Arc<Self> {
         let known = BTreeSet::from([datacenter.to_ascii_lowercase()]);
-        Arc::new(Self {
-            name,
-            local: Arc::new(Realm::new(Scope::default(), datacenter)),
-            remote: RwLock::default(),
-            datacenters: ArcSwapOption::from_pointee(known),
-            peers: ArcSwapOption::empty(),
-            enterprise: AtomicBool::new(false),
-            queries: Queries::default(),
-            max_stale: AtomicU64::new(u64::MAX),
-            interests: None,
-        })
+        let layer = Self::new(name, datacenter, None, versions);
+        layer.datacenters.store(Some(Arc::new(known)));
+        Arc::new(layer)
     }
 
     /// The layer of a source that loads what is asked for, and where it reads that.
-    pub fn lazy(name: &'static str) -> (Arc<Self>, Interests) {
+    pub(super) fn lazy(name: &'static str, versions: &Arc<Versions>) -> (Arc<Self>, Interests) {
         let (sender, receiver) = mpsc::channel(INTEREST_QUEUE);
-        let layer = Arc::new(Self {
+        let layer = Self::new(name, "", Some(sender), versions);
+        (Arc::new(layer), receiver)
+    }
+
+    fn new(
+        name: &'static str,
+        datacenter: &str,
+        interests: Option<mpsc::Sender<Interest>>,
+        versions: &Arc<Versions>,
+    ) -> Self {
+        Self {
             name,
-            local: Arc::new(Realm::new(Scope::default(), "")),
+            local: Arc::new(Realm::new(Scope::default(), datacenter, versions)),
             remote: RwLock::default(),
             datacenters: ArcSwapOption::empty(),
             peers: ArcSwapOption::empty(),
             enterprise: AtomicBool::new(false),
-            queries: Queries::default(),
+            queries: PreparedQueries::default(),
             max_stale: AtomicU64::new(u64::MAX),
-            interests: Some(sender),
-        });
-        (layer, receiver)
+            interests,
+            versions: Arc::clone(versions),
+        }
+    }
+
+    /// The clock and the versions of the catalog that it is in.
+    pub fn versions(&self) -> &Arc<Versions> {
+        &self.versions
     }
 
     /// The source's name, for logs and `/ready`.
@@ -123,7 +128,7 @@ impl Layer {
         let names = Some(Arc::new(names));
         if *self.datacenters.load() != names {
             self.datacenters.store(names);
-            new_epoch();
+            self.versions.new_epoch();
         }
     }
 
@@ -132,14 +137,14 @@ impl Layer {
         let names = Some(Arc::new(names));
         if *self.peers.load() != names {
             self.peers.store(names);
-            new_epoch();
+            self.versions.new_epoch();
         }
     }
 
     /// The source has namespaces and partitions, or has none.
     pub fn publish_enterprise(&self, enterprise: bool) {
         if self.enterprise.swap(enterprise, Ordering::AcqRel) != enterprise {
-            new_epoch();
+            self.versions.new_epoch();
         }
     }
 
@@ -157,24 +162,20 @@ impl Layer {
     /// Does the scope exist, as far as its names tell?
     pub(super) fn has(&self, scope: &Scope) -> Found<()> {
         if scope.is_enterprise() && !self.enterprise.load(Ordering::Relaxed) {
-            return Found::Absent;
+            return Err(Miss::Absent);
         }
         if let Some(peer) = &scope.peer {
             let peers = self.peers.load();
             let known = peers.as_ref().is_some_and(|peers| peers.contains(peer));
-            return if known {
-                Found::Here(())
-            } else {
-                Found::Absent
-            };
+            return if known { Ok(()) } else { Err(Miss::Absent) };
         }
         match &scope.datacenter {
             Some(name) if !self.is_local(name) => match self.datacenters.load().as_deref() {
-                None => Found::Unready,
-                Some(known) if known.contains(name) => Found::Here(()),
-                Some(_) => Found::Absent,
+                None => Err(Miss::Unready),
+                Some(known) if known.contains(name) => Ok(()),
+                Some(_) => Err(Miss::Absent),
             },
-            _ => Found::Here(()),
+            _ => Ok(()),
         }
     }
 
@@ -184,39 +185,31 @@ impl Layer {
 
     /// The realm of a scope, with its data, if it exists.
     pub(super) fn realm(&self, scope: &Scope) -> Found<Arc<Realm>> {
-        self.has(scope).and_then(|()| {
-            let mut scope = scope.clone();
-            scope.datacenter = scope.datacenter.filter(|name| !self.is_local(name));
-            let realm = if scope == Scope::default() {
-                Arc::clone(&self.local)
+        self.has(scope)?;
+        let mut scope = scope.clone();
+        scope.datacenter = scope.datacenter.filter(|name| !self.is_local(name));
+        let realm = if scope == Scope::default() {
+            Arc::clone(&self.local)
+        } else {
+            self.remote(scope).ok_or(Miss::Unready)?
+        };
+        if realm.is_ready() {
+            return if self.is_too_stale(&realm) {
+                Err(Miss::Unready)
             } else {
-                match self.remote(scope) {
-                    Some(realm) => realm,
-                    None => return Found::Unready,
-                }
+                Ok(realm)
             };
-            if realm.is_ready() {
-                return if self.is_too_stale(&realm) {
-                    Found::Unready
-                } else {
-                    Found::Here(realm)
-                };
-            }
-            if Arc::ptr_eq(&realm, &self.local) {
-                return Found::Unready;
-            }
-            let pending = realm.pending();
-            let left = self.leave(
-                || realm.claim_interest(),
-                || Interest::Realm(Arc::clone(&realm)),
-                || realm.unclaim_interest(),
-            );
-            match left {
-                Some(()) if realm.is_ready() => Found::Here(realm),
-                Some(()) => Found::Loading(pending),
-                None => Found::Unready,
-            }
-        })
+        }
+        if Arc::ptr_eq(&realm, &self.local) {
+            return Err(Miss::Unready);
+        }
+        let miss = realm.leave(self.interests.as_ref());
+        // It may have come in the meantime.
+        if realm.is_ready() {
+            Ok(realm)
+        } else {
+            Err(miss)
+        }
     }
 
     /// Has its source been away for longer than the operator allows?
@@ -229,7 +222,7 @@ impl Layer {
     pub fn set_max_stale(&self, most: Duration) {
         let millis = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
         self.max_stale.store(millis, Ordering::Relaxed);
-        new_epoch();
+        self.versions.new_epoch();
     }
 
     /// The realm of a scope that exists, made on the first question for it.
@@ -246,143 +239,64 @@ impl Layer {
             return None;
         }
         let datacenter = scope.datacenter.clone().unwrap_or_default();
-        Some(Arc::clone(
-            remote
-                .entry(scope.clone())
-                .or_insert_with(|| Arc::new(Realm::new(scope, &datacenter))),
-        ))
+        Some(Arc::clone(remote.entry(scope.clone()).or_insert_with(
+            || Arc::new(Realm::new(scope, &datacenter, &self.versions)),
+        )))
     }
 
     /// The instances of a service, as [`super::Catalog::service`].
-    pub fn service(
-        &self,
-        scope: &Scope,
-        key: &ServiceKey,
-        now: u64,
-        patience: Patience,
-    ) -> Found<Loaded> {
-        self.realm(scope)
-            .and_then(|realm| self.service_in(&realm, key, now, patience))
-    }
-
-    fn service_in(
-        &self,
-        realm: &Arc<Realm>,
-        key: &ServiceKey,
-        now: u64,
-        patience: Patience,
-    ) -> Found<Loaded> {
+    pub fn service(&self, scope: &Scope, key: &ServiceKey, patience: Patience) -> Found<Loaded> {
+        let realm = self.realm(scope)?;
         // Existence is decided here and nowhere else (D3): an absent name makes no slot, leaves
         // no interest and reaches no source.
         if !realm.lists(key.name()) {
-            return Found::Absent;
+            return Err(Miss::Absent);
         }
+        let stale = realm.stale_millis().is_some();
         let slot = realm.slot(key);
-        slot.touch(now);
-        let here = |(version, service)| {
-            Found::Here(Loaded {
-                service,
-                source: (Arc::clone(&slot), version),
-                stale: realm.stale_millis().is_some(),
-            })
-        };
-        let loaded = slot.get();
-        let age = slot.age();
-        if let Some(loaded) = loaded {
-            // While the source is away there is nothing to wait for.
-            if age <= FRESH || patience == Patience::None || realm.stale_millis().is_some() {
-                return here(loaded);
-            }
-            let pending = slot.pending();
-            let left = self.leave_service(realm, key, &slot);
-            return match left {
-                Some(()) if age > SERVED_UNCONFIRMED && slot.age() > FRESH => {
-                    Found::Loading(pending.instead_of_old())
-                }
-                _ => here(slot.get().unwrap_or(loaded)),
-            };
-        }
-        let pending = slot.pending();
-        match self.leave_service(realm, key, &slot) {
-            // It may have come in the meantime.
-            Some(()) => slot.get().map_or(Found::Loading(pending), here),
-            None => Found::Unready,
-        }
-    }
-
-    fn leave_service(&self, realm: &Arc<Realm>, key: &ServiceKey, slot: &Arc<Slot>) -> Option<()> {
-        self.leave(
-            || slot.claim_interest(),
-            || Interest::Service {
-                realm: Arc::clone(realm),
+        let (version, service) = slot.look(Self::patience(patience, stale), |want| {
+            want.leave(self.interests.as_ref(), || Interest::Service {
+                realm: Arc::clone(&realm),
                 key: key.clone(),
-                slot: Arc::clone(slot),
-            },
-            || slot.unclaim_interest(),
-        )
+                slot: Arc::clone(&slot),
+            })
+        })?;
+        Ok(Loaded {
+            service,
+            source: (slot, version),
+            stale,
+        })
     }
 
-    /// The result of a prepared query.
-    pub(super) fn query(&self, key: &QueryKey, patience: Patience) -> Found<Arc<Executed>> {
-        let Some(interests) = &self.interests else {
-            return Found::Absent;
-        };
-        self.has(&key.scope).and_then(|()| {
-            let now = Instant::now();
-            let slot = self.queries.slot(key, now);
-            // While the source is away there is nothing to wait for.
-            let patience = match self.local.stale_millis() {
-                Some(_) => Patience::None,
-                None => patience,
-            };
-            match slot.look(now, patience) {
-                Look::Fresh(executed) => Found::Here(executed),
-                Look::Running(pending) => Found::Loading(pending),
-                Look::Failed => Found::Unready,
-                Look::Start(pending) => {
-                    let interest = Interest::Query {
-                        key: key.clone(),
-                        slot: Arc::clone(&slot),
-                    };
-                    if interests.try_send(interest).is_err() {
-                        slot.fail();
-                    }
-                    Found::Loading(pending)
-                }
-            }
-        })
+    /// The result of a prepared query; `None` if there is no such query.
+    pub(super) fn prepared(
+        &self,
+        key: &PreparedKey,
+        patience: Patience,
+    ) -> Found<Arc<Option<Prepared>>> {
+        if self.interests.is_none() {
+            return Err(Miss::Absent);
+        }
+        self.has(&key.scope)?;
+        let slot = self.queries.slot(key, &self.versions);
+        let patience = Self::patience(patience, self.local.stale_millis().is_some());
+        let looked = slot.look(patience, |want| {
+            want.leave(self.interests.as_ref(), || Interest::Query {
+                key: key.clone(),
+                slot: Arc::clone(&slot),
+            })
+        });
+        looked.map(|(_, result)| result)
+    }
+
+    /// While the source is away there is nothing to wait for.
+    fn patience(patience: Patience, is_away: bool) -> Patience {
+        if is_away { Patience::None } else { patience }
     }
 
     /// What is at an address: a node, else a service.
     pub(super) fn at_address(&self, address: IpAddr) -> Found<Arc<str>> {
-        self.realm(&Scope::default()).and_then(|realm| {
-            if let Some(service) = realm.service_at(address) {
-                return Found::Here(service);
-            }
-            let Some(pending) = realm.reverse_pending() else {
-                return Found::Absent;
-            };
-            self.leave(
-                || realm.claim_reverse(),
-                || Interest::Reverse(Arc::clone(&realm)),
-                || realm.unclaim_reverse(),
-            )
-            .map_or(Found::Absent, |()| Found::Loading(pending))
-        })
-    }
-
-    /// Leaves an interest unless one has been left already. `None` if the source has no room.
-    fn leave(
-        &self,
-        claim: impl FnOnce() -> bool,
-        interest: impl FnOnce() -> Interest,
-        unclaim: impl FnOnce(),
-    ) -> Option<()> {
-        let interests = self.interests.as_ref()?;
-        if claim() && interests.try_send(interest()).is_err() {
-            unclaim();
-            return None;
-        }
-        Some(())
+        let realm = self.realm(&Scope::default())?;
+        realm.find_at(address, self.interests.as_ref())
     }
 }

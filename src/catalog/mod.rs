@@ -3,72 +3,174 @@
 //! A [`Layer`] is what one source knows. The [`Catalog`] asks its layers in order; a name belongs
 //! to the first layer that has it. Readers never wait for a writer: they take an `Arc` of what is
 //! published. A service of a lazy source (Consul) is loaded by the first question for it: the
-//! lookup leaves an [`Interest`] and hands back a [`Pending`] to wait on.
+//! lookup leaves an [`Interest`] and hands back a [`Pending`] to wait on. Clock, versions and epoch
+//! are the catalog's own ([`Versions`]), and what an answer was made from is its [`Validity`].
 //!
 //! This room knows no DNS, no HTTP and no Docker.
 
-use std::sync::LazyLock;
-use std::time::Instant;
+use std::net::IpAddr;
+use std::sync::Arc;
 
-mod basis;
 mod interest;
 mod layer;
 mod model;
-mod query;
+mod prepared;
 mod reader;
 mod realm;
 mod reverse;
 mod scope;
 mod slot;
-mod whole;
+mod validity;
+mod versions;
 
-pub use basis::{Basis, new_epoch};
 pub use interest::{Interest, Interests};
 pub use layer::{Layer, Loaded, Patience};
 pub use model::{
     Health, Instance, Kind, NamedPort, Node, Service, ServiceKey, TaggedAddress, Weights,
 };
-pub use query::{Executed, QueryKey, QueryResult, QuerySlot};
+pub use prepared::{Prepared, PreparedKey, PreparedSlot};
 pub use reader::Reader;
 pub use realm::Realm;
 pub use scope::Scope;
 pub use slot::{Pending, Slot};
-pub use whole::Catalog;
+pub use validity::Validity;
+pub use versions::Versions;
 
-/// Seconds on the catalog's clock, which starts when it is first read and never goes back: the
-/// `now` of lookups.
-pub fn seconds() -> u64 {
-    millis() / 1000
-}
+/// What a look finds, here and in every room above: a look never waits.
+pub type Found<T> = Result<T, Miss>;
 
-/// Milliseconds on the same clock.
-pub fn millis() -> u64 {
-    static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
-    // It starts at one second: 0 stands for never.
-    STARTED.elapsed().as_millis() as u64 + 1000
-}
-
-/// What a lookup in the catalog found.
-#[derive(Debug, Clone)]
-pub enum Found<T> {
-    /// It exists and is loaded.
-    Here(T),
-    /// It exists, or may; its source has been told to load it.
-    Loading(Pending),
-    /// The source that would know says that it does not exist.
+/// Why a look finds nothing.
+#[derive(Debug)]
+pub enum Miss {
+    /// Whoever would know says that it does not exist.
     Absent,
-    /// The source that would know has had no data yet, so nothing can be said (D5).
+    /// It is on its way: wait, then look again.
+    Loading(Pending),
+    /// Whoever would know has had no data yet, so nothing may be said (D5).
     Unready,
 }
 
-impl<T> Found<T> {
-    /// Looks further with what is here; any other verdict stands.
-    pub fn and_then<U>(self, f: impl FnOnce(T) -> Found<U>) -> Found<U> {
-        match self {
-            Self::Here(value) => f(value),
-            Self::Loading(pending) => Found::Loading(pending),
-            Self::Absent => Found::Absent,
-            Self::Unready => Found::Unready,
+/// All layers, asked in order.
+#[derive(Debug)]
+pub struct Catalog {
+    layers: Vec<Arc<Layer>>,
+    versions: Arc<Versions>,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Catalog {
+    /// A catalog without layers. A name belongs to the first of those that are added that has it. A
+    /// layer that may be without data for long (Consul) goes last, so that it cannot hold up the
+    /// others.
+    pub fn new() -> Self {
+        Self {
+            layers: Vec::new(),
+            versions: Arc::new(Versions::new()),
         }
+    }
+
+    /// Adds the layer of a source that publishes everything it has, for one datacenter.
+    pub fn add_complete(&mut self, name: &'static str, datacenter: &str) -> Arc<Layer> {
+        let layer = Layer::complete(name, datacenter, &self.versions);
+        self.layers.push(Arc::clone(&layer));
+        layer
+    }
+
+    /// Adds the layer of a source that loads what is asked for, and gives where it reads that.
+    pub fn add_lazy(&mut self, name: &'static str) -> (Arc<Layer>, Interests) {
+        let (layer, interests) = Layer::lazy(name, &self.versions);
+        self.layers.push(Arc::clone(&layer));
+        (layer, interests)
+    }
+
+    /// The layers, first asked first.
+    pub fn layers(&self) -> &[Arc<Layer>] {
+        &self.layers
+    }
+
+    /// Its clock and its versions.
+    pub fn versions(&self) -> &Arc<Versions> {
+        &self.versions
+    }
+
+    /// The catalog for one answer, which notes what is read of it.
+    pub fn read(&self) -> Reader<'_> {
+        Reader::new(self)
+    }
+
+    /// The datacenter that names without one are in: the last layer's (Consul's), else the first
+    /// one that is known. Empty before any is.
+    pub fn local_datacenter(&self) -> Arc<String> {
+        self.layers
+            .iter()
+            .rev()
+            .map(|layer| layer.local().datacenter())
+            .find(|name| !name.is_empty())
+            .unwrap_or_default()
+    }
+
+    /// The instances of a service.
+    pub fn service(&self, scope: &Scope, key: &ServiceKey, patience: Patience) -> Found<Loaded> {
+        self.first(|layer| layer.service(scope, key, patience))
+    }
+
+    /// A node by name, whatever its case.
+    pub fn node(&self, scope: &Scope, name: &str) -> Found<Arc<Node>> {
+        let name = name.to_ascii_lowercase();
+        self.first(|layer| layer.realm(scope)?.node(&name).ok_or(Miss::Absent))
+    }
+
+    /// Is there a node below this name (`name` = `b` for a node `a.b`)?
+    pub fn has_node_below(&self, scope: &Scope, name: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        let below = |realm: Arc<Realm>| realm.has_node_below(&name);
+        self.layers
+            .iter()
+            .any(|layer| layer.realm(scope).is_ok_and(below))
+    }
+
+    /// Does the datacenter, peer or namespace exist?
+    pub fn has(&self, scope: &Scope) -> Found<()> {
+        self.first(|layer| layer.has(scope))
+    }
+
+    /// The result of a prepared query; `None` if there is no such query.
+    pub fn prepared(&self, key: &PreparedKey, patience: Patience) -> Found<Arc<Option<Prepared>>> {
+        self.first(|layer| layer.prepared(key, patience))
+    }
+
+    /// Is this scope served from the last that was known, because its source is away?
+    pub fn is_stale(&self, scope: &Scope) -> bool {
+        let stale = |realm: Arc<Realm>| realm.stale_millis().is_some();
+        self.layers
+            .iter()
+            .any(|layer| layer.realm(scope).is_ok_and(stale))
+    }
+
+    /// The node at an address of the local datacenter.
+    pub fn node_at(&self, address: IpAddr) -> Option<Arc<Node>> {
+        self.layers
+            .iter()
+            .find_map(|layer| layer.local().node_at(address))
+    }
+
+    /// The name of the service at an address of the local datacenter.
+    pub fn service_at(&self, address: IpAddr) -> Found<Arc<str>> {
+        self.first(|layer| layer.at_address(address))
+    }
+
+    /// The first layer that has it decides; a layer that cannot tell yet decides too, since what
+    /// it may have would have come first.
+    fn first<T>(&self, look: impl Fn(&Layer) -> Found<T>) -> Found<T> {
+        self.layers
+            .iter()
+            .map(|layer| look(layer))
+            .find(|found| !matches!(found, Err(Miss::Absent)))
+            .unwrap_or(Err(Miss::Absent))
     }
 }

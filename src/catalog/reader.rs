@@ -1,13 +1,12 @@
-//! The catalog as one answer sees it: whatever is read is noted in the answer's [`Basis`].
+//! The catalog as one answer sees it: whatever is read is noted in the answer's [`Validity`].
 
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::layer::FRESH;
-use super::slot::latest_version;
 use super::{
-    Basis, Catalog, Executed, Found, Node, Patience, QueryKey, Scope, Service, ServiceKey,
+    Catalog, Found, Node, Patience, Prepared, PreparedKey, Scope, Service, ServiceKey, Validity,
+    Versions,
 };
 
 /// While the source is away, what depends on the age of its data is looked at this often, in
@@ -20,27 +19,35 @@ pub struct Reader<'a> {
     catalog: &'a Catalog,
     /// The latest of all versions before anything was read.
     version: u64,
-    basis: RefCell<Basis>,
+    validity: RefCell<Validity>,
 }
 
 impl<'a> Reader<'a> {
-    /// A reader whose basis began as `basis`, for what was read elsewhere before.
-    pub fn new(catalog: &'a Catalog, basis: Basis) -> Self {
+    pub(super) fn new(catalog: &'a Catalog) -> Self {
         Self {
             catalog,
-            version: latest_version(),
-            basis: RefCell::new(basis),
+            version: catalog.versions().latest(),
+            validity: RefCell::new(Validity::begin(catalog.versions())),
         }
     }
 
-    /// What has been read.
-    pub fn into_basis(self) -> Basis {
-        self.basis.into_inner()
+    /// The catalog's clock and versions.
+    pub fn versions(&self) -> &'a Arc<Versions> {
+        self.catalog.versions()
     }
 
-    /// The answer names a moment, and holds until `until` milliseconds on the catalog's clock.
+    /// What has been read.
+    pub fn into_validity(self) -> Validity {
+        self.validity.into_inner()
+    }
+
+    /// The answer holds until `until` milliseconds on the catalog's clock at most.
     pub fn ends_at(&self, until: u64) {
-        self.basis.borrow_mut().ends_at(until);
+        self.validity.borrow_mut().ends_at(until);
+    }
+
+    fn ends_in(&self, left: u64) {
+        self.ends_at(self.versions().millis().saturating_add(left));
     }
 
     /// As [`Catalog::local_datacenter`].
@@ -53,22 +60,20 @@ impl<'a> Reader<'a> {
         &self,
         scope: &Scope,
         key: &ServiceKey,
-        now: u64,
         patience: Patience,
     ) -> Found<Arc<Service>> {
-        match self.catalog.service(scope, key, now, patience) {
-            Found::Here(loaded) => {
+        match self.catalog.service(scope, key, patience) {
+            Ok(loaded) => {
                 let (slot, version) = &loaded.source;
-                let mut basis = self.basis.borrow_mut();
-                basis.add_service(slot, *version);
+                self.validity.borrow_mut().add_service(slot, *version);
                 if loaded.stale {
-                    basis.ends_in(STALE_FOR);
-                } else if !slot.is_watched() {
-                    basis.ends_in(FRESH.saturating_sub(slot.age()));
+                    self.ends_in(STALE_FOR);
+                } else {
+                    self.ends_at(slot.fresh_until());
                 }
-                Found::Here(loaded.service)
+                Ok(loaded.service)
             }
-            found => self.everything(found.and_then(|_| Found::Absent)),
+            Err(miss) => self.everything(Err(miss)),
         }
     }
 
@@ -87,17 +92,17 @@ impl<'a> Reader<'a> {
         self.everything(self.catalog.has(scope))
     }
 
-    /// As [`Catalog::query`]. What it finds may be this client's alone, so it is not kept.
-    pub fn query(&self, key: &QueryKey, patience: Patience) -> Found<Arc<Executed>> {
+    /// As [`Catalog::prepared`]. What it finds may be this client's alone, so it is not kept.
+    pub fn prepared(&self, key: &PreparedKey, patience: Patience) -> Found<Arc<Option<Prepared>>> {
         self.ends_at(0);
-        self.catalog.query(key, patience)
+        self.catalog.prepared(key, patience)
     }
 
     /// As [`Catalog::is_stale`].
     pub fn is_stale(&self, scope: &Scope) -> bool {
         let stale = self.catalog.is_stale(scope);
         if stale {
-            self.basis.borrow_mut().ends_in(STALE_FOR);
+            self.ends_in(STALE_FOR);
         }
         stale
     }
@@ -113,7 +118,7 @@ impl<'a> Reader<'a> {
     }
 
     fn everything<T>(&self, found: T) -> T {
-        self.basis.borrow_mut().add_everything(self.version);
+        self.validity.borrow_mut().add_everything(self.version);
         found
     }
 }

@@ -2,14 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::mpsc;
 
 use super::reverse::Reverse;
-use super::slot::{Gate, Pending, next_version};
-use super::{Kind, Node, Scope, Service, ServiceKey, Slot, millis, new_epoch};
+use super::slot::Want;
+use super::{Found, Interest, Kind, Miss, Node, Scope, Service, ServiceKey, Slot, Versions};
 
 /// One datacenter's service names, nodes and loaded services; or a peer's, or a namespace's.
 #[derive(Debug)]
@@ -25,41 +26,46 @@ pub struct Realm {
     version: AtomicU64,
     /// Node names by address.
     nodes_by_address: ArcSwap<HashMap<IpAddr, Arc<Node>>>,
-    services: RwLock<HashMap<ServiceKey, Arc<Slot>>>,
+    services: RwLock<HashMap<ServiceKey, ServiceSlot>>,
     reverse: RwLock<Reverse>,
-    /// Somebody asked for a reverse name, so the addresses of all services are wanted.
-    reverse_wanted: AtomicBool,
-    /// Opens when the addresses of all services have been seen once.
-    reverse_gate: Gate,
+    /// The addresses of all services; met when they have been seen once.
+    reverse_want: Want,
     /// Milliseconds on the catalog's clock since which the source is away; 0 while it is not.
     stale_since: AtomicU64,
-    /// An interest in the realm as a whole has been left with the source.
-    wanted: AtomicBool,
-    gate: Gate,
+    /// The realm as a whole; met whenever its names or nodes move.
+    want: Want,
+    versions: Arc<Versions>,
 }
 
+/// Where a service is published.
+type ServiceSlot = Arc<Slot<Service>>;
+
 impl Realm {
-    pub(super) fn new(scope: Scope, datacenter: &str) -> Self {
+    pub(super) fn new(scope: Scope, datacenter: &str, versions: &Arc<Versions>) -> Self {
         Self {
             scope,
             datacenter: ArcSwap::from_pointee(datacenter.to_owned()),
             names: ArcSwapOption::empty(),
             nodes: ArcSwapOption::empty(),
-            version: AtomicU64::new(next_version()),
+            version: AtomicU64::new(versions.next()),
             nodes_by_address: ArcSwap::default(),
             services: RwLock::default(),
             reverse: RwLock::default(),
-            reverse_wanted: AtomicBool::new(false),
-            reverse_gate: Gate::new(),
+            reverse_want: Want::new(),
             stale_since: AtomicU64::new(0),
-            wanted: AtomicBool::new(false),
-            gate: Gate::new(),
+            want: Want::new(),
+            versions: Arc::clone(versions),
         }
     }
 
     /// What part of the world it is.
     pub fn scope(&self) -> &Scope {
         &self.scope
+    }
+
+    /// The clock and the versions of the catalog that it is in.
+    pub fn versions(&self) -> &Arc<Versions> {
+        &self.versions
     }
 
     /// The datacenter's name; empty until the source has learned it.
@@ -72,7 +78,7 @@ impl Realm {
         if self.datacenter.load().as_str() != name {
             self.datacenter.store(Arc::new(name.to_owned()));
             self.moved();
-            new_epoch();
+            self.versions.new_epoch();
         }
     }
 
@@ -87,16 +93,16 @@ impl Realm {
             self.stale_since
                 .compare_exchange(0, since.max(1), Ordering::AcqRel, Ordering::Acquire);
         if fresh.is_ok() {
-            self.version.store(next_version(), Ordering::Release);
-            new_epoch();
+            self.version.store(self.versions.next(), Ordering::Release);
+            self.versions.new_epoch();
         }
     }
 
     /// The source is here.
     pub fn mark_fresh(&self) {
         if self.stale_since.swap(0, Ordering::AcqRel) != 0 {
-            self.version.store(next_version(), Ordering::Release);
-            new_epoch();
+            self.version.store(self.versions.next(), Ordering::Release);
+            self.versions.new_epoch();
         }
     }
 
@@ -104,7 +110,7 @@ impl Realm {
     pub fn stale_millis(&self) -> Option<u64> {
         match self.stale_since.load(Ordering::Acquire) {
             0 => None,
-            since => Some(millis().saturating_sub(since)),
+            since => Some(self.versions.millis().saturating_sub(since)),
         }
     }
 
@@ -202,11 +208,11 @@ impl Realm {
         self.publish_names(names);
         self.reverse_complete();
         // A name may be this source's from now on that was another's.
-        new_epoch();
+        self.versions.new_epoch();
     }
 
     /// Publishes the instances of a service. False if nothing changed.
-    pub fn publish(&self, key: &ServiceKey, slot: &Slot, service: Service) -> bool {
+    pub fn publish(&self, key: &ServiceKey, slot: &Slot<Service>, service: Service) -> bool {
         if key.kind() == Kind::Service {
             self.learn_addresses(key.name(), &service);
         }
@@ -223,7 +229,7 @@ impl Realm {
             .collect();
         if self.write_reverse().set(name, addresses) {
             // No slot and no list bears this change, but answers to reverse names depend on it.
-            next_version();
+            self.versions.next();
         }
     }
 
@@ -247,22 +253,28 @@ impl Realm {
 
     /// The addresses of all services have been seen.
     pub fn reverse_complete(&self) {
-        self.reverse_gate.open();
+        self.reverse_want.met();
     }
 
-    /// What to wait for until the addresses of all services have been seen, if they have not.
-    pub(super) fn reverse_pending(&self) -> Option<Pending> {
-        let pending = self.reverse_gate.pending();
-        (!self.reverse_gate.has_opened()).then_some(pending)
-    }
-
-    /// True for the one caller that is to leave the interest in reverse names.
-    pub(super) fn claim_reverse(&self) -> bool {
-        !self.reverse_wanted.swap(true, Ordering::AcqRel)
-    }
-
-    pub(super) fn unclaim_reverse(&self) {
-        self.reverse_wanted.store(false, Ordering::Release);
+    /// The service at an address: one that has been seen, or whatever is there once the addresses of
+    /// all services have been.
+    pub(super) fn find_at(
+        self: &Arc<Self>,
+        address: IpAddr,
+        to: Option<&mpsc::Sender<Interest>>,
+    ) -> Found<Arc<str>> {
+        if let Some(service) = self.service_at(address) {
+            return Ok(service);
+        }
+        if self.reverse_want.was_met() {
+            return Err(Miss::Absent);
+        }
+        let interest = || Interest::Reverse(Arc::clone(self));
+        match self.reverse_want.leave(to, interest) {
+            // It may be somebody else's.
+            Miss::Unready => Err(Miss::Absent),
+            miss => self.service_at(address).ok_or(miss),
+        }
     }
 
     /// Is the service loaded, so that its addresses are followed anyhow?
@@ -303,7 +315,7 @@ impl Realm {
     }
 
     /// The services that are loaded, and where.
-    pub fn loaded(&self) -> Vec<(ServiceKey, Arc<Slot>)> {
+    pub fn loaded(&self) -> Vec<(ServiceKey, Arc<Slot<Service>>)> {
         let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
         services
             .iter()
@@ -320,7 +332,7 @@ impl Realm {
     }
 
     /// The place where a service is, or will be, published.
-    pub(super) fn slot(&self, key: &ServiceKey) -> Arc<Slot> {
+    pub(super) fn slot(&self, key: &ServiceKey) -> ServiceSlot {
         if let Some(slot) = self
             .services
             .read()
@@ -332,12 +344,12 @@ impl Realm {
         Arc::clone(
             self.write_services()
                 .entry(key.clone())
-                .or_insert_with(|| Arc::new(Slot::new())),
+                .or_insert_with(|| Arc::new(Slot::new(&self.versions))),
         )
     }
 
     /// Is this slot still where the realm publishes that service?
-    pub fn holds(&self, key: &ServiceKey, slot: &Arc<Slot>) -> bool {
+    pub fn holds(&self, key: &ServiceKey, slot: &Arc<Slot<Service>>) -> bool {
         self.services
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -345,16 +357,9 @@ impl Realm {
             .is_some_and(|held| Arc::ptr_eq(held, slot))
     }
 
-    pub(super) fn pending(&self) -> Pending {
-        self.gate.pending()
-    }
-
-    pub(super) fn claim_interest(&self) -> bool {
-        !self.wanted.swap(true, Ordering::AcqRel)
-    }
-
-    pub(super) fn unclaim_interest(&self) {
-        self.wanted.store(false, Ordering::Release);
+    /// What to wait for until names and nodes are here.
+    pub(super) fn leave(self: &Arc<Self>, to: Option<&mpsc::Sender<Interest>>) -> Miss {
+        self.want.leave(to, || Interest::Realm(Arc::clone(self)))
     }
 
     fn read_reverse(&self) -> std::sync::RwLockReadGuard<'_, Reverse> {
@@ -365,19 +370,19 @@ impl Realm {
         self.reverse.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn retired(slot: &Slot) -> bool {
+    fn retired(slot: &Slot<Service>) -> bool {
         slot.retire();
         false
     }
 
     fn moved(&self) {
-        self.version.store(next_version(), Ordering::Release);
+        self.version.store(self.versions.next(), Ordering::Release);
         if self.is_ready() {
-            self.gate.open();
+            self.want.met();
         }
     }
 
-    fn write_services(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<ServiceKey, Arc<Slot>>> {
+    fn write_services(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<ServiceKey, ServiceSlot>> {
         self.services
             .write()
             .unwrap_or_else(PoisonError::into_inner)

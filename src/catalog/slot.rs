@@ -1,129 +1,209 @@
-//! A place for one published value, with its version, its age, and a way to wait for it.
+//! A place for one published value, with its version and its age, and a way to wait for it.
 
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use super::{Service, millis};
+use super::{Found, Interest, Miss, Patience, Versions};
 
-/// Versions are unique within the process, so a rendered answer that remembers one can never take
-/// the value of a slot that was dropped and made anew for its own.
-static NEXT_VERSION: AtomicU64 = AtomicU64::new(1);
+/// What was confirmed is served without a word to its source for so many milliseconds.
+const FRESH: u64 = 1000;
 
-/// After a refresh that failed, the old value is served without waiting for this long.
-const EXCUSED_MILLIS: u64 = 1000;
+/// Up to this age, in milliseconds, it is served while the source is asked; beyond it the answer
+/// waits for that.
+const SERVED_UNCONFIRMED: u64 = 2500;
 
-/// The latest of all versions: when it has not moved, nothing has that bears one.
-pub(super) fn latest_version() -> u64 {
-    NEXT_VERSION.load(Ordering::Acquire)
-}
+/// After a refresh that failed, the old value is served without waiting for so many milliseconds.
+const EXCUSED: u64 = 1000;
 
-/// Takes the next version number. What it marks must be there before.
-pub(super) fn next_version() -> u64 {
-    NEXT_VERSION.fetch_add(1, Ordering::AcqRel)
-}
+/// [`Slot::fresh_until`] while the source tells of every change by itself.
+const WATCHED: u64 = u64::MAX;
 
-/// Says "it is here" to everybody who waits for it, as often as it comes.
-#[derive(Debug)]
-pub(super) struct Gate(watch::Sender<u64>);
+/// How long a question may wait for something to be loaded. Resolvers ask again after one to five
+/// seconds.
+const LOAD_WAIT: Duration = Duration::from_secs(2);
 
-impl Gate {
-    pub(super) fn new() -> Self {
-        Self(watch::Sender::new(0))
-    }
+/// How long it may wait where there is something old to be had instead.
+const CONFIRM_WAIT: Duration = Duration::from_millis(250);
 
-    pub(super) fn open(&self) {
-        self.0.send_modify(|times| *times += 1);
-    }
-
-    pub(super) fn has_opened(&self) -> bool {
-        *self.0.borrow() > 0
-    }
-
-    /// Waits for the next time. Who looked for the thing before must look again after this, or it
-    /// may have come in between.
-    pub(super) fn pending(&self) -> Pending {
-        let receiver = self.0.subscribe();
-        let seen = *receiver.borrow();
-        Pending {
-            receiver,
-            seen,
-            has_old: false,
-        }
-    }
-}
-
-/// Something that is being loaded.
-#[derive(Debug, Clone)]
+/// Something on its way, or that is fetched as soon as somebody waits. Dropped unwaited, it costs
+/// nothing. Whoever has waited looks again: that it has come does not say what it is.
 pub struct Pending {
-    receiver: watch::Receiver<u64>,
-    seen: u64,
-    has_old: bool,
+    coming: Pin<Box<dyn Future<Output = ()> + Send>>,
+    at_most: Duration,
 }
 
 impl Pending {
-    /// There is something old to be had instead.
-    pub fn has_old(&self) -> bool {
-        self.has_old
+    /// What is there once `coming` has ended, and is worth waiting for `at_most` so long.
+    pub fn new(coming: impl Future<Output = ()> + Send + 'static, at_most: Duration) -> Self {
+        Self {
+            coming: Box::pin(coming),
+            at_most,
+        }
     }
 
-    pub(super) fn instead_of_old(self) -> Self {
+    /// All of these, side by side.
+    pub fn all(mut these: Vec<Self>) -> Self {
+        if these.len() == 1
+            && let Some(only) = these.pop()
+        {
+            return only;
+        }
+        let at_most = these.iter().map(|pending| pending.at_most).max();
+        let all = poll_fn(move |context| {
+            these.retain_mut(|pending| pending.coming.as_mut().poll(context).is_pending());
+            if these.is_empty() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        });
+        Self::new(all, at_most.unwrap_or_default())
+    }
+
+    /// The same, where there is something to be had without it.
+    #[must_use]
+    pub(super) fn or_else_without(self) -> Self {
         Self {
-            has_old: true,
+            at_most: self.at_most.min(CONFIRM_WAIT),
             ..self
         }
     }
 
-    /// Waits until it is loaded, at most `within`. False if it is still not, or never will be.
-    pub async fn wait(mut self, within: Duration) -> bool {
-        let seen = self.seen;
-        matches!(
-            tokio::time::timeout(within, self.receiver.wait_for(|times| *times > seen)).await,
-            Ok(Ok(_))
-        )
+    /// Waits until it has come, for as long as it is worth `since` somebody waits. False if it has
+    /// not.
+    pub async fn wait(self, since: Instant) -> bool {
+        let left = self.at_most.saturating_sub(since.elapsed());
+        tokio::time::timeout(left, self.coming).await.is_ok()
     }
 }
 
-/// Where one service is published.
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pending(at most {:?})", self.at_most)
+    }
+}
+
+/// The one way to leave an interest with a source, and to wait until it is met.
 #[derive(Debug)]
-pub struct Slot {
-    value: ArcSwapOption<Service>,
+pub(super) struct Want {
+    left: AtomicBool,
+    /// How often it was met.
+    gate: watch::Sender<u64>,
+}
+
+impl Want {
+    pub(super) fn new() -> Self {
+        Self {
+            left: AtomicBool::new(false),
+            gate: watch::Sender::new(0),
+        }
+    }
+
+    /// Leaves the interest unless it is left already: `Loading`, or `Unready` if the source has no
+    /// room. Who looked for the thing before must look again after this, or it may have come in
+    /// between.
+    pub(super) fn leave(
+        &self,
+        to: Option<&mpsc::Sender<Interest>>,
+        interest: impl FnOnce() -> Interest,
+    ) -> Miss {
+        let Some(to) = to else {
+            return Miss::Unready;
+        };
+        let mut gate = self.gate.subscribe();
+        if !self.left.swap(true, Ordering::AcqRel) && to.try_send(interest()).is_err() {
+            // The next question tries again.
+            self.left.store(false, Ordering::Release);
+            return Miss::Unready;
+        }
+        let coming = async move {
+            // If it never will be met, whoever waits finds that out by looking again.
+            let _ = gate.changed().await;
+        };
+        Miss::Loading(Pending::new(coming, LOAD_WAIT))
+    }
+
+    /// What was wanted has come, or will not: whoever waits is to look again.
+    pub(super) fn met(&self) {
+        self.left.store(false, Ordering::Release);
+        self.gate.send_modify(|times| *times += 1);
+    }
+
+    pub(super) fn was_met(&self) -> bool {
+        *self.gate.borrow() > 0
+    }
+}
+
+/// Where one thing is published: a service, or the result of a prepared query.
+#[derive(Debug)]
+pub struct Slot<T> {
+    value: ArcSwapOption<T>,
     version: AtomicU64,
     /// Seconds on the catalog's clock at which it was last asked for.
     asked: AtomicU64,
-    /// Milliseconds at which its source last confirmed the value; 0 for never.
-    confirmed: AtomicU64,
-    /// Until when the value is served although it could not be confirmed.
-    excused: AtomicU64,
-    /// The source tells of every change by itself.
-    watched: AtomicBool,
-    /// An interest has been left with the source.
-    wanted: AtomicBool,
-    gate: Gate,
+    /// Until when, in milliseconds on that clock, it is served without a word to its source.
+    fresh_until: AtomicU64,
+    /// Until when it is served while the source is asked.
+    served_until: AtomicU64,
+    want: Want,
+    versions: Arc<Versions>,
 }
 
-impl Slot {
-    pub(super) fn new() -> Self {
+impl<T> Slot<T> {
+    pub(super) fn new(versions: &Arc<Versions>) -> Self {
         Self {
             value: ArcSwapOption::empty(),
-            version: AtomicU64::new(next_version()),
+            version: AtomicU64::new(0),
             asked: AtomicU64::new(0),
-            confirmed: AtomicU64::new(0),
-            excused: AtomicU64::new(0),
-            watched: AtomicBool::new(false),
-            wanted: AtomicBool::new(false),
-            gate: Gate::new(),
+            fresh_until: AtomicU64::new(0),
+            served_until: AtomicU64::new(0),
+            want: Want::new(),
+            versions: Arc::clone(versions),
+        }
+    }
+
+    /// What can be said of it now, with its version. `leave` is called if its source has to be
+    /// asked.
+    pub(super) fn look(
+        &self,
+        patience: Patience,
+        leave: impl FnOnce(&Want) -> Miss,
+    ) -> Found<(u64, Arc<T>)> {
+        let now = self.versions.millis();
+        self.touch(now / 1000);
+        let is_fresh = now < self.fresh_until.load(Ordering::Acquire);
+        let Some(known) = self.get() else {
+            // It could not be had a moment ago.
+            if is_fresh {
+                return Err(Miss::Unready);
+            }
+            let miss = leave(&self.want);
+            return self.get().ok_or(miss);
+        };
+        if is_fresh || patience == Patience::None {
+            return Ok(known);
+        }
+        match leave(&self.want) {
+            Miss::Loading(pending) if now >= self.served_until.load(Ordering::Acquire) => {
+                Err(Miss::Loading(pending.or_else_without()))
+            }
+            _ => Ok(self.get().unwrap_or(known)),
         }
     }
 
     /// What is published, if anything is yet, with its version. The version may be older than the
     /// value, never newer: who remembers it notices a change too often rather than never.
-    pub fn get(&self) -> Option<(u64, Arc<Service>)> {
+    pub fn get(&self) -> Option<(u64, Arc<T>)> {
         let version = self.version();
-        self.value.load_full().map(|service| (version, service))
+        self.value.load_full().map(|value| (version, value))
     }
 
     /// The version of what is published; moves whenever that changes, and when it begins to age.
@@ -131,78 +211,94 @@ impl Slot {
         self.version.load(Ordering::Acquire)
     }
 
-    /// Publishes a service. False, and nothing moves, if it is equal to what is published.
-    pub(super) fn publish(&self, service: Service) -> bool {
-        let changed = self.value.load().as_deref() != Some(&service);
+    /// Publishes a value. False, and nothing moves, if it is equal to what is published.
+    pub(super) fn publish(&self, value: T) -> bool
+    where
+        T: PartialEq,
+    {
+        let changed = self.value.load().as_deref() != Some(&value);
         if changed {
-            self.value.store(Some(Arc::new(service)));
-            self.version.store(next_version(), Ordering::Release);
+            self.restore(value);
         }
         self.confirm();
         changed
     }
 
+    /// Publishes what nobody keeps answers of, good for `fresh_for` milliseconds.
+    pub(super) fn publish_for(&self, value: T, fresh_for: u64) {
+        self.value.store(Some(Arc::new(value)));
+        self.fail_for(fresh_for);
+    }
+
+    /// It could not be had: for so many milliseconds what was known, or that nothing was, will do.
+    pub(super) fn fail_for(&self, fresh_for: u64) {
+        self.serve(fresh_for, fresh_for);
+        self.want.met();
+    }
+
+    /// As what another slot has, until the source is asked.
+    pub(super) fn begin_with(&self, other: Option<Arc<T>>) {
+        self.value.store(other);
+    }
+
     /// Puts back what was known in an earlier life, not confirmed by anybody since.
-    pub(super) fn restore(&self, service: Service) {
-        self.value.store(Some(Arc::new(service)));
-        self.version.store(next_version(), Ordering::Release);
+    pub(super) fn restore(&self, value: T) {
+        self.value.store(Some(Arc::new(value)));
+        self.version.store(self.versions.next(), Ordering::Release);
     }
 
     /// The source says that the value still holds.
     pub fn confirm(&self) {
-        self.confirmed.store(millis(), Ordering::Release);
-        self.end_interest();
+        self.serve(FRESH, SERVED_UNCONFIRMED);
+        self.want.met();
     }
 
     /// The source could not say; what was known is served for a while, and then asked for again.
     pub fn excuse(&self) {
-        let until = millis() + EXCUSED_MILLIS;
-        self.excused.store(until, Ordering::Release);
-        self.end_interest();
+        if self.value.load().is_some() {
+            self.serve(EXCUSED, EXCUSED);
+        }
+        self.want.met();
     }
 
-    fn end_interest(&self) {
-        self.wanted.store(false, Ordering::Release);
-        self.gate.open();
+    /// From now on for so many milliseconds, if it is not for longer already.
+    fn serve(&self, fresh_for: u64, served_for: u64) {
+        let now = self.versions.millis();
+        self.fresh_until
+            .fetch_max(now.saturating_add(fresh_for), Ordering::AcqRel);
+        self.served_until
+            .fetch_max(now.saturating_add(served_for), Ordering::AcqRel);
     }
 
     /// The source will tell of every change by itself, or no longer does: then what was made of
     /// the value must be looked at again, since from now on it ages.
     pub fn set_watched(&self, watched: bool) {
-        if self.watched.swap(watched, Ordering::AcqRel) && !watched {
-            self.version.store(next_version(), Ordering::Release);
+        if watched {
+            self.fresh_until.store(WATCHED, Ordering::Release);
+            self.served_until.store(WATCHED, Ordering::Release);
+        } else if self.is_watched() {
+            let now = self.versions.millis();
+            self.fresh_until.store(now, Ordering::Release);
+            self.served_until.store(now, Ordering::Release);
+            self.version.store(self.versions.next(), Ordering::Release);
         }
     }
 
     /// Does the source tell of every change by itself?
     pub fn is_watched(&self) -> bool {
-        self.watched.load(Ordering::Acquire)
+        self.fresh_until() == WATCHED
     }
 
-    /// How long ago the value was confirmed, in milliseconds; 0 if it need not be.
-    pub(super) fn age(&self) -> u64 {
-        let now = millis();
-        if self.is_watched() || now < self.excused.load(Ordering::Acquire) {
-            return 0;
-        }
-        now.saturating_sub(self.confirmed.load(Ordering::Acquire))
+    /// Until when it is served without a word to its source, in milliseconds on the catalog's clock.
+    pub(super) fn fresh_until(&self) -> u64 {
+        self.fresh_until.load(Ordering::Acquire)
     }
 
     /// Makes every answer that depends on this slot out of date, and sends those who wait for it
     /// back to the catalog: the service is no longer here.
     pub(super) fn retire(&self) {
-        self.version.store(next_version(), Ordering::Release);
-        self.gate.open();
-    }
-
-    /// True for the one caller that is to leave the interest.
-    pub(super) fn claim_interest(&self) -> bool {
-        !self.wanted.swap(true, Ordering::AcqRel)
-    }
-
-    /// The interest could not be left; the next question tries again.
-    pub(super) fn unclaim_interest(&self) {
-        self.wanted.store(false, Ordering::Release);
+        self.version.store(self.versions.next(), Ordering::Release);
+        self.want.met();
     }
 
     /// Notes that it was asked for, at `now` seconds.
@@ -217,47 +313,145 @@ impl Slot {
     pub fn last_asked(&self) -> u64 {
         self.asked.load(Ordering::Relaxed)
     }
-
-    pub(super) fn pending(&self) -> Pending {
-        self.gate.pending()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::Service;
+
+    fn slot() -> Slot<Service> {
+        Slot::new(&Arc::new(Versions::new()))
+    }
+
+    fn waits(want: &Want) -> Miss {
+        let (to, mut interests) = mpsc::channel(1);
+        let miss = want.leave(Some(&to), || {
+            let versions = Arc::new(Versions::new());
+            Interest::Reverse(Arc::new(crate::catalog::Realm::new(
+                crate::catalog::Scope::default(),
+                "",
+                &versions,
+            )))
+        });
+        interests.close();
+        miss
+    }
+
+    fn pending(want: &Want) -> Pending {
+        match waits(want) {
+            Miss::Loading(pending) => pending,
+            other => panic!("nothing to wait for: {other:?}"),
+        }
+    }
 
     #[test]
     fn an_equal_service_moves_no_version() {
-        let slot = Slot::new();
+        let slot = slot();
         assert!(slot.publish(Service::new(Vec::new())));
         let version = slot.version();
         assert!(!slot.publish(Service::new(Vec::new())));
         assert_eq!(slot.version(), version);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_waiter_is_released_by_the_next_value() {
-        let slot = Slot::new();
-        assert!(!slot.pending().wait(Duration::ZERO).await);
-        let early = slot.pending();
+        let slot = slot();
+        let first = pending(&slot.want);
         slot.publish(Service::new(Vec::new()));
-        assert!(early.wait(Duration::from_secs(5)).await);
-        assert!(!slot.pending().wait(Duration::ZERO).await);
-        let again = slot.pending();
+        assert!(first.wait(Instant::now()).await);
+        assert!(!pending(&slot.want).wait(Instant::now()).await);
+        let again = pending(&slot.want);
         slot.confirm();
-        assert!(again.wait(Duration::from_secs(5)).await);
+        assert!(again.wait(Instant::now()).await);
     }
 
     #[test]
     fn a_value_ages_unless_it_is_watched_or_excused() {
-        let slot = Slot::new();
+        let slot = slot();
+        let has_to_wait = |patience| slot.look(patience, waits).is_err();
         slot.restore(Service::new(Vec::new()));
-        assert!(slot.age() >= 1000, "never confirmed");
+        assert!(has_to_wait(Patience::Some), "never confirmed");
+        assert!(!has_to_wait(Patience::None), "what is old will do");
         slot.excuse();
-        assert_eq!(slot.age(), 0);
-        let slot = Slot::new();
+        assert!(!has_to_wait(Patience::Some), "excused");
         slot.set_watched(true);
-        assert_eq!(slot.age(), 0);
+        let version = slot.version();
+        slot.set_watched(false);
+        assert!(has_to_wait(Patience::Some), "no longer watched");
+        assert_ne!(slot.version(), version, "it ages from now on");
+        slot.confirm();
+        assert!(!has_to_wait(Patience::Some), "confirmed");
+    }
+
+    #[test]
+    fn what_never_was_is_asked_for_again_and_what_failed_is_not() {
+        let slot = slot();
+        slot.excuse();
+        let said = slot.look(Patience::None, waits);
+        assert!(matches!(said, Err(Miss::Loading(_))), "{said:?}");
+        slot.fail_for(60_000);
+        let said = slot.look(Patience::Some, waits);
+        assert!(matches!(said, Err(Miss::Unready)), "{said:?}");
+    }
+
+    /// Threads that leave, meet and look again: none of them waits for what has come already.
+    #[test]
+    fn no_wake_up_is_lost() {
+        const ROUNDS: u64 = 2000;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(4)
+            .enable_time()
+            .build()
+            .expect("a runtime");
+        let slot = Arc::new(Slot::<u64>::new(&Arc::new(Versions::new())));
+        let (to, mut interests) = mpsc::channel(4);
+        let source = Arc::clone(&slot);
+        let meeting = runtime.spawn(async move {
+            while interests.recv().await.is_some() {
+                let next = source.get().map_or(0, |(_, value)| *value) + 1;
+                // Old at once, so that every look has to wait for the next.
+                source.value.store(Some(Arc::new(next)));
+                source.want.met();
+            }
+        });
+        let asking: Vec<_> = (0..3)
+            .map(|_| {
+                let (slot, to) = (Arc::clone(&slot), to.clone());
+                runtime.spawn(async move {
+                    let realm = Arc::new(crate::catalog::Realm::new(
+                        crate::catalog::Scope::default(),
+                        "",
+                        &slot.versions,
+                    ));
+                    let mut seen = 0;
+                    while seen < ROUNDS {
+                        let looked = slot.look(Patience::Some, |want| {
+                            want.leave(Some(&to), || Interest::Reverse(Arc::clone(&realm)))
+                        });
+                        match looked {
+                            Ok((_, value)) => seen = *value,
+                            Err(Miss::Loading(pending)) => {
+                                let pending = Pending {
+                                    at_most: Duration::from_secs(60),
+                                    ..pending
+                                };
+                                assert!(pending.wait(Instant::now()).await, "{seen}");
+                                seen = slot.get().map_or(0, |(_, value)| *value);
+                            }
+                            // There was no room; the next look tries again.
+                            Err(_) => tokio::task::yield_now().await,
+                        }
+                    }
+                })
+            })
+            .collect();
+        drop(to);
+        runtime.block_on(async {
+            for asking in asking {
+                asking.await.expect("it waits for nothing that has come");
+            }
+            meeting.await.expect("it meets what is left");
+        });
     }
 }

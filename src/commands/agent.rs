@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use crate::config::{Config, RecursorStrategy, TruncateAddresses, Upstreams, parse};
-use crate::sources::consul::AgentDns;
+use crate::consul::AgentDns;
 
 use super::{Failure, parts};
 

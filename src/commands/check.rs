@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use crate::config::{Config, DEFAULT_FILE, Flags, Process};
-use crate::sources::{docker, files};
+use crate::{docker, files};
 
 use super::{Failure, parts, running};
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use tracing::info;
 
 use crate::config::{Config, Flags, Process, Switch};
-use crate::sources::files::Origin;
+use crate::files::Origin;
 use crate::zones::Zones;
 
 use super::serve::{Inputs, run, runtime};

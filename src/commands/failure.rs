@@ -1,7 +1,7 @@
 //! How a command ends when it does not end well.
 
-use crate::sources::{consul, docker, files};
 use crate::{config, haproxy, recursion, register, server, zones};
+use crate::{consul, docker, files};
 
 /// Wrong configuration (`EX_CONFIG` of sysexits.h).
 const CONFIGURATION: u8 = 78;
@@ -62,7 +62,7 @@ pub enum Failure {
         /// The key that holds it.
         key: &'static str,
         /// What is wrong with it.
-        source: crate::names::NameError,
+        source: crate::dns::NameError,
     },
     /// HAProxy, or what it is to run on.
     #[error("haproxy: {0}")]

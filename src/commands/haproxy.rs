@@ -14,10 +14,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::admin::{self, Readiness};
-use crate::catalog::Layer;
+use crate::catalog::Catalog;
 use crate::config::{self, Config, DEFAULT_FILE, Errand, Flags, Process};
+use crate::consul;
 use crate::haproxy::{self, Feeds, Status, Supervisor};
-use crate::sources::consul;
 
 use super::serve::{bind_admin, follow_token, readiness_of, runtime};
 use super::{Failure, logging, parts};
@@ -54,7 +54,7 @@ async fn run(config: &Config, errand: Errand) -> Result<(), Failure> {
     let mut registry = Registry::default();
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
 
-    let (layer, interests) = Layer::lazy("consul");
+    let (layer, interests) = Catalog::new().add_lazy("consul");
     let mut source = consul::Source::new(
         client.clone(),
         consul::Settings {

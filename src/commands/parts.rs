@@ -8,17 +8,19 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use tracing::warn;
 
-use crate::catalog::Layer;
+use crate::answers::Domains;
+use crate::catalog::Catalog;
 use crate::config::{
     Address, Authorities, Config, Consul, DockerAddress, RecursorStrategy, SrvTarget,
     TruncateAddresses, Upstreams,
 };
-use crate::names::{Domains, Name};
+use crate::consul::{Client, Endpoint, TlsFiles};
+use crate::dns::Name;
+use crate::docker;
+use crate::files::{Host, Origin};
 use crate::recursion::{self, Recursor};
-use crate::server::{Limits, Policy};
-use crate::sources::consul::{Client, Endpoint, TlsFiles};
-use crate::sources::docker;
-use crate::sources::files::{Host, Origin};
+use crate::router::Policy;
+use crate::server::Limits;
 use crate::zones::Zones;
 use crate::{answers, config, haproxy};
 
@@ -171,7 +173,7 @@ pub(super) fn consul_client(consul: &Consul) -> Result<Client, Failure> {
 
 fn pem_files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     let failed = |source| {
-        Failure::Consul(crate::sources::consul::ClientError::File {
+        Failure::Consul(crate::consul::ClientError::File {
             path: directory.to_owned(),
             source,
         })
@@ -230,7 +232,8 @@ pub(super) fn docker_access(config: &config::Docker) -> docker::Access {
 pub(super) fn docker_source(
     config: &Config,
     registry: &mut Registry,
-) -> Result<(docker::Source, Arc<Layer>), Failure> {
+    catalog: &mut Catalog,
+) -> Result<docker::Source, Failure> {
     let client =
         docker::Client::new(&docker_access(&config.docker)).map_err(Failure::DockerAccess)?;
     client.register_metrics(registry);
@@ -248,7 +251,7 @@ pub(super) fn docker_source(
         datacenter: config.datacenter.clone(),
     };
     let pace = docker::Pace::default();
-    Ok(docker::Source::new(client, pace, settings, &host))
+    Ok(docker::Source::new(client, pace, settings, &host, catalog))
 }
 
 /// Where published ports are: an address that is listened on can be reached by those who ask us,

@@ -14,9 +14,9 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, Readiness};
 use crate::config::{self, Config, DEFAULT_FILE, Deregister, Flags, OnExit, Process};
+use crate::consul::{Client, LocalAgent};
+use crate::docker::{self, Follower, View};
 use crate::register::{self, Failed, Identity, OwnerError, Reconciler, Status, table};
-use crate::sources::consul::{Client, LocalAgent};
-use crate::sources::docker::{self, Follower, View};
 
 use super::serve::{bind_admin, follow_token, runtime};
 use super::signals::{Signal, Signals};

@@ -14,10 +14,11 @@ use tracing::{error, info, warn};
 use crate::admin::{self, Readiness};
 use crate::catalog::{Catalog, Layer};
 use crate::config::{self, Config, DEFAULT_FILE, Flags, Process};
+use crate::consul::{self, Client};
+use crate::files::{self, Origin};
 use crate::recursion::{self, Recursor};
-use crate::server::{self, Bound, Router, Server, bind};
-use crate::sources::consul::{self, Client};
-use crate::sources::files::{self, Origin};
+use crate::router::Router;
+use crate::server::{self, Bound, Server, bind};
 use crate::zones::Zones;
 
 use super::signals::{Signal, Signals};
@@ -123,14 +124,16 @@ impl Running {
             .as_ref()
             .map(parts::consul_client)
             .transpose()?;
+        // A name belongs to the first source that has it; Consul, which may be away, goes last.
+        let mut catalog = Catalog::new();
         let files = if inputs.origins.is_empty() {
             None
         } else {
             let host = parts::file_host(config);
-            Some(files::Source::start(inputs.origins, host)?)
+            Some(files::Source::start(inputs.origins, host, &mut catalog)?)
         };
         let docker = match config.docker.serve {
-            true => Some(parts::docker_source(config, &mut registry)?),
+            true => Some(parts::docker_source(config, &mut registry, &mut catalog)?),
             false => None,
         };
         let state = config
@@ -157,17 +160,14 @@ impl Running {
             None => None,
         };
 
-        let mut layers = Vec::new();
-        if let Some((source, layer)) = files {
-            layers.push(layer);
+        if let Some(source) = files {
             tasks.spawn(source.run(stop.clone()));
         }
-        if let Some((source, layer)) = docker {
-            layers.push(layer);
+        if let Some(source) = docker {
             tasks.spawn(source.run(stop.clone()));
         }
         if let (Some(client), Some(settings)) = (&client, &config.consul) {
-            let (layer, interests) = Layer::lazy("consul");
+            let (layer, interests) = catalog.add_lazy("consul");
             layer.set_max_stale(settings.max_stale);
             if let Some(state) = &state {
                 state.load(&layer);
@@ -187,20 +187,20 @@ impl Running {
                     max_watches: settings.max_watches,
                     datacenter: settings.datacenter.clone(),
                 },
-                Arc::clone(&layer),
+                layer,
                 interests,
                 consul::Metrics::new(&mut registry),
                 stop.clone(),
             );
-            layers.push(layer);
             tasks.spawn(source.run());
         }
-        let catalog = Arc::new(Catalog::new(layers));
+        let catalog = Arc::new(catalog);
         let metrics = server::Metrics::new(&mut registry);
-        let router = Arc::new(Router::new(Arc::clone(&catalog), policy, metrics));
+        let router = Arc::new(Router::new(Arc::clone(&catalog), policy));
         let server = Server::start(
             bound,
-            &router,
+            Arc::clone(&router),
+            metrics,
             &parts::limits(config),
             CancellationToken::new(),
         )

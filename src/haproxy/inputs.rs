@@ -11,8 +11,8 @@ use tokio::sync::watch::Receiver;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::catalog::{self, Found, Kind, Layer, Loaded, Patience, Scope, Service, ServiceKey};
-use crate::sources::consul::{KeyValues, TagsByName};
+use crate::catalog::{Found, Kind, Layer, Loaded, Patience, Scope, Service, ServiceKey};
+use crate::consul::{KeyValues, TagsByName};
 
 use super::metrics::Metrics;
 
@@ -165,11 +165,10 @@ impl Inputs {
 
         let mut print = DefaultHasher::new();
         (Arc::as_ptr(&keys), Arc::as_ptr(&services)).hash(&mut print);
-        let now = catalog::seconds();
         let (mut unwatched, mut missing) = (Vec::new(), false);
         for name in &wanted {
-            match self.service(name, now, Patience::None) {
-                Found::Here(loaded) => {
+            match self.service(name, Patience::None) {
+                Ok(loaded) => {
                     let (slot, version) = &loaded.source;
                     (name, version).hash(&mut print);
                     if !slot.is_watched() {
@@ -184,7 +183,7 @@ impl Inputs {
         for _ in 0..ASKED_PER_LOOK.min(unwatched.len()) {
             self.turn = (self.turn + 1) % unwatched.len();
             // It is read anew in the background; a later look sees it.
-            drop(self.service(unwatched[self.turn], now, Patience::Some));
+            drop(self.service(unwatched[self.turn], Patience::Some));
         }
         self.known
             .retain(|name, _| wanted.binary_search(name).is_ok());
@@ -200,10 +199,10 @@ impl Inputs {
         })
     }
 
-    fn service(&self, name: &str, now: u64, patience: Patience) -> Found<Loaded> {
+    fn service(&self, name: &str, patience: Patience) -> Found<Loaded> {
         let key = ServiceKey::new(Kind::Service, name);
         let layer = &self.feeds.layer;
-        layer.service(&Scope::default(), &key, now, patience)
+        layer.service(&Scope::default(), &key, patience)
     }
 
     fn believed_keys(&mut self) -> Option<Arc<KeyValues>> {

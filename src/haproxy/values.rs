@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::{info, warn};
 
-use crate::sources::consul::KeyValues;
+use crate::consul::KeyValues;
 
 /// Values by key below the prefix.
 pub(super) type Texts = BTreeMap<String, String>;

@@ -27,10 +27,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Query, ResponseCode};
-use hickory_proto::rr::{Name, Record, RecordType};
+use hickory_proto::rr::RecordType;
 use hickory_resolver::config::ResolverOpts;
 use hickory_resolver::{ResponseCache, TtlConfig};
 use tokio::sync::Semaphore;
+
+use crate::dns::hickory::to_hickory;
+use crate::dns::{Answer, Name, Rcode};
 
 pub use metrics::Metrics;
 use reply::Reply;
@@ -127,38 +130,11 @@ impl Default for Settings {
     }
 }
 
-/// What recursion has to say to one question.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
-    /// NOERROR or NXDOMAIN of an upstream, SERVFAIL if none had an answer, NOTIMP for types that
-    /// are not recursed.
-    pub rcode: ResponseCode,
-    /// Aliases in order, then the records asked for. TTLs have run down since they were learned.
-    pub answers: Vec<Record>,
-    /// The SOA record of a negative answer.
-    pub authority: Vec<Record>,
-    /// An Extended DNS Error (RFC 8914 section 4) that says why there is no answer: 13 (cached
-    /// error), 14 (not ready: too much under way) or 22 (no reachable authority).
-    pub extended_error: Option<u16>,
-}
-
-impl Outcome {
-    fn failed(rcode: ResponseCode, extended_error: Option<u16>) -> Self {
-        Self {
-            rcode,
-            answers: Vec::new(),
-            authority: Vec::new(),
-            extended_error,
-        }
-    }
-}
-
+/// Extended DNS Errors (RFC 8914 section 4) that say why there is no answer: it was asked for a
+/// moment ago and there was none; too much is under way; no upstream has one.
 const CACHED_ERROR: u16 = 13;
 const NOT_READY: u16 = 14;
 const NO_REACHABLE_AUTHORITY: u16 = 22;
-
-/// How many times an alias that an upstream left open is followed.
-const MAX_ALIASES: usize = 8;
 
 /// Answers questions through upstreams. Share it in an `Arc`; it needs a tokio runtime.
 pub struct Recursor {
@@ -209,78 +185,66 @@ impl Recursor {
         &self.settings.upstreams
     }
 
-    /// The full recursion of one question, from the cache or an upstream. Takes no longer than
-    /// the deadline of the settings. Dropping it ends the work that nobody else waits for.
-    pub async fn resolve(&self, name: &Name, rtype: RecordType) -> Outcome {
-        if special::is_not_recursed(rtype) {
-            return Outcome::failed(ResponseCode::NotImp, None);
-        }
-        let mut name = name.clone();
-        name.set_fqdn(true);
-        if let Some(outcome) = special::answer(&name, rtype) {
-            return outcome;
-        }
-        let deadline = tokio::time::Instant::now() + self.settings.deadline;
-        let mut outcome = Outcome::failed(ResponseCode::NoError, None);
-        let mut at = name.to_lowercase();
-        for _ in 0..=MAX_ALIASES {
-            let reply = match self.reply(&at, rtype, deadline).await {
-                Ok(reply) => reply,
-                Err(extended_error) => {
-                    return Outcome::failed(ResponseCode::ServFail, Some(extended_error));
-                }
-            };
-            let next = reply.unfinished(rtype).cloned();
-            outcome.rcode = reply.rcode;
-            outcome.answers.extend(reply.answers);
-            outcome.authority = reply.soa.into_iter().collect();
-            match next {
-                // An alias back to where we were leads nowhere else the second time.
-                Some(next) if !outcome.answers.iter().any(|r| r.name == next) => {
-                    at = next.to_lowercase();
-                }
-                _ => break,
-            }
-        }
-        for record in &mut outcome.answers {
-            // The owner as this client wrote it, not as the first one did.
-            if record.name == name {
-                record.name = name.clone();
-            }
-        }
-        outcome
+    /// How long the resolution of one question may take.
+    pub fn deadline(&self) -> Duration {
+        self.settings.deadline
     }
 
-    /// The answer to one question, or the Extended DNS Error that says why there is none.
-    async fn reply(
-        &self,
-        name: &Name,
-        rtype: RecordType,
-        deadline: tokio::time::Instant,
-    ) -> Result<Reply, u16> {
-        let query = Query::query(name.clone(), rtype);
-        if let Some(reply) = Reply::recall(&self.cache, &query, Instant::now()) {
-            self.metrics.hits.inc();
-            return match reply.rcode {
-                ResponseCode::ServFail => Err(CACHED_ERROR),
-                _ => Ok(reply),
-            };
+    /// What can be said at once: what is never asked of an upstream, or is in the cache. `name` is in
+    /// lower case. TTLs have run down since they were learned.
+    pub fn recall(&self, name: &Name, qtype: u16) -> Option<Answer> {
+        if special::is_not_recursed(qtype) {
+            return Some(Answer::empty(Rcode::NOTIMP, false));
+        }
+        if let Some(answer) = special::answer(name, qtype) {
+            return Some(answer);
+        }
+        let query = query(name, qtype)?;
+        let reply = Reply::recall(&self.cache, &query, Instant::now())?;
+        self.metrics.hits.inc();
+        Some(match reply.rcode {
+            ResponseCode::ServFail => failed(CACHED_ERROR),
+            _ => reply.into_answer(name, qtype),
+        })
+    }
+
+    /// The full recursion of one question: NOERROR or NXDOMAIN of an upstream, SERVFAIL if none had
+    /// an answer. An alias that the upstream left open is left open. Takes no longer than the
+    /// deadline of the settings. Dropping it ends the work that nobody else waits for.
+    pub async fn resolve(&self, name: &Name, qtype: u16) -> Answer {
+        // Somebody else may have been told meanwhile.
+        if let Some(answer) = self.recall(name, qtype) {
+            return answer;
         }
         self.metrics.misses.inc();
+        let Some(query) = query(name, qtype) else {
+            return failed(NO_REACHABLE_AUTHORITY);
+        };
         let Ok(_permit) = self.permits.try_acquire() else {
             self.metrics.shed.inc();
-            return Err(NOT_READY);
+            return failed(NOT_READY);
         };
-        let race = tokio::time::timeout_at(deadline, self.race(&query)).await;
+        let race = tokio::time::timeout(self.settings.deadline, self.race(&query)).await;
         let now = Instant::now();
         if let Ok(Some(reply)) = race {
             reply.clone().remember(&self.cache, query, now);
-            return Ok(reply);
+            return reply.into_answer(name, qtype);
         }
         self.metrics.failures.inc();
         // RFC 9520: or every client's retry would go to every upstream again.
         Reply::failed().remember(&self.cache, query, now);
-        Err(NO_REACHABLE_AUTHORITY)
+        failed(NO_REACHABLE_AUTHORITY)
+    }
+}
+
+fn query(name: &Name, qtype: u16) -> Option<Query> {
+    Some(Query::query(to_hickory(name)?, RecordType::from(qtype)))
+}
+
+fn failed(extended_error: u16) -> Answer {
+    Answer {
+        extended_error: Some(extended_error),
+        ..Answer::empty(Rcode::SERVFAIL, false)
     }
 }
 

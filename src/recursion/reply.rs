@@ -1,12 +1,16 @@
 //! What an upstream said, brought into one shape: hickory reports a negative answer as an error,
 //! most of the time.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use hickory_proto::op::{DnsResponse, Message, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::rr::{LowerName, Name as HickoryName, RData, Record, RecordType};
 use hickory_resolver::ResponseCache;
 use hickory_resolver::net::{DnsError, NetError, NoRecords};
+
+use crate::dns::hickory::{from_hickory, host, record};
+use crate::dns::{Answer, Data, Name, Open, Rcode, Reach};
 
 /// The longest that an absence is remembered, in seconds (RFC 2308 section 5 advises one to three
 /// hours).
@@ -119,17 +123,48 @@ impl Reply {
         }
     }
 
-    /// The name at the end of the aliases, if the upstream stopped there without saying that
-    /// nothing is at it.
-    pub(super) fn unfinished(&self, rtype: RecordType) -> Option<&Name> {
-        let open = self.rcode == ResponseCode::NoError && self.soa.is_none();
-        if !open || !is_negative(&self.answers, rtype) {
-            return None;
+    /// As the answer to the question that it is the reply to; `name` is in lower case. An alias at the
+    /// end is left open if the upstream did not say that nothing is behind it.
+    pub(super) fn into_answer(self, name: &Name, qtype: u16) -> Answer {
+        let rtype = RecordType::from(qtype);
+        let is_open = self.rcode == ResponseCode::NoError
+            && self.soa.is_none()
+            && is_negative(&self.answers, rtype);
+        let mut answer = Answer {
+            authority: self.soa.iter().filter_map(record).collect(),
+            ..Answer::empty(Rcode(self.rcode.into()), false)
+        };
+        for own in &self.answers {
+            let Some(mut converted) = record(own) else {
+                continue;
+            };
+            if converted.owner.to_lowercase() == *name {
+                // As this client wrote it, not as the first one did.
+                converted.owner = name.clone();
+            }
+            let of = answer.answers.len();
+            answer.answers.push(converted);
+            // Whatever the upstream knows of its hosts it would have sent.
+            answer
+                .open
+                .extend(host(&own.data).and_then(from_hickory).map(|to| Open {
+                    to,
+                    of: Some(of),
+                    max_ttl: u32::MAX,
+                    decides: false,
+                    reach: Reach::House,
+                }));
         }
-        match &self.answers.last()?.data {
-            RData::CNAME(target) => Some(&target.0),
-            _ => None,
+        if is_open && let Some(Data::Cname(target)) = answer.answers.last().map(|last| &last.data) {
+            answer.open.push(Open {
+                to: target.clone(),
+                of: None,
+                max_ttl: u32::MAX,
+                decides: true,
+                reach: Reach::Recursive,
+            });
         }
+        answer
     }
 
     /// Puts it into the cache.
@@ -200,23 +235,35 @@ fn with_negative_ttl(mut record: Record) -> Record {
 }
 
 /// Puts the aliases that lead away from `name` in front, each before what it leads to: some
-/// resolvers shuffle the section, and stub resolvers read it from top to bottom.
-fn in_chain_order(mut records: Vec<Record>, name: &Name) -> Vec<Record> {
-    let mut at = name.clone();
+/// resolvers shuffle the section, and stub resolvers read it from top to bottom. Takes time in
+/// proportion to their number.
+pub(super) fn in_chain_order(records: Vec<Record>, name: &HickoryName) -> Vec<Record> {
+    let mut records: Vec<Option<Record>> = records.into_iter().map(Some).collect();
+    let mut aliases: HashMap<LowerName, usize> = HashMap::new();
+    for (at, record) in records.iter().enumerate() {
+        if let Some(record) = record
+            && matches!(record.data, RData::CNAME(_))
+        {
+            // Of two for one name the first counts.
+            aliases.entry(fully_qualified(&record.name)).or_insert(at);
+        }
+    }
+    let mut at = fully_qualified(name);
     let mut sorted = Vec::with_capacity(records.len());
-    loop {
-        let alias = records.iter().position(|record| {
-            matches!(record.data, RData::CNAME(_)) && record.name.eq_ignore_root(&at)
-        });
-        let Some(alias) = alias else { break };
-        let record = records.remove(alias);
+    while let Some(record) = aliases.remove(&at).and_then(|place| records[place].take()) {
         if let RData::CNAME(target) = &record.data {
-            at = target.0.clone();
+            at = fully_qualified(&target.0);
         }
         sorted.push(record);
     }
-    sorted.append(&mut records);
+    sorted.extend(records.into_iter().flatten());
     sorted
+}
+
+fn fully_qualified(name: &HickoryName) -> LowerName {
+    let mut name = name.clone();
+    name.set_fqdn(true);
+    LowerName::new(&name)
 }
 
 #[cfg(test)]
@@ -227,9 +274,10 @@ mod tests {
     use hickory_resolver::{TtlBounds, TtlConfig};
 
     use super::*;
+    use crate::dns::types;
 
-    fn name(text: &str) -> Name {
-        Name::from_ascii(text).expect("a name")
+    fn name(text: &str) -> HickoryName {
+        HickoryName::from_ascii(text).expect("a name")
     }
 
     fn a(owner: &str, ttl: u32) -> Record {
@@ -272,6 +320,12 @@ mod tests {
         ResponseCache::new(10, TtlConfig::from(TtlBounds::default()))
     }
 
+    fn leads_to(reply: &Reply, qtype: u16) -> Option<String> {
+        let asked = Name::from_text("a.test").expect("a name");
+        let open = reply.clone().into_answer(&asked, qtype).open;
+        open.first().map(|end| end.to.to_string())
+    }
+
     #[test]
     fn aliases_come_first_and_in_order() {
         let shuffled = [
@@ -282,7 +336,7 @@ mod tests {
         let reply = read(ResponseCode::NoError, &shuffled, &[]).expect("an answer");
         let owners: Vec<String> = reply.answers.iter().map(|r| r.name.to_string()).collect();
         assert_eq!(owners, ["A.test.", "b.test.", "c.test."]);
-        assert_eq!(reply.unfinished(RecordType::A), None);
+        assert_eq!(leads_to(&reply, types::A), None);
         // A circle ends.
         let circle = [cname("a.test.", "b.test."), cname("b.test.", "a.test.")];
         assert_eq!(in_chain_order(circle.to_vec(), &name("a.test.")).len(), 2);
@@ -298,7 +352,7 @@ mod tests {
             let alias = [cname("a.test.", "b.test.")];
             let reply = read(rcode, &alias, &[soa(30, 60)]).expect("an answer");
             assert_eq!((reply.rcode, reply.answers.len()), (rcode, 1));
-            assert_eq!(reply.unfinished(RecordType::A), None);
+            assert_eq!(leads_to(&reply, types::A), None);
             assert_eq!(reply.soa.map(|r| r.ttl), Some(30));
         }
         assert!(read(ResponseCode::NoError, &[], &[]).is_ok());
@@ -331,9 +385,9 @@ mod tests {
     fn an_open_end_is_noticed() {
         let alias = [cname("a.test.", "b.test.")];
         let reply = read(ResponseCode::NoError, &alias, &[]).expect("an answer");
-        assert_eq!(reply.unfinished(RecordType::A), Some(&name("b.test.")));
-        assert_eq!(reply.unfinished(RecordType::CNAME), None);
-        assert_eq!(reply.unfinished(RecordType::ANY), None);
+        assert_eq!(leads_to(&reply, types::A).as_deref(), Some("b.test."));
+        assert_eq!(leads_to(&reply, types::CNAME), None);
+        assert_eq!(leads_to(&reply, types::ANY), None);
     }
 
     #[test]

@@ -2,101 +2,87 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::rdata::{A, AAAA};
-use hickory_proto::rr::{Name, RData, Record, RecordType};
-
-use super::Outcome;
+use crate::dns::{Answer, Data, Name, Rcode, Record, types};
 
 /// For how long a client may remember what never changes.
 const TTL: u32 = 3600;
 
 /// Types that mean something between two servers, not a record: zone transfers, transaction
 /// keys and signatures, EDNS itself, and the mail types that RFC 973 made obsolete in 1986.
-pub(super) fn is_not_recursed(rtype: RecordType) -> bool {
-    const OPT: u16 = 41;
+pub(super) fn is_not_recursed(qtype: u16) -> bool {
     const TKEY_TSIG_IXFR_AXFR_MAILB_MAILA: std::ops::RangeInclusive<u16> = 249..=254;
-    let code = u16::from(rtype);
-    code == OPT || TKEY_TSIG_IXFR_AXFR_MAILB_MAILA.contains(&code)
+    qtype == types::OPT || TKEY_TSIG_IXFR_AXFR_MAILB_MAILA.contains(&qtype)
 }
 
 /// Names that must not be asked for on the network: `localhost` is this host (RFC 6761 section
 /// 6.3), and `invalid` and `onion` do not exist in the DNS (RFC 6761 section 6.4, RFC 7686 section
 /// 2). Static zones come first, so a `localhost.zone` of the user's is what counts.
-pub(super) fn answer(name: &Name, rtype: RecordType) -> Option<Outcome> {
-    let top = name.iter().next_back()?;
+pub(super) fn answer(name: &Name, qtype: u16) -> Option<Answer> {
+    let top = name.labels().last()?;
     if top.eq_ignore_ascii_case(b"invalid") || top.eq_ignore_ascii_case(b"onion") {
-        return Some(Outcome::failed(ResponseCode::NXDomain, None));
+        return Some(Answer::empty(Rcode::NXDOMAIN, false));
     }
     if !top.eq_ignore_ascii_case(b"localhost") {
         return None;
     }
-    let mut outcome = Outcome::failed(ResponseCode::NoError, None);
-    let v4 = || RData::A(A(Ipv4Addr::LOCALHOST));
-    let v6 = || RData::AAAA(AAAA(Ipv6Addr::LOCALHOST));
-    let data = match rtype {
-        RecordType::A => vec![v4()],
-        RecordType::AAAA => vec![v6()],
-        RecordType::ANY => vec![v4(), v6()],
-        _ => Vec::new(),
-    };
-    for data in data {
-        let record = Record::from_rdata(name.clone(), TTL, data);
-        outcome.answers.push(record);
-    }
-    Some(outcome)
+    let v4 = Some(Data::A(Ipv4Addr::LOCALHOST)).filter(|_| qtype != types::AAAA);
+    let v6 = Some(Data::Aaaa(Ipv6Addr::LOCALHOST)).filter(|_| qtype != types::A);
+    let has_some = matches!(qtype, types::A | types::AAAA | types::ANY);
+    let data = v4.into_iter().chain(v6).filter(|_| has_some);
+    let answers = data.map(|data| Record {
+        owner: name.clone(),
+        ttl: TTL,
+        data,
+    });
+    Some(Answer {
+        answers: answers.collect(),
+        ..Answer::empty(Rcode::NOERROR, false)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ask(name: &str, rtype: RecordType) -> Option<Outcome> {
-        answer(&Name::from_ascii(name).expect("a name"), rtype)
+    fn ask(name: &str, qtype: u16) -> Option<Answer> {
+        answer(&Name::from_text(name).expect("a name"), qtype)
     }
 
     #[test]
     fn localhost_is_here() {
-        for (name, rtype, count) in [
-            ("localhost.", RecordType::A, 1),
-            ("App.LocalHost.", RecordType::AAAA, 1),
-            ("localhost.", RecordType::ANY, 2),
-            ("localhost.", RecordType::MX, 0),
+        const MX: u16 = 15;
+        for (name, qtype, count) in [
+            ("localhost.", types::A, 1),
+            ("App.LocalHost.", types::AAAA, 1),
+            ("localhost.", types::ANY, 2),
+            ("localhost.", MX, 0),
         ] {
-            let outcome = ask(name, rtype).expect("an answer");
-            assert_eq!(outcome.rcode, ResponseCode::NoError);
-            assert_eq!(outcome.answers.len(), count, "{name} {rtype}");
+            let answer = ask(name, qtype).expect("an answer");
+            assert_eq!(answer.rcode, Rcode::NOERROR);
+            assert_eq!(answer.answers.len(), count, "{name} {qtype}");
         }
     }
 
     #[test]
     fn some_names_do_not_exist() {
         for name in ["invalid.", "a.INVALID.", "x.onion."] {
-            let outcome = ask(name, RecordType::A).expect("an answer");
-            assert_eq!(outcome.rcode, ResponseCode::NXDomain, "{name}");
+            let answer = ask(name, types::A).expect("an answer");
+            assert_eq!(answer.rcode, Rcode::NXDOMAIN, "{name}");
         }
         for name in [".", "localhost.test.", "xlocalhost.", "onion.test."] {
-            assert_eq!(ask(name, RecordType::A), None, "{name}");
+            assert_eq!(ask(name, types::A), None, "{name}");
         }
     }
 
     #[test]
     fn transfers_are_not_recursed_and_any_is() {
-        for rtype in [
-            RecordType::AXFR,
-            RecordType::IXFR,
-            RecordType::OPT,
-            RecordType::TSIG,
-        ] {
-            assert!(is_not_recursed(rtype), "{rtype}");
+        const TSIG: u16 = 250;
+        const CAA: u16 = 257;
+        for qtype in [types::AXFR, types::IXFR, types::OPT, TSIG] {
+            assert!(is_not_recursed(qtype), "{qtype}");
         }
-        for rtype in [
-            RecordType::ANY,
-            RecordType::A,
-            RecordType::CAA,
-            RecordType::from(65),
-        ] {
-            assert!(!is_not_recursed(rtype), "{rtype}");
+        for qtype in [types::ANY, types::A, CAA, 65] {
+            assert!(!is_not_recursed(qtype), "{qtype}");
         }
     }
 }

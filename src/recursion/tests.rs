@@ -3,11 +3,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hickory_proto::op::{Message, OpCode};
-use hickory_proto::rr::RData;
 use hickory_proto::rr::rdata::{A, CNAME, SOA};
+use hickory_proto::rr::{Name as HickoryName, RData, Record};
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
+
+use crate::dns::{Data, types};
 
 use super::*;
 
@@ -111,8 +113,8 @@ fn script(does: Does, query: &[u8]) -> Option<Vec<u8>> {
     Some(reply.to_vec().expect("a reply"))
 }
 
-fn name(text: &str) -> Name {
-    Name::from_ascii(text).expect("a name")
+fn name(text: &str) -> HickoryName {
+    HickoryName::from_ascii(text).expect("a name")
 }
 
 struct World {
@@ -150,8 +152,9 @@ impl World {
         }
     }
 
-    async fn ask(&self, text: &str) -> Outcome {
-        self.recursor.resolve(&name(text), RecordType::A).await
+    async fn ask(&self, text: &str) -> Answer {
+        let name = Name::from_text(text).expect("a name");
+        self.recursor.resolve(&name, types::A).await
     }
 
     fn asked(&self) -> Vec<usize> {
@@ -171,20 +174,33 @@ impl World {
     }
 }
 
-fn data(outcome: &Outcome) -> Vec<String> {
-    outcome.answers.iter().map(|r| r.data.to_string()).collect()
+fn data(answer: &Answer) -> Vec<String> {
+    let text = |data: &Data| match data {
+        Data::A(ip) => ip.to_string(),
+        Data::Cname(target) => target.to_string(),
+        other => format!("{other:?}"),
+    };
+    let records = answer.answers.iter();
+    records.map(|record| text(&record.data)).collect()
 }
 
 #[tokio::test]
-async fn an_answer_is_cached_and_has_the_clients_letters() {
+async fn an_answer_is_cached_and_then_at_hand() {
     let world = World::new(&[Does::Answer(1), Does::Answer(2)]).await;
-    let first = world.ask("A.Test.").await;
-    assert_eq!(data(&first), ["192.0.2.1"]);
-    assert_eq!(first.answers[0].name.to_string(), "A.Test.");
-    let second = world.ask("a.tesT").await;
-    assert_eq!(second.answers[0].name.to_string(), "a.tesT.");
+    let name = Name::from_text("a.test").expect("a name");
+    assert_eq!(world.recursor.recall(&name, types::A), None);
+    for _ in 0..2 {
+        let answer = world.ask("a.test.").await;
+        assert_eq!(data(&answer), ["192.0.2.1"]);
+        assert_eq!(answer.answers[0].owner, name);
+    }
+    let known = world.recursor.recall(&name, types::A);
+    assert_eq!(
+        known.map(|answer| data(&answer)),
+        Some(vec!["192.0.2.1".to_owned()])
+    );
     assert_eq!(world.asked(), [1, 0]);
-    world.metric("portolan_recursion_cache_hits_total 1");
+    world.metric("portolan_recursion_cache_hits_total 2");
     world.metric("portolan_recursion_queries_total{upstream=\"#0\",outcome=\"noerror\"} 1");
     world.metric("portolan_recursion_latency_seconds_count{upstream=\"#0\"} 1");
     world.metric("portolan_recursion_upstream_healthy{upstream=\"#1\"} 1");
@@ -194,10 +210,10 @@ async fn an_answer_is_cached_and_has_the_clients_letters() {
 async fn nxdomain_is_final_and_cached() {
     let world = World::new(&[Does::NxDomain, Does::Answer(2)]).await;
     for _ in 0..2 {
-        let outcome = world.ask("a.test.").await;
-        assert_eq!(outcome.rcode, ResponseCode::NXDomain);
-        assert_eq!(outcome.authority.len(), 1);
-        assert!(outcome.authority[0].ttl <= 30);
+        let answer = world.ask("a.test.").await;
+        assert_eq!(answer.rcode, Rcode::NXDOMAIN);
+        assert_eq!(answer.authority.len(), 1);
+        assert!(answer.authority[0].ttl <= 30);
     }
     assert_eq!(world.asked(), [1, 0]);
 }
@@ -212,8 +228,8 @@ async fn errors_move_on_to_the_next_upstream() {
         let world = World::new(&[Does::Rcode(rcode), Does::Answer(2)]).await;
         // Once more than it takes to be asked last.
         for number in 0..4 {
-            let outcome = world.ask(&format!("a{number}.test.")).await;
-            assert_eq!(data(&outcome), ["192.0.2.2"], "{rcode}");
+            let answer = world.ask(&format!("a{number}.test.")).await;
+            assert_eq!(data(&answer), ["192.0.2.2"], "{rcode}");
         }
         let asked_first = world.upstreams[0].asked();
         world.ask("b.test.").await;
@@ -227,16 +243,16 @@ async fn a_broken_name_does_not_make_an_upstream_sick() {
     let servfail = Does::Rcode(ResponseCode::ServFail);
     let world = World::new(&[servfail, servfail]).await;
     for number in 0..5 {
-        let outcome = world.ask(&format!("a{number}.test.")).await;
-        assert_eq!(outcome.rcode, ResponseCode::ServFail);
-        assert_eq!(outcome.extended_error, Some(NO_REACHABLE_AUTHORITY));
+        let answer = world.ask(&format!("a{number}.test.")).await;
+        assert_eq!(answer.rcode, Rcode::SERVFAIL);
+        assert_eq!(answer.extended_error, Some(NO_REACHABLE_AUTHORITY));
     }
     world.metric("portolan_recursion_upstream_healthy{upstream=\"#0\"} 1");
     world.metric("portolan_recursion_failures_total 5");
     // And the failure is remembered.
     let asked = world.asked();
-    let outcome = world.ask("a4.test.").await;
-    assert_eq!(outcome.extended_error, Some(CACHED_ERROR));
+    let answer = world.ask("a4.test.").await;
+    assert_eq!(answer.extended_error, Some(CACHED_ERROR));
     assert_eq!(world.asked(), asked);
 }
 
@@ -246,8 +262,8 @@ async fn a_dead_upstream_is_hedged_then_asked_last() {
     let world = World::with(&[Does::Nothing, Does::Answer(2)], change).await;
     for number in 0..3 {
         let start = Instant::now();
-        let outcome = world.ask(&format!("a{number}.test.")).await;
-        assert_eq!(data(&outcome), ["192.0.2.2"]);
+        let answer = world.ask(&format!("a{number}.test.")).await;
+        assert_eq!(data(&answer), ["192.0.2.2"]);
         let took = start.elapsed();
         assert!(took >= Duration::from_millis(60), "{took:?}");
         assert!(took < Duration::from_secs(5), "{took:?}");
@@ -270,8 +286,8 @@ async fn silence_everywhere_ends_in_time() {
     for change in [by_timeout, by_deadline] {
         let world = World::with(&[Does::Nothing, Does::Nothing], change).await;
         let start = Instant::now();
-        let outcome = world.ask("a.test.").await;
-        assert_eq!(outcome.rcode, ResponseCode::ServFail);
+        let answer = world.ask("a.test.").await;
+        assert_eq!(answer.rcode, Rcode::SERVFAIL);
         assert!(start.elapsed() < Duration::from_secs(5));
         assert!(world.upstreams[0].asked() >= 1);
     }
@@ -290,11 +306,28 @@ async fn a_server_without_edns_is_asked_without() {
 }
 
 #[tokio::test]
-async fn an_alias_left_open_is_followed() {
+async fn an_alias_left_open_is_left_open() {
     let world = World::new(&[Does::OpenAlias]).await;
-    let outcome = world.ask("a.test.").await;
-    assert_eq!(data(&outcome), ["b.test.", "192.0.2.8"]);
-    assert_eq!(outcome.rcode, ResponseCode::NoError);
+    let answer = world.ask("a.test.").await;
+    assert_eq!(data(&answer), ["b.test."]);
+    assert_eq!(answer.rcode, Rcode::NOERROR);
+    let leads_to: Vec<String> = answer.open.iter().map(|end| end.to.to_string()).collect();
+    assert_eq!(leads_to, ["b.test."]);
+    assert!(world.ask("b.test.").await.open.is_empty());
+}
+
+/// The time that a chain takes grows with its length, not with the square of it.
+#[test]
+fn a_shuffled_chain_is_put_in_order() {
+    const LINKS: usize = 2700;
+    let link = |at: usize| name(&format!("n{at}.test."));
+    let records: Vec<Record> = (0..LINKS)
+        .rev()
+        .map(|at| Record::from_rdata(link(at), 60, RData::CNAME(CNAME(link(at + 1)))))
+        .collect();
+    let sorted = reply::in_chain_order(records, &link(0));
+    let owners: Vec<_> = sorted.iter().map(|record| record.name.clone()).collect();
+    assert_eq!(owners, (0..LINKS).map(link).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -306,7 +339,7 @@ async fn what_is_too_much_is_shed() {
     let world = World::with(&[Does::Nothing], change).await;
     let (one, two) = tokio::join!(world.ask("a.test."), world.ask("b.test."));
     assert_eq!(one.extended_error, Some(NO_REACHABLE_AUTHORITY));
-    assert_eq!(two.rcode, ResponseCode::ServFail);
+    assert_eq!(two.rcode, Rcode::SERVFAIL);
     assert_eq!(two.extended_error, Some(NOT_READY));
     world.metric("portolan_recursion_shed_total 1");
 }
@@ -315,10 +348,10 @@ async fn what_is_too_much_is_shed() {
 async fn some_questions_stay_here() {
     let world = World::new(&[Does::Answer(1)]).await;
     assert_eq!(data(&world.ask("x.localhost.").await), ["127.0.0.1"]);
-    assert_eq!(world.ask("x.invalid").await.rcode, ResponseCode::NXDomain);
-    let owner = name("a.test.");
-    let transfer = world.recursor.resolve(&owner, RecordType::AXFR).await;
-    assert_eq!(transfer.rcode, ResponseCode::NotImp);
+    assert_eq!(world.ask("x.invalid").await.rcode, Rcode::NXDOMAIN);
+    let owner = Name::from_text("a.test").expect("a name");
+    let transfer = world.recursor.resolve(&owner, types::AXFR).await;
+    assert_eq!(transfer.rcode, Rcode::NOTIMP);
     assert_eq!(world.asked(), [0]);
 }
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::sources::docker::{Check, Health, Probe, Registration};
+use crate::docker::{Check, Health, Probe, Registration};
 
 /// The body for a registration, without the owner's own keys in `Meta`. It depends on the
 /// registration alone, and not on what a HEALTHCHECK says at the moment ([`status`]), so that it

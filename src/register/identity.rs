@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::sources::consul::AgentService;
+use crate::consul::AgentService;
 
 /// Who answers for the service.
 pub(super) const OWNER: &str = "portolan-owner";

@@ -3,7 +3,7 @@
 //! It is the same whether the registrar runs on the host or in a container, and through every
 //! restart of either, which a host name is not.
 
-use crate::sources::docker::{Client, Error};
+use crate::docker::{Client, Error};
 
 /// Why there is no owner's name.
 #[derive(Debug, thiserror::Error)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use crate::sources::consul::{AgentError, AgentService, LocalAgent};
-use crate::sources::docker::{self, Problem, Severity, Snapshot, desired};
+use crate::consul::{AgentError, AgentService, LocalAgent};
+use crate::docker::{self, Problem, Severity, Snapshot, desired};
 
 use super::health::{OUTPUT, Reports};
 use super::identity::{Identity, WRITER};

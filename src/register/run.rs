@@ -7,7 +7,7 @@ use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::sources::docker::{self, View};
+use crate::docker::{self, View};
 
 use super::reconciler::Reconciler;
 
@@ -84,8 +84,8 @@ mod tests {
 
     use prometheus_client::registry::Registry;
 
+    use crate::consul::{Client, LocalAgent, TlsFiles};
     use crate::register::{self, Identity, Metrics, Status};
-    use crate::sources::consul::{Client, LocalAgent, TlsFiles};
 
     use super::*;
 

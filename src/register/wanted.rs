@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use serde_json::Value;
 
-use crate::sources::docker::Registration;
+use crate::docker::Registration;
 
 use super::body::{body, status};
 use super::health;

@@ -1,4 +1,4 @@
-//! Answers that were rendered before, each as long as what it was made from stands.
+//! Answers that were rendered before, each as long as what it was resolved from stands.
 //!
 //! A cache belongs to one worker, so that looking into it takes no lock and no shared cache line.
 //! It is bounded by the bytes that it takes, in two generations: what is asked for moves to the
@@ -10,9 +10,9 @@ use std::hash::{BuildHasher, RandomState};
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::answers::{Part, Place, Rcode, Rendered, Reply};
-use crate::catalog::Basis;
-use crate::names::Query;
+use crate::catalog::Validity;
+use crate::dns::{Excerpt, Fit, Rcode, Reply, Request};
+use crate::router::Resolved;
 
 /// Parts of one answer that are kept for clients that do not take all of it.
 const PARTS: usize = 16;
@@ -31,7 +31,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    pub(super) fn new(query: &Query<'_>, recursive: bool) -> Self {
+    pub(super) fn new(query: &Request<'_>, recursive: bool) -> Self {
         let question = query.question();
         let mut bytes = [0; LONGEST];
         bytes[..question.len()].copy_from_slice(question);
@@ -49,58 +49,37 @@ impl Key {
     }
 }
 
-/// An answer, rendered, and what decides how and how long it may be sent.
-#[derive(Debug)]
-pub(super) struct Made {
-    pub(super) rendered: Rendered,
-    /// The largest datagram that it may go in, in bytes.
-    pub(super) max_udp_size: u16,
-    pub(super) basis: Basis,
-    /// Its TTLs run down from then on, in milliseconds on the catalog's clock.
-    pub(super) born: Option<u64>,
-}
-
-impl Made {
-    /// Appends the reply.
-    pub(super) fn write(&self, reply: &Reply<'_>, out: &mut Vec<u8>) {
-        self.rendered.write(reply, out);
-    }
-
-    /// Seconds by which the TTLs have run down at `now`.
-    pub(super) fn elapsed(&self, now: u64) -> u32 {
-        self.born
-            .map_or(0, |born| (now.saturating_sub(born) / 1000) as u32)
-    }
-}
-
 /// An answer in the cache.
 #[derive(Debug)]
 pub(super) struct Entry {
     key: Box<[u8]>,
-    pub(super) made: Made,
-    parts: Vec<(Place, Part)>,
+    pub(super) resolved: Resolved,
+    parts: Vec<(Fit, Excerpt)>,
     next_part: usize,
 }
 
 impl Entry {
     fn size(&self) -> usize {
-        size_of::<Self>() + self.key.len() + self.made.rendered.size() + self.made.basis.size()
+        size_of::<Self>()
+            + self.key.len()
+            + self.resolved.rendered.size()
+            + self.resolved.validity.size()
     }
 
     /// Appends the reply. Gives the bytes of memory that are kept since.
     pub(super) fn write(&mut self, reply: &Reply<'_>, out: &mut Vec<u8>) -> usize {
-        let rendered = &self.made.rendered;
+        let rendered = &self.resolved.rendered;
         if rendered.fits(reply) {
             rendered.write(reply, out);
             return 0;
         }
-        let place = rendered.place(reply);
+        let place = rendered.fit(reply);
         if let Some((_, part)) = self.parts.iter().find(|(own, _)| *own == place) {
-            rendered.write_part(part, reply, out);
+            rendered.write_excerpt(part, reply, out);
             return 0;
         }
-        let part = rendered.part(reply);
-        rendered.write_part(&part, reply, out);
+        let part = rendered.excerpt(reply);
+        rendered.write_excerpt(&part, reply, out);
         let size = part.size();
         if self.parts.len() < PARTS {
             self.parts.push((place, part));
@@ -186,7 +165,7 @@ impl Cache {
     pub(super) fn reply(
         &mut self,
         key: &Key,
-        holds: impl Fn(&Basis) -> bool,
+        holds: impl Fn(&Validity) -> bool,
         write: impl FnOnce(&mut Entry) -> usize,
     ) -> bool {
         let key = key.as_bytes();
@@ -194,7 +173,7 @@ impl Cache {
         let hash = xxh3_64_with_seed(key, seed);
         for kind in [&mut self.positive, &mut self.negative] {
             if let Ok(mut found) = kind.young.find_entry(hash, |entry| *entry.key == *key) {
-                if holds(&found.get().made.basis) {
+                if holds(&found.get().resolved.validity) {
                     kind.young_bytes += write(found.get_mut());
                     return true;
                 }
@@ -206,7 +185,7 @@ impl Cache {
                 continue;
             }
             if let Some(mut entry) = kind.take_old(hash, key) {
-                let is_good = holds(&entry.made.basis);
+                let is_good = holds(&entry.resolved.validity);
                 if is_good {
                     // Its parts stay behind: they are counted where they were made.
                     entry.parts = Vec::new();
@@ -221,20 +200,20 @@ impl Cache {
     }
 
     /// Keeps an answer, if it can be sent again.
-    pub(super) fn insert(&mut self, key: &Key, made: Made) {
-        if made.basis.is_none() {
+    pub(super) fn insert(&mut self, key: &Key, resolved: Resolved) {
+        if resolved.validity.is_none() {
             return;
         }
         let seed = self.seed;
         let hash = xxh3_64_with_seed(key.as_bytes(), seed);
-        let kind = if made.rendered.rcode() == Rcode::NOERROR {
+        let kind = if resolved.rendered.rcode() == Rcode::NOERROR {
             &mut self.positive
         } else {
             &mut self.negative
         };
         let entry = Box::new(Entry {
             key: key.as_bytes().into(),
-            made,
+            resolved,
             parts: Vec::new(),
             next_part: 0,
         });
@@ -245,8 +224,8 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answers::Answer;
-    use crate::names::{Name, types};
+    use crate::catalog::Catalog;
+    use crate::dns::{Answer, Name, Rendered, types};
 
     fn request(name: &str) -> (Name, Vec<u8>) {
         let name = Name::from_text(name).expect("a valid name");
@@ -257,44 +236,64 @@ mod tests {
         (name, bytes)
     }
 
-    fn keep(cache: &mut Cache, name: &str, rcode: Rcode, basis: Basis) {
+    fn keep(cache: &mut Cache, name: &str, rcode: Rcode, validity: Validity) {
         let (name, bytes) = request(name);
-        let key = Key::new(&Query::parse(&bytes).expect("well-formed"), true);
-        let made = Made {
+        let key = Key::new(&Request::parse(&bytes).expect("well-formed"), true);
+        let resolved = Resolved {
             rendered: Rendered::new(&Answer::empty(rcode, true), &name),
             max_udp_size: 512,
-            basis,
+            validity,
             born: None,
         };
-        cache.insert(&key, made);
+        cache.insert(&key, resolved);
     }
 
     fn has(cache: &mut Cache, name: &str, recursive: bool, holds: bool) -> bool {
         let (_, bytes) = request(name);
-        let key = Key::new(&Query::parse(&bytes).expect("well-formed"), recursive);
+        let key = Key::new(&Request::parse(&bytes).expect("well-formed"), recursive);
         cache.reply(&key, |_| holds, |_| 0)
     }
 
     #[test]
     fn a_name_is_found_in_any_case_while_its_basis_holds() {
         let mut cache = Cache::new(100_000);
-        keep(&mut cache, "web.consul", Rcode::NOERROR, Basis::begin());
+        keep(
+            &mut cache,
+            "web.consul",
+            Rcode::NOERROR,
+            Catalog::new().read().into_validity(),
+        );
         assert!(has(&mut cache, "WeB.Consul", true, true));
         assert!(!has(&mut cache, "web.consul", false, true), "no recursion");
         assert!(!has(&mut cache, "web.consul", true, false));
         assert!(!has(&mut cache, "web.consul", true, true), "it was dropped");
-        keep(&mut cache, "web.consul", Rcode::NOERROR, Basis::none());
+        keep(&mut cache, "web.consul", Rcode::NOERROR, Validity::none());
         assert!(!has(&mut cache, "web.consul", true, true));
     }
 
     #[test]
     fn it_is_bounded_and_keeps_what_is_in_use() {
         let mut cache = Cache::new(200_000);
-        keep(&mut cache, "hot.consul", Rcode::NOERROR, Basis::begin());
+        keep(
+            &mut cache,
+            "hot.consul",
+            Rcode::NOERROR,
+            Catalog::new().read().into_validity(),
+        );
         for at in 0..20_000 {
             let (x, y) = (format!("x{at}.consul"), format!("y{at}.consul"));
-            keep(&mut cache, &x, Rcode::NOERROR, Basis::begin());
-            keep(&mut cache, &y, Rcode::NXDOMAIN, Basis::begin());
+            keep(
+                &mut cache,
+                &x,
+                Rcode::NOERROR,
+                Catalog::new().read().into_validity(),
+            );
+            keep(
+                &mut cache,
+                &y,
+                Rcode::NXDOMAIN,
+                Catalog::new().read().into_validity(),
+            );
             if at % 50 == 0 {
                 assert!(has(&mut cache, "hot.consul", true, true), "after {at}");
             }

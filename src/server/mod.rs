@@ -1,25 +1,15 @@
-//! Sockets, limits and shutdown, and the router behind them.
+//! Sockets, limits and shutdown: a request's bytes in, a reply's bytes out. What a question means is the
+//! router's.
 //!
 //! UDP: per address as many workers as asked for, each a thread with its own SO_REUSEPORT socket.
 //! A worker answers at once what is in memory and queues the rest for the runtime. TCP: a task
-//! for each connection, the same two steps. Both end in `Router::route`, which is the one place
-//! that decides what a name means to a client.
+//! for each connection, the same two steps. Both are one `Responder`'s.
 
-mod access;
-mod bind;
 mod cache;
-mod chase;
-mod convert;
-mod door;
-mod drops;
-mod holder;
-mod inbox;
-mod inherited;
 mod late;
-mod local;
 mod metrics;
-mod router;
-mod tally;
+mod responder;
+mod sockets;
 mod tcp;
 mod udp;
 
@@ -30,13 +20,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use bind::{BindError, Bound, bind};
-pub use inherited::{InheritError, inherited};
-pub use metrics::Metrics;
-pub use router::{Policy, Router};
+use crate::dns::Transport;
+use crate::router::Router;
 
-use crate::answers::Transport;
-use door::Desk;
+pub use metrics::Metrics;
+use responder::Responder;
+pub use sockets::{BindError, Bound, InheritError, bind, inherited};
 
 /// Memory for rendered answers, in bytes: all workers together, and each.
 const CACHE: usize = 256 << 20;
@@ -71,27 +60,27 @@ impl Server {
     /// If a worker's thread cannot be started or a socket not be handed to the runtime.
     pub fn start(
         bound: Vec<Bound>,
-        router: &Arc<Router>,
+        router: Arc<Router>,
+        metrics: Metrics,
         limits: &Limits,
         stop: CancellationToken,
     ) -> std::io::Result<Self> {
         let tasks = TaskTracker::new();
         let addresses = bound.iter().map(|bound| bound.address).collect();
-        let door = Arc::new(door::Door::new(Arc::clone(router)));
-        let queue = udp::Queue::new(Arc::clone(&door), limits.queue, tasks.clone());
-        // A worker of its own for each UDP socket, and as many desks for TCP as one address has.
+        let responder = Arc::new(Responder::new(router, metrics));
+        let queue = udp::Queue::new(Arc::clone(&responder), limits.queue, tasks.clone());
+        // A worker of its own for each UDP socket, and as many shards for TCP as one address has.
         let workers: usize = bound.iter().map(|bound| bound.udp.len()).sum();
-        let desks = bound.first().map_or(1, |bound| bound.udp.len().max(1));
-        let cache_bytes = (CACHE / (workers + desks)).clamp(LEAST_CACHE, MOST_CACHE);
-        let metrics = router.metrics();
-        let desk = |_| Desk::new(cache_bytes, metrics.worker(Transport::Tcp));
-        let connections = tcp::Connections::new(limits, (0..desks).map(desk).collect());
+        let shards = bound.first().map_or(1, |bound| bound.udp.len().max(1));
+        let cache_bytes = (CACHE / (workers + shards)).clamp(LEAST_CACHE, MOST_CACHE);
+        let shard = |_| responder.shard(cache_bytes, Transport::Tcp);
+        let connections = tcp::Connections::new(limits, (0..shards).map(shard).collect());
         let connections = Arc::new(connections);
         for Bound { address, udp, tcp } in bound {
             for (number, socket) in udp.into_iter().enumerate() {
                 let worker = udp::Worker::new(
                     socket,
-                    Arc::clone(&door),
+                    Arc::clone(&responder),
                     queue.clone(),
                     cache_bytes,
                     stop.clone(),
@@ -107,7 +96,7 @@ impl Server {
             let listener = tokio::net::TcpListener::from_std(tcp)?;
             tasks.spawn(tcp::accept(
                 listener,
-                Arc::clone(&door),
+                Arc::clone(&responder),
                 Arc::clone(&connections),
                 tasks.clone(),
                 stop.clone(),
@@ -133,3 +122,6 @@ impl Server {
         tokio::time::timeout(grace, self.tasks.wait()).await.is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

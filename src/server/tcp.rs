@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::answers::Transport;
+use crate::dns::Transport;
+use crate::router::Asker;
 
 use super::Limits;
-use super::door::{AtOnce, Client, Desk, Door};
+use super::responder::{Handled, Responder, Shard};
 
 /// Queries of one connection that may be in the making at a time; then it is read no further.
 const IN_FLIGHT: usize = 64;
@@ -40,8 +41,8 @@ pub(super) struct Connections {
     idle: Duration,
     open: Mutex<Open>,
     /// What connections answer from: a connection takes the one that is its turn.
-    desks: Vec<Mutex<Desk>>,
-    next_desk: AtomicUsize,
+    shards: Vec<Mutex<Shard>>,
+    next_shard: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +52,7 @@ struct Open {
 }
 
 /// A connection's place among those that are allowed.
-struct Place {
+struct Permit {
     connections: Arc<Connections>,
     client: IpAddr,
 }
@@ -63,30 +64,30 @@ enum Full {
 }
 
 impl Connections {
-    pub(super) fn new(limits: &Limits, desks: Vec<Desk>) -> Self {
+    pub(super) fn new(limits: &Limits, shards: Vec<Shard>) -> Self {
         Self {
             total: limits.tcp_connections,
             per_client: limits.tcp_connections_per_client,
             idle: limits.tcp_idle,
             open: Mutex::default(),
-            desks: desks.into_iter().map(Mutex::new).collect(),
-            next_desk: AtomicUsize::new(0),
+            shards: shards.into_iter().map(Mutex::new).collect(),
+            next_shard: AtomicUsize::new(0),
         }
     }
 
     /// Whose turn it is to serve a new connection.
     fn turn(&self) -> usize {
-        self.next_desk.fetch_add(1, Ordering::Relaxed) % self.desks.len().max(1)
+        self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len().max(1)
     }
 
     /// Nothing waits while it holds this.
-    fn desk(&self, turn: usize) -> MutexGuard<'_, Desk> {
-        self.desks[turn]
+    fn shard(&self, turn: usize) -> MutexGuard<'_, Shard> {
+        self.shards[turn]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(self: &Arc<Self>, client: IpAddr) -> Result<Place, Full> {
+    fn enter(self: &Arc<Self>, client: IpAddr) -> Result<Permit, Full> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.total >= self.total {
             return Err(Full::Total);
@@ -97,14 +98,14 @@ impl Connections {
         }
         *own += 1;
         open.total += 1;
-        Ok(Place {
+        Ok(Permit {
             connections: Arc::clone(self),
             client,
         })
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
         let open = &self.connections.open;
         let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,7 +122,7 @@ impl Drop for Place {
 /// Accepts connections until the stop.
 pub(super) async fn accept(
     listener: TcpListener,
-    door: Arc<Door>,
+    responder: Arc<Responder>,
     connections: Arc<Connections>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -141,12 +142,12 @@ pub(super) async fn accept(
         };
         match connections.enter(peer.ip().to_canonical()) {
             Ok(place) => {
-                let door = Arc::clone(&door);
+                let responder = Arc::clone(&responder);
                 let stop = stop.clone();
                 tasks.spawn(async move {
-                    let open = &door.router().metrics().connections;
+                    let open = &responder.metrics().connections;
                     open.inc();
-                    serve(stream, peer, &door, &place.connections, &stop).await;
+                    serve(stream, peer, &responder, &place.connections, &stop).await;
                     open.dec();
                     drop(place);
                 });
@@ -154,7 +155,7 @@ pub(super) async fn accept(
             // Closing at once tells the client more than letting it wait.
             Err(full) => {
                 let by_client = matches!(full, Full::Client);
-                door.router().metrics().shed_connection(by_client);
+                responder.metrics().shed_connection(by_client);
             }
         }
     }
@@ -163,7 +164,7 @@ pub(super) async fn accept(
 async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
-    door: &Arc<Door>,
+    responder: &Arc<Responder>,
     connections: &Arc<Connections>,
     stop: &CancellationToken,
 ) {
@@ -176,7 +177,7 @@ async fn serve(
     let writing = tokio::spawn(write(writer, outbox));
     // A client that takes no answers ends the writer, and with it the connection.
     tokio::select! {
-        () = read(reader, peer, door, connections, &replies) => {}
+        () = read(reader, peer, responder, connections, &replies) => {}
         () = replies.closed() => {}
         () = stop.cancelled() => {}
     }
@@ -191,14 +192,14 @@ async fn serve(
 async fn read(
     mut reader: OwnedReadHalf,
     peer: SocketAddr,
-    door: &Arc<Door>,
+    responder: &Arc<Responder>,
     connections: &Arc<Connections>,
     replies: &mpsc::Sender<Vec<u8>>,
 ) {
     let idle = connections.idle;
     let turn = connections.turn();
-    let counts = Arc::clone(connections.desk(turn).counts());
-    let client = Client::new(peer.ip(), Transport::Tcp);
+    let counts = Arc::clone(connections.shard(turn).counts());
+    let asker = Asker::new(peer.ip(), Transport::Tcp);
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut request = Vec::new();
     loop {
@@ -210,37 +211,37 @@ async fn read(
             return;
         };
         let mut reply = Vec::new();
-        let at_once = {
-            let mut desk = connections.desk(turn);
-            desk.begin();
-            let at_once = door.at_once(&mut desk, &request, client, framed(&mut reply));
-            desk.end();
-            at_once
+        let handled = {
+            let mut shard = connections.shard(turn);
+            shard.begin();
+            let handled = responder.at_once(&mut shard, &request, asker, framed(&mut reply));
+            shard.end();
+            handled
         };
-        match at_once {
-            AtOnce::Replied => {
+        match handled {
+            Handled::Replied => {
                 if replies.send(reply).await.is_err() {
                     return;
                 }
             }
             // Not a query at all: whoever this is does not speak DNS.
-            AtOnce::Ignored => return,
-            AtOnce::Later => {
+            Handled::Ignored => return,
+            Handled::Later(waiting) => {
                 let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else {
                     return;
                 };
-                let door = Arc::clone(door);
+                let responder = Arc::clone(responder);
                 let request = std::mem::take(&mut request);
                 let replies = replies.clone();
                 let connections = Arc::clone(connections);
                 let counts = Arc::clone(&counts);
                 tokio::spawn(async move {
                     let mut reply = Vec::new();
-                    let made = door
-                        .in_full(&counts, &request, client, framed(&mut reply))
+                    let kept = responder
+                        .later(&counts, &request, asker, waiting, framed(&mut reply))
                         .await;
-                    if let Some((key, made)) = made {
-                        connections.desk(turn).keep(&key, made);
+                    if let Some((key, resolved)) = kept {
+                        connections.shard(turn).keep(&key, resolved);
                     }
                     // If the connection is gone, so is whoever wanted this.
                     let _ = replies.send(reply).await;

@@ -4,28 +4,32 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::cmsg_space;
 use nix::errno::Errno;
+use nix::libc::{in_pktinfo, in6_pktinfo};
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, sendmsg,
-    setsockopt, sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
+    sendmmsg, sendmsg, setsockopt, sockopt,
 };
+use nix::sys::time::TimeSpec;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
-use crate::answers::Transport;
+use crate::dns::Transport;
+use crate::router::{Asker, Resolved, Waiting};
 
-use super::bind::SOCKET_BUFFER;
-use super::door::{AtOnce, Client, Desk, Door};
-use super::inbox::Inbox;
+use super::cache::Key;
 use super::late::{LATE, Lateness, is_late};
-use super::local::Local;
-use super::tally::Counts;
+use super::metrics::Counts;
+use super::responder::{Handled, Responder, Shard};
+use super::sockets::SOCKET_BUFFER;
 
 /// Datagrams taken with one system call.
 const BATCH: usize = 32;
@@ -45,7 +49,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// Puts queries that cannot be answered at once on the runtime, no more than a limit at a time.
 #[derive(Clone)]
 pub(super) struct Queue {
-    door: Arc<Door>,
+    responder: Arc<Responder>,
     places: Arc<Semaphore>,
     runtime: Handle,
     tasks: TaskTracker,
@@ -53,9 +57,9 @@ pub(super) struct Queue {
 
 impl Queue {
     /// A queue with so many places. Call it on the runtime.
-    pub(super) fn new(door: Arc<Door>, places: usize, tasks: TaskTracker) -> Self {
+    pub(super) fn new(responder: Arc<Responder>, places: usize, tasks: TaskTracker) -> Self {
         Self {
-            door,
+            responder,
             places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
             runtime: Handle::current(),
             tasks,
@@ -63,29 +67,36 @@ impl Queue {
     }
 
     /// Takes a query, or sheds it when there is no place.
-    fn push(&self, request: &[u8], peer: SocketAddr, local: Local, asked: &Arc<Asked>) {
+    fn push(
+        &self,
+        request: &[u8],
+        waiting: Waiting,
+        peer: SocketAddr,
+        from: ReplyFrom,
+        asked: &Arc<Asked>,
+    ) {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            self.door.router().metrics().shed_query();
+            self.responder.metrics().shed_query();
             return;
         };
         let request = request.to_vec();
         let asked = Arc::clone(asked);
-        let door = Arc::clone(&self.door);
+        let responder = Arc::clone(&self.responder);
         let taken = Instant::now();
         let answer = async move {
             if taken.elapsed() > LATE {
-                door.router().metrics().shed_query();
+                responder.metrics().shed_query();
                 return;
             }
             let mut reply = Vec::with_capacity(512);
-            let made = door
-                .in_full(&asked.counts, &request, client(peer), &mut reply)
+            let kept = responder
+                .later(&asked.counts, &request, asker(peer), waiting, &mut reply)
                 .await;
-            if !reply.is_empty() && send_one(&asked.socket, &reply, peer, local).is_err() {
-                door.router().metrics().unsent(1);
+            if !reply.is_empty() && send_one(&asked.socket, &reply, peer, from).is_err() {
+                responder.metrics().unsent(1);
             }
-            if let Some((key, made)) = made {
-                asked.inbox.put(key, made);
+            if let Some((key, resolved)) = kept {
+                asked.inbox.put(key, resolved);
             }
             drop(place);
         };
@@ -101,17 +112,17 @@ struct Asked {
     counts: Arc<Counts>,
 }
 
-fn client(peer: SocketAddr) -> Client {
-    Client::new(peer.ip(), Transport::Udp)
+fn asker(peer: SocketAddr) -> Asker {
+    Asker::new(peer.ip(), Transport::Udp)
 }
 
 /// One socket and the thread that serves it.
 pub(super) struct Worker {
     asked: Arc<Asked>,
     address: SocketAddr,
-    door: Arc<Door>,
+    responder: Arc<Responder>,
     queue: Queue,
-    desk: Desk,
+    shard: Shard,
     lateness: Lateness,
     /// The system tells when each datagram came.
     is_timed: bool,
@@ -124,14 +135,14 @@ pub(super) struct Worker {
 struct Replies {
     buffers: Vec<Vec<u8>>,
     peers: Vec<Option<SockaddrStorage>>,
-    locals: Vec<Local>,
+    froms: Vec<ReplyFrom>,
 }
 
 impl Worker {
     /// A worker for a bound socket, with so many bytes for answers that can be sent again.
     pub(super) fn new(
         socket: UdpSocket,
-        door: Arc<Door>,
+        responder: Arc<Responder>,
         queue: Queue,
         cache_bytes: usize,
         stop: CancellationToken,
@@ -143,18 +154,18 @@ impl Worker {
             setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         }
         socket.set_read_timeout(Some(STOP_CHECK))?;
-        door.router().metrics().socket(&socket);
-        let counts = door.router().metrics().worker(Transport::Udp);
+        responder.metrics().socket(&socket);
+        let shard = responder.shard(cache_bytes, Transport::Udp);
         Ok(Self {
             asked: Arc::new(Asked {
                 socket,
                 inbox: Inbox::default(),
-                counts: Arc::clone(&counts),
+                counts: Arc::clone(shard.counts()),
             }),
             address,
-            door,
+            responder,
             queue,
-            desk: Desk::new(cache_bytes, counts),
+            shard,
             lateness: Lateness::default(),
             is_timed: false,
             buffer: SOCKET_BUFFER,
@@ -170,7 +181,7 @@ impl Worker {
         let mut replies = Replies {
             buffers: (0..BATCH).map(|_| Vec::with_capacity(1024)).collect(),
             peers: Vec::with_capacity(BATCH),
-            locals: Vec::with_capacity(BATCH),
+            froms: Vec::with_capacity(BATCH),
         };
         let mut stopped: Option<Instant> = None;
         loop {
@@ -206,7 +217,7 @@ impl Worker {
 
     /// Room for a batch of datagrams and what the system tells of each.
     fn headers(&self) -> MultiHeaders<SockaddrStorage> {
-        MultiHeaders::preallocate(BATCH, Local::space(self.address, self.is_timed))
+        MultiHeaders::preallocate(BATCH, ReplyFrom::space(self.address, self.is_timed))
     }
 
     /// Lets the system tell when each datagram came, or not. False if it will not do it.
@@ -221,7 +232,7 @@ impl Worker {
     }
 
     /// Lets so many bytes of datagrams wait. Under a lasting overload few: what the system drops
-    /// at the door costs us nothing, and what waits too long is read for nothing.
+    /// at the responder costs us nothing, and what waits too long is read for nothing.
     fn size_buffer(&mut self, bytes: usize) {
         // If it cannot be done, more of them are read to be dropped.
         if setsockopt(&self.asked.socket, sockopt::RcvBuf, &bytes).is_ok() {
@@ -247,9 +258,9 @@ impl Worker {
         let asked = Arc::clone(&self.asked);
         let fd = asked.socket.as_raw_fd();
         let messages = recvmmsg(fd, headers, slices.iter_mut(), flags, None)?;
-        self.desk.begin();
-        for (key, made) in asked.inbox.take() {
-            self.desk.keep(&key, made);
+        self.shard.begin();
+        for (key, resolved) in asked.inbox.take() {
+            self.shard.keep(&key, resolved);
         }
         let now = self.is_timed.then(SystemTime::now);
         let (mut taken, mut late) = (0, 0);
@@ -265,15 +276,15 @@ impl Worker {
             let Some(request) = message.iovs().next().filter(|_| peer.port() != 0) else {
                 continue;
             };
-            let mut local = Local::Bound;
+            let mut from = ReplyFrom::Bound;
             let mut came = None;
             if self.is_timed || self.address.ip().is_unspecified() {
                 // A socket that somebody else opened may tell more than there is room for: then
                 // nothing of it is known, which is no reason not to answer.
                 for control in message.cmsgs().into_iter().flatten() {
                     match control {
-                        ControlMessageOwned::Ipv4PacketInfo(info) => local = Local::V4(info),
-                        ControlMessageOwned::Ipv6PacketInfo(info) => local = Local::V6(info),
+                        ControlMessageOwned::Ipv4PacketInfo(info) => from = ReplyFrom::V4(info),
+                        ControlMessageOwned::Ipv6PacketInfo(info) => from = ReplyFrom::V6(info),
                         ControlMessageOwned::ScmTimestampns(time) => came = Some(time),
                         _ => {}
                     }
@@ -288,31 +299,33 @@ impl Worker {
             let reply = &mut replies.buffers[replies.peers.len()];
             reply.clear();
             match self.answer(request, peer, reply) {
-                AtOnce::Replied => {
+                Handled::Replied => {
                     replies.peers.push(Some(storage));
-                    replies.locals.push(local);
+                    replies.froms.push(from);
                 }
-                AtOnce::Later => self.queue.push(request, peer, local, &asked),
-                AtOnce::Ignored => {}
+                Handled::Later(waiting) => {
+                    self.queue.push(request, waiting, peer, from, &asked);
+                }
+                Handled::Ignored => {}
             }
         }
-        self.desk.end();
+        self.shard.end();
         if late > 0 {
-            self.door.router().metrics().shed_late(late);
+            self.responder.metrics().shed_late(late);
             self.size_buffer((self.buffer / 2).max(LEAST_BUFFER));
         }
         Ok(taken)
     }
 
     /// A defect that one query brings to light must not end the worker for all others.
-    fn answer(&mut self, request: &[u8], peer: SocketAddr, reply: &mut Vec<u8>) -> AtOnce {
+    fn answer(&mut self, request: &[u8], peer: SocketAddr, reply: &mut Vec<u8>) -> Handled {
         catch_unwind(AssertUnwindSafe(|| {
-            self.door
-                .at_once(&mut self.desk, request, client(peer), reply)
+            self.responder
+                .at_once(&mut self.shard, request, asker(peer), reply)
         }))
         .unwrap_or_else(|_| {
             error!(%peer, ?request, "a query caused a panic; please report this");
-            AtOnce::Ignored
+            Handled::Ignored
         })
     }
 
@@ -321,7 +334,7 @@ impl Worker {
         let Replies {
             buffers,
             peers,
-            locals,
+            froms,
         } = replies;
         let mut buffers = buffers.iter();
         let slices: [[IoSlice<'_>; 1]; BATCH] = std::array::from_fn(|_| {
@@ -333,15 +346,12 @@ impl Worker {
         let mut unsent = 0;
         while done < peers.len() {
             // Those that were asked of one address of ours go together.
-            let local = locals[done];
-            let run = locals[done..]
-                .iter()
-                .take_while(|own| own.is(&local))
-                .count();
+            let from = froms[done];
+            let run = froms[done..].iter().take_while(|own| own.is(&from)).count();
             let range = done..done + run;
             let (slices, peers) = (&slices[range.clone()], &peers[range]);
             let flags = MsgFlags::MSG_DONTWAIT;
-            let sent = local.with(|from| {
+            let sent = from.with(|from| {
                 sendmmsg(fd, headers, slices, peers, from, flags).map(Iterator::count)
             });
             match sent {
@@ -355,18 +365,23 @@ impl Worker {
             }
         }
         if unsent > 0 {
-            self.door.router().metrics().unsent(unsent);
+            self.responder.metrics().unsent(unsent);
         }
         peers.clear();
-        locals.clear();
+        froms.clear();
     }
 }
 
 /// Sends one reply from the address that was asked.
-fn send_one(socket: &UdpSocket, reply: &[u8], peer: SocketAddr, local: Local) -> nix::Result<()> {
+fn send_one(
+    socket: &UdpSocket,
+    reply: &[u8],
+    peer: SocketAddr,
+    from: ReplyFrom,
+) -> nix::Result<()> {
     let reply = [IoSlice::new(reply)];
     let peer = SockaddrStorage::from(peer);
-    local.with(|from| {
+    from.with(|from| {
         let flags = MsgFlags::MSG_DONTWAIT;
         sendmsg(socket.as_raw_fd(), &reply, from, flags, Some(&peer)).map(|_| ())
     })
@@ -379,4 +394,82 @@ fn std_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     address
         .as_sockaddr_in6()
         .map(|v6| SocketAddrV6::from(*v6).into())
+}
+
+/// The address of ours that a datagram was sent to, and the reply must come from: clients drop
+/// replies from any other. Known where the socket is bound to all addresses.
+#[derive(Debug, Clone, Copy)]
+enum ReplyFrom {
+    Bound,
+    V4(in_pktinfo),
+    V6(in6_pktinfo),
+}
+
+impl ReplyFrom {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Bound, Self::Bound) => true,
+            (Self::V4(a), Self::V4(b)) => {
+                a.ipi_ifindex == b.ipi_ifindex
+                    && a.ipi_addr.s_addr == b.ipi_addr.s_addr
+                    && a.ipi_spec_dst.s_addr == b.ipi_spec_dst.s_addr
+            }
+            (Self::V6(a), Self::V6(b)) => {
+                a.ipi6_ifindex == b.ipi6_ifindex && a.ipi6_addr.s6_addr == b.ipi6_addr.s6_addr
+            }
+            _ => false,
+        }
+    }
+
+    /// Calls `send` with the control message that names it.
+    fn with<T>(&self, send: impl FnOnce(&[ControlMessage<'_>]) -> T) -> T {
+        match self {
+            Self::Bound => send(&[]),
+            Self::V4(info) => send(&[ControlMessage::Ipv4PacketInfo(info)]),
+            Self::V6(info) => send(&[ControlMessage::Ipv6PacketInfo(info)]),
+        }
+    }
+
+    /// Room for the control messages of a datagram to `bound`: the one that names the address,
+    /// and, if it is `timed`, the time it came at.
+    fn space(bound: SocketAddr, timed: bool) -> Option<Vec<u8>> {
+        match (bound.ip().is_unspecified(), bound.is_ipv4(), timed) {
+            (false, _, false) => None,
+            (false, _, true) => Some(cmsg_space!(TimeSpec)),
+            (true, true, false) => Some(cmsg_space!(in_pktinfo)),
+            (true, true, true) => Some(cmsg_space!(in_pktinfo, TimeSpec)),
+            (true, false, false) => Some(cmsg_space!(in6_pktinfo)),
+            (true, false, true) => Some(cmsg_space!(in6_pktinfo, TimeSpec)),
+        }
+    }
+}
+
+/// Answers made on the runtime that a worker has not taken yet; more are not kept.
+const INBOX: usize = 256;
+
+/// Where the runtime leaves for a worker what can be sent again.
+#[derive(Debug, Default)]
+struct Inbox {
+    made: Mutex<Vec<(Key, Resolved)>>,
+    /// So that an empty one costs a worker no lock.
+    is_filled: AtomicBool,
+}
+
+impl Inbox {
+    fn put(&self, key: Key, made: Resolved) {
+        let mut all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < INBOX {
+            all.push((key, made));
+            self.is_filled.store(true, Ordering::Release);
+        }
+    }
+
+    fn take(&self) -> Vec<(Key, Resolved)> {
+        if !self.is_filled.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let mut all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_filled.store(false, Ordering::Release);
+        std::mem::take(&mut all)
+    }
 }

@@ -10,7 +10,9 @@ use hickory_proto::rr::{LowerName, Name};
 use hickory_server::store::in_memory::InMemoryZoneHandler;
 use hickory_server::zone_handler::{AxfrPolicy, ZoneType};
 
-use super::{Zones, master};
+use crate::dns::hickory::from_hickory;
+
+use super::{Zone, Zones, master};
 
 /// Why zones could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -159,14 +161,19 @@ impl Builder {
             }
             Entry::Vacant(place) => place.insert(path.clone()),
         };
-        let zone = InMemoryZoneHandler::new(
+        // hickory checks the zone as a whole; what it holds then is never changed again.
+        let mut zone: InMemoryZoneHandler = InMemoryZoneHandler::new(
             master.origin,
             master.records,
             ZoneType::Primary,
             AxfrPolicy::Deny,
         )
         .map_err(|message| syntax(1, message))?;
-        self.zones.zones.insert(origin, zone);
+        let records = std::mem::take(zone.records_get_mut());
+        if let Some(apex) = from_hickory(&origin) {
+            let apex = apex.to_lowercase().as_wire().into();
+            self.zones.zones.insert(apex, Zone { origin, records });
+        }
         Ok(())
     }
 }

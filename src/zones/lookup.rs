@@ -10,16 +10,16 @@ use std::sync::Arc;
 
 use hickory_proto::rr::{LowerName, Name, RData, Record, RecordSet, RecordType, RrKey};
 
-/// The record sets of a zone, as hickory's zone store holds them.
+/// The record sets of a zone, as hickory built them.
 pub(super) type Records = BTreeMap<RrKey, Arc<RecordSet>>;
 
 /// What one zone says about one name and type.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Step {
+pub(super) enum Hit {
     /// These records answer the question.
     Answer(Vec<Record>),
-    /// The name is an alias: this is its CNAME record.
-    Alias(Box<Record>),
+    /// The name is an alias of this one, by this CNAME record.
+    Alias(Name, Box<Record>),
     /// The name is in a part of the zone that others serve; these are their NS records.
     Referral(Vec<Record>),
     /// The name exists, the type does not.
@@ -29,17 +29,17 @@ pub(super) enum Step {
 }
 
 /// Looks `name` up in the zone `origin`. `name` must be in the zone.
-pub(super) fn step(records: &Records, origin: &LowerName, name: &Name, rtype: RecordType) -> Step {
+pub(super) fn look(records: &Records, origin: &LowerName, name: &Name, rtype: RecordType) -> Hit {
     let wanted = LowerName::new(name);
     if let Some(cut) = delegation(records, origin, &wanted, rtype) {
-        return Step::Referral(cut.records_without_rrsigs().cloned().collect());
+        return Hit::Referral(cut.records_without_rrsigs().cloned().collect());
     }
     if has_records(records, &wanted) {
         return at_node(records, &wanted, name, rtype);
     }
     if exists(records, &wanted) {
         // An empty non-terminal (RFC 8020): nothing here, but something below.
-        return Step::NoData;
+        return Hit::NoData;
     }
     // RFC 4592 section 3.3.1: only the wildcard right under the closest encloser counts.
     let mut encloser = wanted.base_name();
@@ -49,7 +49,7 @@ pub(super) fn step(records: &Records, origin: &LowerName, name: &Name, rtype: Re
     let wildcard = Name::from(encloser).prepend_label(b"*".as_slice());
     match wildcard.map(|name| LowerName::new(&name)) {
         Ok(wildcard) if has_records(records, &wildcard) => at_node(records, &wildcard, name, rtype),
-        _ => Step::NxDomain,
+        _ => Hit::NxDomain,
     }
 }
 
@@ -95,7 +95,7 @@ fn delegation<'r>(
 
 /// What is at `node`, with `owner` as the owner: the name as it was asked, or one that a wildcard
 /// stands for.
-fn at_node(records: &Records, node: &LowerName, owner: &Name, rtype: RecordType) -> Step {
+fn at_node(records: &Records, node: &LowerName, owner: &Name, rtype: RecordType) -> Hit {
     let owned = |set: &Arc<RecordSet>| -> Vec<Record> {
         set.records_without_rrsigs()
             .map(|record| {
@@ -108,13 +108,16 @@ fn at_node(records: &Records, node: &LowerName, owner: &Name, rtype: RecordType)
     let get = |rtype| records.get(&RrKey::new(node.clone(), rtype));
     if rtype == RecordType::ANY {
         let all = sets_at(records, node).flat_map(|(_, set)| owned(set));
-        return Step::Answer(all.collect());
+        return Hit::Answer(all.collect());
     }
     if let Some(set) = get(rtype) {
-        return Step::Answer(owned(set));
+        return Hit::Answer(owned(set));
     }
     let alias = get(RecordType::CNAME).and_then(|set| owned(set).into_iter().next());
-    alias.map_or(Step::NoData, |record| Step::Alias(Box::new(record)))
+    alias.map_or(Hit::NoData, |record| match &record.data {
+        RData::CNAME(target) => Hit::Alias(target.0.clone(), Box::new(record)),
+        _ => Hit::NoData,
+    })
 }
 
 fn sets_at<'r>(

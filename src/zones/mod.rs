@@ -2,8 +2,10 @@
 //!
 //! A zone is a file that ends in `.zone`. It is read once, checked, and never changed afterwards;
 //! a reload builds new [`Zones`] and swaps them in, so that a bad file never replaces a good one.
-//! Hickory parses the record data and holds the records. The text around them and the lookup are
-//! ours, for the reasons given in `tokens`, `rdata` and `lookup`.
+//! Hickory parses the record data, and builds and checks the zone. The text around the data and the
+//! lookup are ours, for the reasons given in `tokens`, `rdata` and `lookup`.
+//!
+//! A zone speaks of its own names alone, and at once: what an alias or a host leads to is left open.
 //!
 //! What is left out on purpose: `$INCLUDE` and `$GENERATE`, DNAME, DNSSEC records, zone transfers.
 //! Each is refused with a clear word.
@@ -16,52 +18,25 @@ mod tokens;
 
 use std::collections::{HashMap, HashSet};
 
-use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::{LowerName, Name, RData, Record, RecordType};
-use hickory_server::store::in_memory::InMemoryZoneHandler;
+use hickory_proto::rr::{LowerName, Record, RecordType};
+
+use crate::dns::hickory::{from_hickory, host, record, to_hickory};
+use crate::dns::{Answer, Glue, Name, Open, Rcode, Reach, types};
 
 pub use load::Error;
-use lookup::Step;
+use lookup::{Hit, Records};
 
 /// Every static zone, ready to be asked. Immutable: put it into an `Arc`.
 pub struct Zones {
-    zones: HashMap<LowerName, InMemoryZoneHandler>,
+    /// By the wire form of the apex, in lower case.
+    zones: HashMap<Box<[u8]>, Zone>,
 }
 
-/// What the zones say about one question.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
-    /// NOERROR, NXDOMAIN, or REFUSED for a zone transfer.
-    pub rcode: ResponseCode,
-    /// Speaks the zone itself? False for a referral (RFC 1034 section 4.3.2, the AA bit).
-    pub authoritative: bool,
-    /// Aliases in the order in which they were followed, then the records asked for.
-    pub answers: Vec<Record>,
-    /// The SOA record of a negative answer, or the NS records of a referral.
-    pub authority: Vec<Record>,
-    /// The addresses that our zones know for every target in the other sections: all A records in
-    /// the order of their targets, then all AAAA records.
-    pub additional: Vec<Record>,
-    /// The last alias leads to this name, which is in none of our zones. Who recurses may go on
-    /// there; who does not has a complete answer as it is.
-    pub unfinished: Option<Name>,
+/// One zone.
+struct Zone {
+    origin: LowerName,
+    records: Records,
 }
-
-impl Outcome {
-    fn new(rcode: ResponseCode) -> Self {
-        Self {
-            rcode,
-            authoritative: true,
-            answers: Vec::new(),
-            authority: Vec::new(),
-            additional: Vec::new(),
-            unfinished: None,
-        }
-    }
-}
-
-/// How many aliases are followed. A chain in files that people write has one or two.
-const MAX_ALIASES: usize = 16;
 
 impl Zones {
     /// No zones at all.
@@ -73,116 +48,121 @@ impl Zones {
 
     /// The apex of every zone, in alphabetical order, for a summary.
     pub fn origins(&self) -> Vec<Name> {
-        let mut origins: Vec<LowerName> = self.zones.keys().cloned().collect();
+        let mut origins: Vec<&LowerName> = self.zones.values().map(|zone| &zone.origin).collect();
         origins.sort();
-        origins.into_iter().map(Name::from).collect()
+        origins
+            .into_iter()
+            .filter_map(|origin| from_hickory(origin))
+            .collect()
     }
 
-    /// Answers a question from the zone with the longest name that holds `name`
-    /// (RFC 1034 section 4.3.2); `None` if no zone does. An alias is followed into other zones of
-    /// ours. The owner names of what answers `name` itself have its letter case.
-    pub async fn lookup(&self, name: &Name, rtype: RecordType) -> Option<Outcome> {
-        let mut name = name.clone();
-        name.set_fqdn(true);
-        self.zone_of(&name)?;
-        if matches!(rtype, RecordType::AXFR | RecordType::IXFR) {
-            return Some(Outcome::new(ResponseCode::Refused));
+    /// Is a name in one of the zones? `name` is in lower case.
+    pub fn have(&self, name: &Name) -> bool {
+        self.zone_of(name).is_some()
+    }
+
+    /// What the zone with the longest name that holds `name` says to it (RFC 1034 section 4.3.2);
+    /// `None` if no zone does. `name` is in lower case.
+    pub fn lookup(&self, name: &Name, qtype: u16) -> Option<Answer> {
+        let zone = self.zone_of(name)?;
+        if matches!(qtype, types::AXFR | types::IXFR) {
+            return Some(Answer::empty(Rcode::REFUSED, true));
         }
-        let mut outcome = Outcome::new(ResponseCode::NoError);
-        let mut seen = HashSet::new();
-        let mut glue_only = false;
-        loop {
-            let Some((origin, zone)) = self.zone_of(&name) else {
-                outcome.unfinished = Some(name);
-                break;
-            };
-            if seen.len() > MAX_ALIASES || !seen.insert(LowerName::new(&name)) {
-                // A circle of aliases. The records are what the zone says; there is no more.
-                break;
+        let wanted = to_hickory(name)?;
+        let hit = lookup::look(
+            &zone.records,
+            &zone.origin,
+            &wanted,
+            RecordType::from(qtype),
+        );
+        let mut answer = Answer::empty(Rcode::NOERROR, true);
+        match hit {
+            Hit::Answer(found) => add(&mut answer, &found),
+            Hit::Alias(target, alias) => {
+                answer.answers.extend(record(&alias));
+                answer.open.extend(from_hickory(&target).map(|to| Open {
+                    to,
+                    of: None,
+                    max_ttl: u32::MAX,
+                    decides: true,
+                    reach: Reach::Recursive,
+                }));
             }
-            let records = zone.records().await;
-            match lookup::step(&records, origin, &name, rtype) {
-                Step::Answer(found) => outcome.answers.extend(found),
-                Step::Alias(alias) => {
-                    let target = match &alias.data {
-                        RData::CNAME(target) => Some(target.0.clone()),
-                        _ => None,
-                    };
-                    outcome.answers.push(*alias);
-                    if let Some(target) = target {
-                        name = target;
-                        continue;
-                    }
-                }
-                Step::Referral(servers) => {
-                    // AA speaks of the first owner name (RFC 1035 section 4.1.1).
-                    outcome.authoritative = !outcome.answers.is_empty();
-                    outcome.authority = servers;
-                    glue_only = true;
-                }
-                step @ (Step::NoData | Step::NxDomain) => {
-                    if step == Step::NxDomain {
-                        // Also behind an alias: RFC 6604 section 2.1.
-                        outcome.rcode = ResponseCode::NXDomain;
-                    }
-                    outcome
-                        .authority
-                        .extend(lookup::negative_soa(&records, origin));
-                }
+            Hit::Referral(servers) => {
+                // AA speaks of the first owner name (RFC 1035 section 4.1.1).
+                answer.authoritative = false;
+                answer.additional = self.glue(&servers);
+                answer.authority = servers.iter().filter_map(record).collect();
             }
-            break;
+            Hit::NoData => answer.authority.extend(zone.negative_soa()),
+            Hit::NxDomain => {
+                answer.rcode = Rcode::NXDOMAIN;
+                answer.authority.extend(zone.negative_soa());
+            }
         }
-        outcome.additional = self.addresses(&outcome, glue_only).await;
-        Some(outcome)
+        Some(answer)
     }
 
     /// The zone with the longest name that holds `name`.
-    fn zone_of(&self, name: &Name) -> Option<(&LowerName, &InMemoryZoneHandler)> {
-        let mut at = LowerName::new(name);
-        loop {
-            if let Some(found) = self.zones.get_key_value(&at) {
-                return Some(found);
+    fn zone_of(&self, name: &Name) -> Option<&Zone> {
+        let mut rest = name.as_wire();
+        while !self.zones.is_empty() {
+            if let Some(zone) = self.zones.get(rest) {
+                return Some(zone);
             }
-            if at.is_root() {
+            let length = usize::from(*rest.first()?);
+            if length == 0 {
                 return None;
             }
-            at = at.base_name();
+            rest = rest.get(length + 1..)?;
         }
+        None
     }
 
-    /// The addresses of every target in the answer and authority sections, as far as our zones
-    /// have them. Behind a referral they are glue, which lies below the cut.
-    async fn addresses(&self, outcome: &Outcome, glue: bool) -> Vec<Record> {
-        let mut seen = HashSet::new();
-        let mut targets = Vec::new();
-        for record in outcome.answers.iter().chain(&outcome.authority) {
-            let target = match &record.data {
-                RData::NS(ns) => &ns.0,
-                RData::MX(mx) => &mx.exchange,
-                RData::SRV(srv) => &srv.target,
-                _ => continue,
-            };
-            if seen.insert(LowerName::new(target)) {
-                targets.push(target);
-            }
-        }
+    /// The addresses of name servers that others are referred to, as far as our zones have them:
+    /// all A before any AAAA, each in the order of the servers. They may lie below the cut, where no
+    /// lookup goes.
+    fn glue(&self, servers: &[Record]) -> Vec<Glue> {
+        let hosts: Vec<_> = servers.iter().filter_map(|ns| host(&ns.data)).collect();
         let mut found = Vec::new();
         for rtype in [RecordType::A, RecordType::AAAA] {
-            for target in &targets {
-                let Some((origin, zone)) = self.zone_of(target) else {
-                    continue;
-                };
-                let records = zone.records().await;
-                if glue {
-                    found.extend(lookup::exact(&records, target, rtype));
-                } else if let Step::Answer(addresses) =
-                    lookup::step(&records, origin, target, rtype)
-                {
-                    found.extend(addresses);
-                }
+            for host in &hosts {
+                let zone = from_hickory(host).and_then(|name| self.zone_of(&name.to_lowercase()));
+                let addresses = zone.map(|zone| lookup::exact(&zone.records, host, rtype));
+                let addresses = addresses.unwrap_or_default();
+                let glue = addresses.iter().filter_map(record);
+                found.extend(glue.map(|record| Glue { of: 0, record }));
             }
         }
         found
+    }
+}
+
+impl Zone {
+    fn negative_soa(&self) -> Option<crate::dns::Record> {
+        record(&lookup::negative_soa(&self.records, &self.origin)?)
+    }
+}
+
+/// Adds the records that answer a question, and leaves the addresses of their hosts open.
+fn add(answer: &mut Answer, found: &[Record]) {
+    let mut hosts = HashSet::new();
+    for own in found {
+        let Some(converted) = record(own) else {
+            continue;
+        };
+        let of = answer.answers.len();
+        answer.answers.push(converted);
+        let host = host(&own.data).filter(|host| hosts.insert(LowerName::new(host)));
+        answer
+            .open
+            .extend(host.and_then(from_hickory).map(|to| Open {
+                to,
+                of: Some(of),
+                max_ttl: u32::MAX,
+                decides: false,
+                reach: Reach::Recursive,
+            }));
     }
 }
 

@@ -62,7 +62,7 @@ fn every_variable_is_listed() {
 /// The keys that containers may bear, from the two lists that the code has of them.
 #[test]
 fn every_label_is_listed() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sources/docker");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docker");
     let mut known = BTreeSet::from(["SERVICE_X", "SERVICE_META_X"].map(str::to_owned));
     for (file, list) in [("meta.rs", "const KNOWN"), ("check.rs", "const KEYS")] {
         let code = fs::read_to_string(folder.join(file)).expect("the code is readable");

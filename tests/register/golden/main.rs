@@ -7,8 +7,8 @@
 mod properties;
 
 use portolan::{
+    docker::{Container, Reach, Settings, Severity, desired},
     register::{body, status},
-    sources::docker::{Container, Reach, Settings, Severity, desired},
 };
 use serde::Deserialize;
 use serde_json::Value;

@@ -2,8 +2,8 @@
 
 use crate::{base, container, patch};
 use portolan::{
+    docker::{Container, Reach, Settings, desired},
     register::body,
-    sources::docker::{Container, Reach, Settings, desired},
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};

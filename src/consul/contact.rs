@@ -1,0 +1,235 @@
+//! Our contact with Consul about one realm: what its watches and its freshness probe tell each other.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{debug, info, warn};
+
+use crate::catalog::Realm;
+
+use super::pace::{LONGEST_PAUSE, LONGEST_REST, random_fraction};
+use super::request::{Ask, RequestError};
+use super::trouble::{Again, Line, Troubles};
+
+/// The contact about one realm. It lives for as long as somebody follows the realm.
+#[derive(Debug)]
+pub(super) struct Contact {
+    realm: Arc<Realm>,
+    /// Milliseconds on the catalog's clock at which Consul last was well.
+    last_good: AtomicU64,
+    /// Tells every watch that Consul is back: what they wait for may hang or be long overdue.
+    revived: Notify,
+    troubles: Mutex<Troubles>,
+    /// Tells the probe that there is something to find out.
+    suspected: Notify,
+    /// How often Consul was well again: tells watches that pause after errors that it is time.
+    recoveries: watch::Sender<u64>,
+}
+
+/// Over this time the watches that pause after errors come back.
+const WAKING: Duration = Duration::from_millis(250);
+
+impl Contact {
+    /// The contact about a realm, with no trouble yet.
+    pub(super) fn new(realm: Arc<Realm>) -> Self {
+        Self {
+            last_good: AtomicU64::new(realm.versions().millis()),
+            realm,
+            revived: Notify::new(),
+            troubles: Mutex::new(Troubles::new()),
+            suspected: Notify::new(),
+            recoveries: watch::Sender::new(0),
+        }
+    }
+
+    /// What it is about.
+    pub(super) fn realm(&self) -> &Arc<Realm> {
+        &self.realm
+    }
+
+    /// Consul was well at this moment, so that what it had told us was current.
+    pub(super) fn note_good(&self, asked: u64) {
+        self.last_good.store(asked, Ordering::Relaxed);
+    }
+
+    /// Milliseconds on the catalog's clock at which Consul last was well; before the first time,
+    /// at which it was first asked.
+    pub(super) fn last_good(&self) -> u64 {
+        self.last_good.load(Ordering::Relaxed)
+    }
+
+    /// For how many milliseconds what we hold has not been confirmed to be current.
+    pub(super) fn age(&self) -> u64 {
+        let age = self
+            .realm
+            .versions()
+            .millis()
+            .saturating_sub(self.last_good());
+        // What an earlier life left on disk is older than this contact.
+        self.realm
+            .stale_millis()
+            .map_or(age, |stale| stale.max(age))
+    }
+
+    /// Has every watch read anew.
+    pub(super) fn revive(&self) {
+        self.revived.notify_waiters();
+    }
+
+    /// Waits until everything is to be read anew.
+    pub(super) async fn revived(&self) {
+        self.revived.notified().await;
+    }
+
+    /// Waits until a watch has failed, or has an answer in the midst of trouble: is that its own
+    /// affair, or Consul's?
+    pub(super) async fn suspected(&self) {
+        self.suspected.notified().await;
+    }
+
+    /// How many watches have no good answer.
+    pub(super) fn failing(&self) -> usize {
+        self.troubles().failing()
+    }
+
+    /// Consul itself is in trouble, which the log says once for all watches.
+    pub(super) fn begin_trouble(&self) {
+        self.troubles().begin();
+    }
+
+    /// Consul is well again: wakes the watches that pause after errors. Those that wait for news
+    /// are left alone, since Consul would go on to hold what they let go. Gives how many watches
+    /// failed meanwhile.
+    pub(super) fn end_trouble(&self) -> usize {
+        let failed = self.troubles().end(Instant::now());
+        self.recoveries.send_modify(|times| *times += 1);
+        failed
+    }
+
+    /// Consul itself is well: what watches have failed with is told in the log.
+    pub(super) fn tell_failures(&self) {
+        let lines = self.troubles().tell(Instant::now());
+        for line in lines {
+            let (Line::One { is_over, .. } | Line::Many { is_over, .. }) = line;
+            match line {
+                Line::One { path, error, .. } => {
+                    warn!(
+                        path,
+                        error, "no good answer of Consul; what was known stays"
+                    );
+                }
+                Line::Many {
+                    watches,
+                    path,
+                    error,
+                    ..
+                } => warn!(
+                    watches,
+                    path,
+                    error,
+                    "no good answer of Consul to many, such as this; what was known stays"
+                ),
+            }
+            if is_over {
+                info!("Consul has answered since");
+            }
+        }
+    }
+
+    fn troubles(&self) -> MutexGuard<'_, Troubles> {
+        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How one watch stands with Consul. What it fails with is for the log to say later, when it is
+/// known whether it failed alone.
+#[derive(Debug)]
+pub(super) struct Standing {
+    contact: Arc<Contact>,
+    /// What the watch asks for.
+    path: String,
+    is_failing: bool,
+    recoveries: watch::Receiver<u64>,
+}
+
+impl Standing {
+    pub(super) fn new(contact: &Arc<Contact>, ask: &Ask) -> Self {
+        Self {
+            contact: Arc::clone(contact),
+            path: ask.to_string(),
+            is_failing: false,
+            recoveries: contact.recoveries.subscribe(),
+        }
+    }
+
+    /// It asks now: what ends from now on may have spoiled the answer.
+    pub(super) fn begin(&mut self) {
+        self.recoveries.mark_unchanged();
+    }
+
+    /// Pauses after an error, until Consul is well again at most. True if that cut it short.
+    pub(super) async fn rest(&mut self, pause: Duration) -> bool {
+        let recovered = timeout(pause, self.recoveries.changed()).await.is_ok();
+        if recovered {
+            // Not all at once.
+            sleep(WAKING.mul_f64(random_fraction())).await;
+        }
+        recovered
+    }
+
+    /// The longest pause after this error.
+    pub(super) fn longest_pause(&self, error: &RequestError) -> Duration {
+        let is_refusal = match error {
+            RequestError::Status { status, .. } => status.is_client_error(),
+            RequestError::RateLimited { .. } => true,
+            _ => false,
+        };
+        if is_refusal || self.contact.troubles().is_common() {
+            LONGEST_REST
+        } else {
+            LONGEST_PAUSE
+        }
+    }
+
+    /// It has a good answer.
+    pub(super) fn answered(&mut self) {
+        if !std::mem::take(&mut self.is_failing) {
+            return;
+        }
+        let path = &self.path;
+        let (again, is_common) = {
+            let mut troubles = self.contact.troubles();
+            (troubles.answered(path), troubles.is_common())
+        };
+        if is_common {
+            self.contact.suspected.notify_one();
+        }
+        match again {
+            Again::Quiet => debug!(path, "Consul answers again"),
+            Again::One => info!(path, "Consul answers again"),
+            Again::Many => info!("Consul answers all of them again"),
+        }
+    }
+
+    /// It has none.
+    pub(super) fn failed(&mut self, error: &RequestError) {
+        self.is_failing = true;
+        let path = &self.path;
+        debug!(path, %error, "no good answer of Consul");
+        let is_news = self.contact.troubles().failed(path, error, Instant::now());
+        if is_news {
+            self.contact.suspected.notify_one();
+        }
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        if self.is_failing {
+            self.contact.troubles().forget(&self.path);
+        }
+    }
+}

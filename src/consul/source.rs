@@ -1,0 +1,381 @@
+//! Which watches are open, and for how long.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, watch as channel};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+
+use crate::catalog::{Interest, Interests, Layer, Realm, Service, ServiceKey, Slot};
+
+use super::client::Client;
+use super::freshness::follow;
+use super::keys::{KeyValues, Keys};
+use super::metrics::Metrics;
+use super::query::execute;
+use super::reverse::sweep;
+use super::service::{Instances, Names, Nodes};
+use super::tags::{Tags, TagsByName};
+use super::watch::{Context, Subject, WAIT, refresh, watch};
+use super::world::poll_world;
+
+/// How often watches that nobody needs are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// A service that nobody asked for in this time is forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(3600);
+
+/// Prepared queries that are executed at a time.
+const EXECUTIONS: usize = 8;
+
+/// Services beyond the watches that are read at a time.
+const READS: usize = 8;
+
+/// Connections that are neither the watches of a datacenter's lists nor of services: single reads,
+/// prepared queries, the reverse sweep, and four for the rest.
+const RESERVED: usize = READS + EXECUTIONS + 8;
+
+/// Watches that are given up at a time for services that are asked for more.
+const MAX_LINGERING: usize = 16;
+
+/// A service that was asked for within so many seconds keeps its watch.
+const IN_USE: u64 = 10;
+
+/// What the source may use.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Connections to Consul at most (D2).
+    pub max_watches: usize,
+    /// The datacenter to read as the local one, if not the agent's own.
+    pub datacenter: Option<String>,
+}
+
+/// Consul as a source of the catalog.
+#[derive(Debug)]
+pub struct Source {
+    context: Context,
+    settings: Settings,
+    layer: Arc<Layer>,
+    interests: Interests,
+    watches: HashMap<(usize, ServiceKey), Watch>,
+    started: Instant,
+    /// Until when Consul may hold the connections of watches that were closed.
+    lingering: Vec<Instant>,
+    realms: Vec<Followed>,
+    /// Watches on keys and tags.
+    others: usize,
+    executions: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// A datacenter whose names and nodes are watched.
+#[derive(Debug)]
+struct Followed {
+    context: Context,
+    stop: CancellationToken,
+}
+
+impl Followed {
+    fn realm(&self) -> &Arc<Realm> {
+        self.context.contact.realm()
+    }
+}
+
+/// An open watch on one service.
+#[derive(Debug)]
+struct Watch {
+    realm: Arc<Realm>,
+    slot: Arc<Slot<Service>>,
+    stop: CancellationToken,
+}
+
+impl Source {
+    /// A source that feeds `layer` with what `interests` ask for.
+    pub fn new(
+        client: Client,
+        settings: Settings,
+        layer: Arc<Layer>,
+        interests: Interests,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            context: Context {
+                client,
+                contact: metrics.new_contact(layer.local()),
+                metrics,
+                datacenter: settings.datacenter.clone(),
+            },
+            settings,
+            layer,
+            interests,
+            watches: HashMap::new(),
+            started: Instant::now(),
+            lingering: Vec::new(),
+            realms: Vec::new(),
+            others: 0,
+            executions: Arc::new(Semaphore::new(EXECUTIONS)),
+            reads: Arc::new(Semaphore::new(READS)),
+            tasks: TaskTracker::new(),
+            stop,
+        }
+    }
+
+    /// Watches the keys under a prefix, which ends in a slash, and publishes them: `None` until
+    /// Consul has answered.
+    pub fn watch_keys(&mut self, prefix: &str) -> channel::Receiver<Option<Arc<KeyValues>>> {
+        let (sender, receiver) = channel::channel(None);
+        self.watch_other(Keys::new(self.context.clone(), prefix, sender));
+        receiver
+    }
+
+    /// Watches the tags of all services, and publishes them: `None` until Consul has answered.
+    pub fn watch_tags(&mut self) -> channel::Receiver<Option<Arc<TagsByName>>> {
+        let (sender, receiver) = channel::channel(None);
+        self.watch_other(Tags::new(self.context.clone(), sender));
+        receiver
+    }
+
+    fn watch_other(&mut self, subject: impl Subject + Send + 'static) {
+        let stop = self.stop.child_token();
+        self.tasks.spawn(watch(self.context.clone(), subject, stop));
+        self.others += 1;
+        self.context.metrics.set_watches("other", self.others);
+    }
+
+    /// Feeds the catalog until the stop.
+    pub async fn run(mut self) {
+        let local = Arc::clone(self.layer.local());
+        self.open_realm(&local);
+        // What an earlier life had in use is confirmed before it is asked for.
+        for (key, slot) in local.loaded() {
+            self.open_service(Arc::clone(&local), key, slot);
+        }
+        let datacenters = self
+            .stop
+            .clone()
+            .run_until_cancelled_owned(poll_world(self.context.clone(), Arc::clone(&self.layer)));
+        self.tasks.spawn(datacenters);
+        let mut sweep = tokio::time::interval(SWEEP);
+        let stop = self.stop.clone();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                interest = self.interests.recv() => match interest {
+                    Some(interest) => self.take(interest),
+                    None => break,
+                },
+                _ = sweep.tick() => self.sweep(),
+            }
+        }
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn take(&mut self, interest: Interest) {
+        match interest {
+            Interest::Realm(realm) => self.open_realm(&realm),
+            Interest::Service { realm, key, slot } => self.open_service(realm, key, slot),
+            Interest::Reverse(realm) => {
+                let sweep = sweep(self.context.clone(), realm, Arc::clone(&self.layer));
+                let sweep = self.stop.clone().run_until_cancelled_owned(sweep);
+                self.tasks.spawn(sweep);
+            }
+            Interest::Query { key, slot } => {
+                let context = self.context.clone();
+                let places = Arc::clone(&self.executions);
+                let stop = self.stop.clone();
+                let execution = stop.run_until_cancelled_owned(execute(context, key, slot, places));
+                self.tasks.spawn(execution);
+            }
+        }
+    }
+
+    fn is_local(&self, realm: &Arc<Realm>) -> bool {
+        Arc::ptr_eq(realm, self.layer.local())
+    }
+
+    /// What the watches of a realm that is followed share.
+    fn context_of(&self, realm: &Arc<Realm>) -> Option<Context> {
+        let mut followed = self.realms.iter();
+        followed
+            .find(|followed| Arc::ptr_eq(followed.realm(), realm))
+            .map(|followed| followed.context.clone())
+    }
+
+    /// Watches the names and the nodes of a datacenter.
+    fn open_realm(&mut self, realm: &Arc<Realm>) {
+        let stop = self.stop.child_token();
+        let is_local = self.is_local(realm);
+        let context = if is_local {
+            self.context.clone()
+        } else {
+            self.context.about(realm)
+        };
+        let names = Names {
+            context: context.clone(),
+            realm: Arc::clone(realm),
+        };
+        let nodes = Nodes {
+            context: context.clone(),
+            realm: Arc::clone(realm),
+            is_local,
+        };
+        self.tasks
+            .spawn(watch(context.clone(), names, stop.clone()));
+        self.tasks
+            .spawn(watch(context.clone(), nodes, stop.clone()));
+        self.tasks.spawn(follow(context.clone(), stop.clone()));
+        self.realms.push(Followed { context, stop });
+        self.count_watches();
+    }
+
+    /// Loads a service: with a watch if there is a connection for it, or one that is needed less;
+    /// else by reading it once, which the next question for it does again.
+    fn open_service(&mut self, realm: Arc<Realm>, key: ServiceKey, slot: Arc<Slot<Service>>) {
+        // The name may have gone, or the watch have been opened, since the interest was left.
+        let id = (Arc::as_ptr(&realm) as usize, key.clone());
+        let is_watched = self
+            .watches
+            .get(&id)
+            .is_some_and(|open| Arc::ptr_eq(&open.slot, &slot));
+        if !realm.holds(&key, &slot) || is_watched {
+            return;
+        }
+        let Some(context) = self.context_of(&realm) else {
+            // The datacenter has gone since the interest was left.
+            slot.excuse();
+            return;
+        };
+        let mut instances = Instances {
+            context: context.clone(),
+            realm: Arc::clone(&realm),
+            key: key.clone(),
+            slot: Arc::clone(&slot),
+        };
+        if !self.make_room() {
+            let places = Arc::clone(&self.reads);
+            let stop = self.stop.clone();
+            self.tasks.spawn(stop.run_until_cancelled_owned(async move {
+                let Ok(_place) = places.acquire().await else { return };
+                if let Err(error) = refresh(&context, &mut instances).await {
+                    debug!(service = %instances.key, %error, "cannot refresh; what was known stays");
+                    instances.slot.excuse();
+                }
+            }));
+            return;
+        }
+        let stop = self.stop.child_token();
+        debug!(service = %key, "watching");
+        slot.set_watched(true);
+        self.tasks.spawn(watch(context, instances, stop.clone()));
+        let replaced = self.watches.insert(id, Watch { realm, slot, stop });
+        if let Some(replaced) = replaced {
+            replaced.stop.cancel();
+        }
+        self.count_watches();
+    }
+
+    /// Is there a connection for one more watch? If all are taken, the service that was asked for
+    /// longest ago gives up its own, unless that is in use as well.
+    fn make_room(&mut self) -> bool {
+        let lists = 2 * self.realms.len() + self.others;
+        let most = self
+            .settings
+            .max_watches
+            .saturating_sub(RESERVED + lists)
+            .max(1);
+        let now = Instant::now();
+        // An earlier life may have left connections that Consul still holds.
+        let most = if now < self.started + WAIT + WAIT / 16 {
+            (most / 2).max(1)
+        } else {
+            most
+        };
+        self.lingering.retain(|until| *until > now);
+        if self.watches.len() + self.lingering.len() < most {
+            return true;
+        }
+        if self.lingering.len() >= MAX_LINGERING {
+            return false;
+        }
+        let oldest = self
+            .watches
+            .iter()
+            .min_by_key(|(_, open)| open.slot.last_asked())
+            .map(|(id, open)| (id.clone(), open.slot.last_asked()));
+        match oldest {
+            Some((id, asked))
+                if self.layer.versions().seconds().saturating_sub(asked) >= IN_USE =>
+            {
+                // Its connection is free once Consul has let it go; until then the other service is
+                // read when it is asked for.
+                self.close(&id);
+                self.context.metrics.evicted.inc();
+            }
+            _ => {}
+        }
+        false
+    }
+
+    /// Closes a watch. What it published stays, and is confirmed when it is asked for.
+    fn close(&mut self, id: &(usize, ServiceKey)) {
+        if let Some(watch) = self.watches.remove(id) {
+            watch.stop.cancel();
+            watch.slot.set_watched(false);
+            self.lingering.push(Instant::now() + WAIT + WAIT / 16);
+            debug!(service = %id.1, "no longer watching");
+        }
+        self.count_watches();
+    }
+
+    fn count_watches(&self) {
+        let metrics = &self.context.metrics;
+        metrics.set_watches("service", self.watches.len());
+        metrics.set_watches("names", self.realms.len());
+        metrics.set_watches("nodes", self.realms.len());
+    }
+
+    /// Closes watches on services and datacenters that ceased to exist, and forgets services that
+    /// nobody asks for.
+    fn sweep(&mut self) {
+        let layer = Arc::clone(&self.layer);
+        self.realms.retain(|followed| {
+            let held = layer.holds(followed.realm());
+            if !held {
+                followed.stop.cancel();
+            }
+            held
+        });
+        let gone: Vec<_> = self
+            .watches
+            .iter()
+            .filter(|((_, key), open)| {
+                !open.realm.holds(key, &open.slot) || !layer.holds(&open.realm)
+            })
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in gone {
+            self.close(&id);
+        }
+        let now = self.layer.versions().seconds();
+        let mut idle = Vec::new();
+        for realm in self.realms.iter().map(Followed::realm) {
+            for (key, slot) in realm.loaded() {
+                if now.saturating_sub(slot.last_asked()) > FORGET_AFTER.as_secs() {
+                    realm.forget(&key);
+                    idle.push((Arc::as_ptr(realm) as usize, key));
+                }
+            }
+        }
+        for id in idle {
+            self.close(&id);
+        }
+    }
+}

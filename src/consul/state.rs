@@ -1,0 +1,279 @@
+//! The last known catalog on disk, so that a restart while Consul is away still answers (D4).
+//!
+//! One file, `catalog.state`: a line with version, length and checksum, then JSON. It is written
+//! anew beside the old one and renamed over it, so that it is whole at every moment.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::catalog::{Layer, Node, Realm, Service, ServiceKey};
+
+const FILE: &str = "catalog.state";
+const MAGIC: &str = "portolan-catalog 1";
+
+/// At most this often is it written.
+const EVERY: Duration = Duration::from_secs(3);
+
+/// The content: the local datacenter. Others are asked for again.
+#[derive(Debug, Serialize, Deserialize)]
+struct Saved {
+    datacenter: String,
+    /// Seconds since 1970 at which it was written.
+    written: u64,
+    names: Vec<Arc<str>>,
+    nodes: Vec<Arc<Node>>,
+    /// Services in use, the one asked for last in front.
+    services: Vec<(ServiceKey, Arc<Service>)>,
+}
+
+/// Why a state file is not used.
+#[derive(Debug, thiserror::Error)]
+enum StateError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("it is damaged: {0}")]
+    Damaged(&'static str),
+    #[error("it is damaged: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The state file of a layer.
+#[derive(Debug, Clone)]
+pub struct State {
+    directory: PathBuf,
+}
+
+impl State {
+    /// The state in a directory, which is made if it does not exist.
+    ///
+    /// # Errors
+    /// If the directory can neither be found nor made, or not be written to.
+    pub fn in_directory(directory: &Path) -> io::Result<Self> {
+        fs::create_dir_all(directory)?;
+        let probe = directory.join("catalog.probe");
+        File::create(&probe)?;
+        fs::remove_file(probe)?;
+        Ok(Self {
+            directory: directory.to_owned(),
+        })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.join(FILE)
+    }
+
+    /// Puts back what was known, as stale until Consul confirms it. A file that cannot be used is
+    /// set aside: losing it is better than not starting.
+    pub fn load(&self, layer: &Layer) {
+        let path = self.path();
+        match read(&path) {
+            Ok(saved) => restore(saved, layer),
+            Err(StateError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                let seconds = since_1970();
+                let aside = self.directory.join(format!("{FILE}.damaged-{seconds}"));
+                let moved = fs::rename(&path, &aside);
+                warn!(
+                    file = %path.display(), %error, aside = %aside.display(), moved = moved.is_ok(),
+                    "the state file cannot be used and was set aside"
+                );
+            }
+        }
+    }
+
+    /// Writes the catalog whenever it has changed, until the stop, and then once more.
+    pub async fn follow(self, layer: Arc<Layer>, stop: CancellationToken) {
+        let mut written = 0;
+        let mut failing = false;
+        loop {
+            let stopped = stop
+                .run_until_cancelled(tokio::time::sleep(EVERY))
+                .await
+                .is_none();
+            let print = fingerprint(layer.local());
+            // What was restored and never confirmed is in the file already.
+            if print != written && layer.local().is_ready() {
+                let state = self.clone();
+                let from = Arc::clone(&layer);
+                let result = tokio::task::spawn_blocking(move || state.write(from.local())).await;
+                match result {
+                    Ok(Ok(length)) => {
+                        written = print;
+                        failing = false;
+                        debug!(bytes = length, "state written");
+                    }
+                    Ok(Err(error)) if !failing => {
+                        failing = true;
+                        warn!(file = %self.path().display(), %error, "cannot write the state");
+                    }
+                    _ => {}
+                }
+            }
+            if stopped {
+                return;
+            }
+        }
+    }
+
+    fn write(&self, realm: &Realm) -> io::Result<usize> {
+        let mut loaded = realm.loaded();
+        loaded.sort_by_key(|(_, slot)| std::cmp::Reverse(slot.last_asked()));
+        let saved = Saved {
+            datacenter: realm.datacenter().to_string(),
+            written: since_1970(),
+            names: realm.names().iter().cloned().collect(),
+            nodes: realm.nodes(),
+            services: loaded
+                .into_iter()
+                .filter_map(|(key, slot)| Some((key, slot.get()?.1)))
+                .collect(),
+        };
+        let body = serde_json::to_vec(&saved)?;
+        let head = format!("{MAGIC} {} {:016x}\n", body.len(), xxh3_64(&body));
+        let new = self.directory.join("catalog.new");
+        let mut file = File::create(&new)?;
+        file.write_all(head.as_bytes())?;
+        file.write_all(&body)?;
+        // The rename must not become durable before the content.
+        file.sync_all()?;
+        fs::rename(&new, self.path())?;
+        Ok(head.len() + body.len())
+    }
+}
+
+fn read(path: &Path) -> Result<Saved, StateError> {
+    let bytes = fs::read(path)?;
+    let end = bytes
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .ok_or(StateError::Damaged("it has no head"))?;
+    let (head, body) = (&bytes[..end], &bytes[end + 1..]);
+    let head = std::str::from_utf8(head).map_err(|_| StateError::Damaged("its head is no text"))?;
+    let mut fields = head
+        .strip_prefix(MAGIC)
+        .ok_or(StateError::Damaged("it is of another version"))?
+        .split_whitespace();
+    let length = fields.next().and_then(|text| text.parse::<usize>().ok());
+    let sum = fields
+        .next()
+        .and_then(|text| u64::from_str_radix(text, 16).ok());
+    if length != Some(body.len()) {
+        return Err(StateError::Damaged("it is cut off"));
+    }
+    if sum != Some(xxh3_64(body)) {
+        return Err(StateError::Damaged("its checksum is wrong"));
+    }
+    Ok(serde_json::from_slice(body)?)
+}
+
+fn restore(saved: Saved, layer: &Layer) {
+    let age = since_1970().saturating_sub(saved.written);
+    let services = saved.services.len();
+    let realm = layer.local();
+    realm.name_datacenter(&saved.datacenter);
+    realm.mark_stale(realm.versions().millis().saturating_sub(age * 1000));
+    let services_of = saved
+        .services
+        .into_iter()
+        .map(|(key, service)| (key, (*service).clone()))
+        .collect();
+    let names: HashSet<Arc<str>> = saved.names.into_iter().collect();
+    realm.restore(names, saved.nodes, services_of);
+    info!(
+        services,
+        seconds = age,
+        "the last known catalog is served until Consul confirms it"
+    );
+}
+
+fn since_1970() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs())
+}
+
+/// Changes whenever something that is saved does.
+fn fingerprint(realm: &Realm) -> u64 {
+    let mut versions: Vec<u64> = realm
+        .loaded()
+        .iter()
+        .map(|(_, slot)| slot.version())
+        .collect();
+    versions.push(realm.version());
+    versions.sort_unstable();
+    let bytes: Vec<u8> = versions.iter().flat_map(|v| v.to_le_bytes()).collect();
+    xxh3_64(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{Catalog, Found, Kind, Loaded, Miss, Patience, Scope};
+
+    fn saved(directory: &Path) -> State {
+        let state = State::in_directory(directory).expect("a directory");
+        let (layer, _interests) = Catalog::new().add_lazy("test");
+        let realm = layer.local();
+        let key = ServiceKey::new(Kind::Service, "web");
+        realm.name_datacenter("dc1");
+        let names = HashSet::from(["web".into(), "db".into()]);
+        realm.restore(names, Vec::new(), vec![(key, Service::new(Vec::new()))]);
+        state.write(realm).expect("written");
+        state
+    }
+
+    fn look(layer: &Layer, name: &str) -> Found<Loaded> {
+        let key = ServiceKey::new(Kind::Service, name);
+        layer.service(&Scope::default(), &key, Patience::Some)
+    }
+
+    #[test]
+    fn what_was_written_comes_back_stale() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let state = saved(directory.path());
+        let (layer, _interests) = Catalog::new().add_lazy("test");
+        state.load(&layer);
+        assert_eq!(*layer.local().datacenter(), "dc1");
+        assert!(matches!(look(&layer, "web"), Ok(loaded) if loaded.stale));
+        assert!(matches!(look(&layer, "db"), Err(Miss::Loading(_))));
+        assert!(matches!(look(&layer, "nope"), Err(Miss::Absent)));
+    }
+
+    #[test]
+    fn damage_is_set_aside() {
+        for harm in ["cut", "flip", "empty", "version"] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let state = saved(directory.path());
+            let path = directory.path().join(FILE);
+            let mut bytes = fs::read(&path).expect("there");
+            match harm {
+                "cut" => bytes.truncate(bytes.len() - 9),
+                "flip" => *bytes.last_mut().expect("not empty") ^= 1,
+                "empty" => bytes.clear(),
+                _ => bytes[MAGIC.len() - 1] = b'9',
+            }
+            fs::write(&path, bytes).expect("written");
+            let (layer, _interests) = Catalog::new().add_lazy("test");
+            state.load(&layer);
+            assert!(!layer.local().is_ready(), "{harm}");
+            let names: Vec<_> = fs::read_dir(directory.path())
+                .expect("there")
+                .flatten()
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect();
+            assert!(
+                names.len() == 1 && names[0].contains("damaged"),
+                "{harm}: {names:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What is said to a question: an rcode and records, before they are wire bytes.
+
+use super::{Name, types};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// A response code (RFC 1035 section 4.1.1, RFC 6895; BADVERS: RFC 6891).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rcode(pub u16);
+
+impl Rcode {
+    /// No error.
+    pub const NOERROR: Self = Self(0);
+    /// The query could not be read.
+    pub const FORMERR: Self = Self(1);
+    /// No answer could be found in time.
+    pub const SERVFAIL: Self = Self(2);
+    /// The name does not exist.
+    pub const NXDOMAIN: Self = Self(3);
+    /// This kind of query is not served.
+    pub const NOTIMP: Self = Self(4);
+    /// Not for this client, or not asked of the right server.
+    pub const REFUSED: Self = Self(5);
+    /// An EDNS version that we do not speak.
+    pub const BADVERS: Self = Self(16);
+}
+
+/// How an answer is shortened when it does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// The first records that fit; TC says that some are missing.
+    Prefix,
+    /// Some of them, and always the same ones (D6).
+    Subset(Subset),
+}
+
+/// Which records are kept of a set that does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subset {
+    /// Those that are this client's by rendezvous hashing; else the first ones.
+    pub by_client: bool,
+    /// Does TC say that some are missing (D7)?
+    pub truncated: bool,
+    /// At most this many answers, even if more fit; 0 for no limit.
+    pub at_most: usize,
+    /// The same for clients that take no more than 512 bytes over UDP.
+    pub at_most_in_512: usize,
+}
+
+/// A record of the Additional section.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glue {
+    /// The index of the answer whose target it is the address of; it goes where that goes.
+    pub of: usize,
+    /// The record.
+    pub record: Record,
+}
+
+/// A name that an answer leads to and that others may know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// The name.
+    pub to: Name,
+    /// The answer whose host it is, by its index: its addresses are glue. `None`: the answers end in
+    /// an alias, and go on behind it.
+    pub of: Option<usize>,
+    /// The TTL that what is found has at most, in seconds.
+    pub max_ttl: u32,
+    /// What is found at the end of the alias says the rcode (RFC 6604); Consul's own names stay
+    /// NOERROR.
+    pub decides: bool,
+    /// For whom it is looked up outside.
+    pub reach: Reach,
+}
+
+/// For whom an open end is looked up at upstreams; what is known in the house is everybody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// For nobody.
+    House,
+    /// For those who may recurse, and ask for it.
+    Recursive,
+    /// For every client: the operator chose the name.
+    Everyone,
+}
+
+/// rcode + records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The response code.
+    pub rcode: Rcode,
+    /// AA: the data is ours.
+    pub authoritative: bool,
+    /// The Answer section.
+    pub answers: Vec<Record>,
+    /// The Authority section.
+    pub authority: Vec<Record>,
+    /// The Additional section, without OPT; all A before any AAAA (D8).
+    pub additional: Vec<Glue>,
+    /// What it leads to; without that it is right as it is.
+    pub open: Vec<Open>,
+    /// How it is shortened.
+    pub cut: Cut,
+    /// The answer is for this client's network (RFC 7871), not for everybody.
+    pub for_client: bool,
+    /// An Extended DNS Error (RFC 8914) for clients with EDNS.
+    pub extended_error: Option<u16>,
+    /// May the order of the Answer section rotate while everything fits (D9)?
+    pub rotate: bool,
+}
+
+impl Answer {
+    /// An answer without records.
+    pub fn empty(rcode: Rcode, authoritative: bool) -> Self {
+        Self {
+            rcode,
+            authoritative,
+            answers: Vec::new(),
+            authority: Vec::new(),
+            additional: Vec::new(),
+            open: Vec::new(),
+            cut: Cut::Prefix,
+            for_client: false,
+            extended_error: None,
+            rotate: false,
+        }
+    }
+
+    /// A negative answer of ours: NXDOMAIN or NODATA with its SOA (RFC 2308).
+    pub fn negative(rcode: Rcode, soa: Record) -> Self {
+        Self {
+            authority: vec![soa],
+            ..Self::empty(rcode, true)
+        }
+    }
+}
+
+/// A record of class IN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The name that owns it.
+    pub owner: Name,
+    /// Time to live, in seconds.
+    pub ttl: u32,
+    /// Type and data.
+    pub data: Data,
+}
+
+/// The types that we make ourselves, and all others as bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Data {
+    /// RFC 1035 section 3.4.1.
+    A(Ipv4Addr),
+    /// RFC 3596.
+    Aaaa(Ipv6Addr),
+    /// RFC 2782.
+    Srv {
+        /// Lower is tried first; Consul's is always 1.
+        priority: u16,
+        /// Share among equals.
+        weight: u16,
+        /// The port.
+        port: u16,
+        /// The host; never compressed.
+        target: Name,
+    },
+    /// RFC 1035 section 3.3.1.
+    Cname(Name),
+    /// RFC 1035 section 3.3.11.
+    Ns(Name),
+    /// RFC 1035 section 3.3.12.
+    Ptr(Name),
+    /// RFC 1035 section 3.3.13.
+    Soa {
+        /// The primary server.
+        mname: Name,
+        /// The mailbox of the person responsible.
+        rname: Name,
+        /// Serial number.
+        serial: u32,
+        /// Refresh interval, in seconds.
+        refresh: u32,
+        /// Retry interval, in seconds.
+        retry: u32,
+        /// Expiry, in seconds.
+        expire: u32,
+        /// Negative TTL, in seconds (RFC 2308 section 4).
+        minimum: u32,
+    },
+    /// RFC 1035 section 3.3.14; strings of at most 255 bytes.
+    Txt(Vec<Vec<u8>>),
+    /// Any other type: its RDATA without compression (RFC 3597).
+    Other {
+        /// The type's number.
+        rtype: u16,
+        /// The data.
+        rdata: Vec<u8>,
+    },
+}
+
+impl Data {
+    /// The type's number.
+    pub fn rtype(&self) -> u16 {
+        match self {
+            Self::A(_) => types::A,
+            Self::Aaaa(_) => types::AAAA,
+            Self::Srv { .. } => types::SRV,
+            Self::Cname(_) => types::CNAME,
+            Self::Ns(_) => types::NS,
+            Self::Ptr(_) => types::PTR,
+            Self::Soa { .. } => types::SOA,
+            Self::Txt(_) => types::TXT,
+            Self::Other { rtype, .. } => *rtype,
+        }
+    }
+}

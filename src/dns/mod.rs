@@ -1,0 +1,52 @@
+//! DNS in its own words: names, requests, answers, and their bytes on the wire. Pure: no socket, no
+//! clock, and no Consul.
+//!
+//! A datagram becomes a [`Request`]; what is said to it is an [`Answer`], which is written once, for
+//! everybody, as [`Rendered`] bytes; those are cut to a client's size and put under its question as
+//! its [`Reply`].
+
+mod answer;
+pub(crate) mod hickory;
+mod name;
+mod rendered;
+mod reply;
+mod request;
+
+pub use answer::{Answer, Cut, Data, Glue, Open, Rcode, Reach, Record, Subset};
+pub use name::{Name, NameError};
+pub(crate) use name::{labels, offset_of_suffix};
+pub use rendered::{Rendered, error_reply};
+pub use reply::{Excerpt, Fit, Reply, ReplyEdns, Transport};
+pub use request::{ClientSubnet, Edns, Malformed, Request};
+
+/// DNS numbers that this crate speaks of (IANA registries; RFC 1035, 3596, 2782, 6891).
+pub mod types {
+    /// A host address.
+    pub const A: u16 = 1;
+    /// An authoritative name server.
+    pub const NS: u16 = 2;
+    /// The canonical name.
+    pub const CNAME: u16 = 5;
+    /// The start of a zone of authority.
+    pub const SOA: u16 = 6;
+    /// A domain name pointer.
+    pub const PTR: u16 = 12;
+    /// A mail exchange.
+    pub const MX: u16 = 15;
+    /// Text strings.
+    pub const TXT: u16 = 16;
+    /// An IPv6 host address.
+    pub const AAAA: u16 = 28;
+    /// A server selection.
+    pub const SRV: u16 = 33;
+    /// The EDNS pseudo-record.
+    pub const OPT: u16 = 41;
+    /// Incremental zone transfer.
+    pub const IXFR: u16 = 251;
+    /// Zone transfer.
+    pub const AXFR: u16 = 252;
+    /// Any type.
+    pub const ANY: u16 = 255;
+    /// The Internet class.
+    pub const CLASS_IN: u16 = 1;
+}

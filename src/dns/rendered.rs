@@ -1,0 +1,328 @@
+//! An answer as wire bytes: everything behind the question, once, for every client and size.
+
+use std::collections::HashMap;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Name, types};
+
+use super::answer::{Answer, Cut, Data, Rcode, Record};
+
+/// Length of a message header (RFC 1035 section 4.1.1).
+pub(super) const HEADER: usize = 12;
+/// The largest offset that a compression pointer can hold (RFC 1035 section 4.1.4).
+pub(super) const MAX_POINTER: usize = 0x3FFF;
+
+/// An answer as bytes, for one name of a question. The question itself, the header and OPT are
+/// the client's and are put around it when it is sent.
+///
+/// Offsets count from the end of the question. Compression pointers count from the start of the
+/// message; they are right because the question has a fixed length.
+#[derive(Debug, Clone)]
+pub struct Rendered {
+    pub(super) rcode: Rcode,
+    pub(super) authoritative: bool,
+    pub(super) cut: Cut,
+    pub(super) extended_error: Option<u16>,
+    pub(super) for_client: bool,
+    pub(super) rotate: bool,
+    /// Length of the question: name, type, class.
+    pub(super) question: usize,
+    /// Answer, Authority and Additional, one behind the other.
+    pub(super) body: Vec<u8>,
+    pub(super) answers: Vec<AnswerPiece>,
+    /// How many aliases stand in front of the answers proper.
+    pub(super) aliases: usize,
+    /// Ends of the Authority records.
+    pub(super) authority: Vec<usize>,
+    pub(super) additional: Vec<GluePiece>,
+    /// Where the records have their TTLs.
+    pub(super) ttls: Vec<u32>,
+}
+
+/// Where one answer stands.
+#[derive(Debug, Clone)]
+pub(super) struct AnswerPiece {
+    pub(super) end: usize,
+    /// Where its target's name starts; equal to `end` if it has none.
+    pub(super) target: usize,
+    /// What the record is, for rendezvous hashing: type and data, not TTL or weight, so that a
+    /// changed weight moves no client.
+    pub(super) identity: u64,
+}
+
+/// Where one record of the Additional section stands.
+#[derive(Debug, Clone)]
+pub(super) struct GluePiece {
+    pub(super) end: usize,
+    /// Where its owner's name ends.
+    pub(super) owner_end: usize,
+    /// The answer it belongs to.
+    pub(super) of: usize,
+}
+
+impl Rendered {
+    /// Renders an answer to a question for `name`.
+    pub fn new(answer: &Answer, name: &Name) -> Self {
+        let mut writer = Writer::new(name);
+        let mut answers = Vec::with_capacity(answer.answers.len());
+        for record in &answer.answers {
+            // Records of a subset may stand anywhere, so nothing may point at them but their own
+            // glue, which is pointed anew.
+            let target = writer.record(record, answer.cut == Cut::Prefix);
+            answers.push(AnswerPiece {
+                end: writer.body.len(),
+                target,
+                identity: identity(&record.data),
+            });
+        }
+        let mut authority = Vec::with_capacity(answer.authority.len());
+        for record in &answer.authority {
+            writer.record(record, true);
+            authority.push(writer.body.len());
+        }
+        let mut additional = Vec::with_capacity(answer.additional.len());
+        for glue in &answer.additional {
+            // Only glue of an SRV record stands under the target that it is moved with.
+            let of = answer.answers.get(glue.of).map(|record| &record.data);
+            let target = match (of, answers.get(glue.of)) {
+                (Some(Data::Srv { target, .. }), Some(piece)) if *target == glue.record.owner => {
+                    Some(piece.target)
+                }
+                _ => None,
+            };
+            let owner_end = writer.glue(&glue.record, target);
+            additional.push(GluePiece {
+                end: writer.body.len(),
+                owner_end,
+                of: glue.of,
+            });
+        }
+        Self {
+            rcode: answer.rcode,
+            authoritative: answer.authoritative,
+            cut: answer.cut,
+            extended_error: answer.extended_error,
+            for_client: answer.for_client,
+            rotate: answer.rotate,
+            question: name.as_wire().len() + 4,
+            ttls: writer.ttls,
+            body: writer.body,
+            aliases: answer
+                .answers
+                .iter()
+                .take_while(|record| matches!(record.data, Data::Cname(_)))
+                .count(),
+            answers,
+            authority,
+            additional,
+        }
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub fn size(&self) -> usize {
+        size_of::<Self>()
+            + self.body.capacity()
+            + self.answers.capacity() * size_of::<AnswerPiece>()
+            + self.authority.capacity() * size_of::<usize>()
+            + self.additional.capacity() * size_of::<GluePiece>()
+            + self.ttls.capacity() * size_of::<u32>()
+    }
+
+    /// The response code.
+    pub fn rcode(&self) -> Rcode {
+        self.rcode
+    }
+}
+
+/// A reply that is a header alone: the query's id, opcode and RD with an rcode. `query` holds at
+/// least a header.
+pub fn error_reply(query: &[u8; HEADER], rcode: Rcode) -> [u8; HEADER] {
+    let mut reply = [0; HEADER];
+    reply[..2].copy_from_slice(&query[..2]);
+    reply[2] = 0x80 | (query[2] & 0x79);
+    reply[3] = (rcode.0 & 0x0F) as u8;
+    reply
+}
+
+fn identity(data: &Data) -> u64 {
+    match data {
+        Data::A(ip) => xxh3_64(&ip.octets()),
+        Data::Aaaa(ip) => xxh3_64(&ip.octets()),
+        Data::Srv { port, target, .. } => {
+            let mut bytes = target.as_wire().to_vec();
+            bytes.extend_from_slice(&port.to_be_bytes());
+            xxh3_64(&bytes)
+        }
+        Data::Cname(name) | Data::Ns(name) | Data::Ptr(name) => xxh3_64(name.as_wire()),
+        Data::Txt(strings) => xxh3_64(&strings.concat()),
+        Data::Other { rdata, .. } => xxh3_64(rdata),
+        Data::Soa { serial, .. } => xxh3_64(&serial.to_be_bytes()),
+    }
+}
+
+/// Writes records with compression.
+struct Writer {
+    body: Vec<u8>,
+    /// Length of what stands before the body.
+    before: usize,
+    /// Names that can be pointed at, in lower case, and where they start in the message.
+    known: HashMap<Vec<u8>, u16>,
+    ttls: Vec<u32>,
+}
+
+impl Writer {
+    fn new(question: &Name) -> Self {
+        let mut writer = Self {
+            body: Vec::new(),
+            before: HEADER + question.as_wire().len() + 4,
+            known: HashMap::new(),
+            ttls: Vec::new(),
+        };
+        writer.learn(question.as_wire(), HEADER);
+        writer
+    }
+
+    /// Remembers a name that stands uncompressed up to its end at `at` in the message, and all
+    /// its suffixes.
+    fn learn(&mut self, wire: &[u8], at: usize) {
+        let mut start = 0;
+        while wire.get(start).is_some_and(|len| *len != 0) {
+            let place = at + start;
+            if place > MAX_POINTER {
+                return;
+            }
+            self.known
+                .entry(wire[start..].to_ascii_lowercase())
+                .or_insert(place as u16);
+            start += usize::from(wire[start]) + 1;
+        }
+    }
+
+    fn u16(&mut self, value: u16) {
+        self.body.extend_from_slice(&value.to_be_bytes());
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.body.extend_from_slice(&value.to_be_bytes());
+    }
+
+    /// Writes a name, as far as needed, and a pointer to the rest.
+    fn name(&mut self, name: &Name, learn: bool) {
+        let wire = name.as_wire();
+        let at = self.before + self.body.len();
+        let lower = wire.to_ascii_lowercase();
+        let mut start = 0;
+        while wire[start] != 0 {
+            if let Some(&place) = self.known.get(&lower[start..]) {
+                self.body.extend_from_slice(&wire[..start]);
+                self.u16(0xC000 | place);
+                if learn {
+                    self.learn_prefix(&lower, start, at);
+                }
+                return;
+            }
+            start += usize::from(wire[start]) + 1;
+        }
+        self.body.extend_from_slice(wire);
+        if learn {
+            self.learn(wire, at);
+        }
+    }
+
+    /// Remembers those suffixes of a name that start before `end`.
+    fn learn_prefix(&mut self, lower: &[u8], end: usize, at: usize) {
+        let mut start = 0;
+        while start < end && at + start <= MAX_POINTER {
+            self.known
+                .entry(lower[start..].to_vec())
+                .or_insert((at + start) as u16);
+            start += usize::from(lower[start]) + 1;
+        }
+    }
+
+    /// Writes a record. Returns where its target's name starts, or its end if it has none.
+    fn record(&mut self, record: &Record, learn: bool) -> usize {
+        self.name(&record.owner, learn);
+        self.tail(record, learn)
+    }
+
+    /// Writes an address record that belongs to the answer whose target stands at `target`.
+    /// Returns where the owner ends.
+    fn glue(&mut self, record: &Record, target: Option<usize>) -> usize {
+        match target.map(|target| self.before + target) {
+            Some(place) if place <= MAX_POINTER => self.u16(0xC000 | place as u16),
+            Some(_) => self.body.extend_from_slice(record.owner.as_wire()),
+            None => self.name(&record.owner, false),
+        }
+        let owner_end = self.body.len();
+        self.tail(record, false);
+        owner_end
+    }
+
+    /// Type, class, TTL, data.
+    fn tail(&mut self, record: &Record, learn: bool) -> usize {
+        self.u16(record.data.rtype());
+        self.u16(types::CLASS_IN);
+        // Bodies end long before: a message has 65 535 bytes.
+        self.ttls
+            .push(u32::try_from(self.body.len()).unwrap_or(u32::MAX));
+        self.u32(record.ttl);
+        let length_at = self.body.len();
+        self.u16(0);
+        let start = self.body.len();
+        let mut target = None;
+        match &record.data {
+            Data::A(ip) => self.body.extend_from_slice(&ip.octets()),
+            Data::Aaaa(ip) => self.body.extend_from_slice(&ip.octets()),
+            Data::Srv {
+                priority,
+                weight,
+                port,
+                target: name,
+            } => {
+                self.u16(*priority);
+                self.u16(*weight);
+                self.u16(*port);
+                target = Some(self.body.len());
+                // RFC 2782: the target is not compressed.
+                self.body.extend_from_slice(name.as_wire());
+            }
+            Data::Cname(name) | Data::Ns(name) | Data::Ptr(name) => {
+                target = Some(start);
+                self.name(name, learn);
+            }
+            Data::Soa {
+                mname,
+                rname,
+                serial,
+                refresh,
+                retry,
+                expire,
+                minimum,
+            } => {
+                self.name(mname, learn);
+                self.name(rname, learn);
+                for value in [serial, refresh, retry, expire, minimum] {
+                    self.u32(*value);
+                }
+            }
+            Data::Txt(strings) => {
+                for string in strings {
+                    let string = &string[..string.len().min(255)];
+                    self.body.push(string.len() as u8);
+                    self.body.extend_from_slice(string);
+                }
+                if strings.is_empty() {
+                    self.body.push(0);
+                }
+            }
+            Data::Other { rdata, .. } => self.body.extend_from_slice(rdata),
+        }
+        // RDATA comes from names, addresses and upstream records, none of which can be longer;
+        // node metadata is bounded by Consul at 512 bytes a value.
+        let length = u16::try_from(self.body.len() - start).unwrap_or(u16::MAX);
+        self.body[length_at..start].copy_from_slice(&length.to_be_bytes());
+        target.unwrap_or(self.body.len())
+    }
+}

@@ -1,0 +1,217 @@
+//! The order of things: who speaks for a name. It is one for the name of a question and for every
+//! name that an answer leads to (`ends`), and none of it waits.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::answers::{Asked, Maker, Moment, is_reverse, reverse_address};
+use crate::catalog::{Found, Miss, Patience, Pending, Reader};
+use crate::dns::{Answer, Data, Name, Open, Rcode, Reach, types};
+
+use super::{Fetched, Inquiry, Policy};
+
+/// Names that upstreams are asked for in the course of one inquiry.
+const MAX_FETCHES: usize = 40;
+
+/// How long an inquiry may wait for the catalog before upstreams are asked.
+const BEFORE_UPSTREAMS: Duration = Duration::from_secs(2);
+
+/// A name that is asked for: the client's, or one that an answer leads to.
+pub(super) struct Step<'a> {
+    /// In lower case.
+    pub(super) name: &'a Name,
+    pub(super) qtype: u16,
+    /// For whom it is looked up outside.
+    pub(super) reach: Reach,
+    /// It is the client's own question.
+    pub(super) is_first: bool,
+}
+
+/// One walk from a question to its answer.
+pub(super) struct Trail<'a> {
+    pub(super) inquiry: &'a Inquiry,
+    pub(super) policy: &'a Policy,
+    pub(super) reader: &'a Reader<'a>,
+    /// Without it, what there is will do, and nothing is `Loading`.
+    pub(super) patience: Patience,
+    pub(super) fetched: &'a Arc<Fetched>,
+    /// What the answer cannot be complete without.
+    pub(super) pending: Vec<Pending>,
+    /// How long the name in hand is worth waiting for at upstreams.
+    pub(super) within: Duration,
+    /// The names whose aliases were told, and how many aliases were followed.
+    pub(super) seen: HashSet<Name>,
+    pub(super) steps: usize,
+    /// Consul spoke for the client's own question.
+    pub(super) is_consuls: bool,
+    /// Somebody in the house had a part in the answer; somebody outside had.
+    pub(super) house: bool,
+    pub(super) outside: bool,
+}
+
+impl Trail<'_> {
+    /// What is said to a name, with all that this leads to; `None` if nobody may speak for it here.
+    pub(super) fn walk(&mut self, step: &Step<'_>) -> Option<Found<Answer>> {
+        let mut answer = match self.owner(step)? {
+            Ok(answer) => answer,
+            Err(miss) => return Some(Err(miss)),
+        };
+        Some(self.follow(&mut answer, step).map(|()| answer))
+    }
+
+    /// THE order: the first that speaks for a name is the only one.
+    fn owner(&mut self, step: &Step<'_>) -> Option<Found<Answer>> {
+        self.loopback(step)
+            .or_else(|| self.consul(step))
+            .or_else(|| self.zone(step))
+            .or_else(|| self.upstream(step))
+    }
+
+    /// The reverse names of loopback are every host's own, so that a zone goes before a node.
+    fn loopback(&mut self, step: &Step<'_>) -> Option<Found<Answer>> {
+        reverse_address(step.name.as_wire())
+            .filter(|address| address.is_loopback())
+            .and_then(|_| self.zone(step))
+    }
+
+    /// Consul's domains, and the reverse names of its nodes and services.
+    fn consul(&mut self, step: &Step<'_>) -> Option<Found<Answer>> {
+        let (name, domains) = (step.name.as_wire(), &self.policy.domains);
+        let found = if let Some((domain, lookup)) = domains.parse(name, step.qtype) {
+            self.maker().answer(&lookup, &self.asked(domain, step))
+        } else {
+            let asked = self.asked(domains.primary(), step);
+            match self.maker().reverse(reverse_address(name)?, &asked) {
+                // It is somebody else's. Only who asks for the name itself waits until all are known.
+                Err(Miss::Absent) => return None,
+                Err(Miss::Loading(_)) if step.qtype != types::PTR => return None,
+                found => found,
+            }
+        };
+        self.house = true;
+        self.is_consuls |= step.is_first;
+        Some(match found {
+            Err(Miss::Loading(_)) if self.patience == Patience::None => Err(Miss::Unready),
+            found => found,
+        })
+    }
+
+    fn zone(&mut self, step: &Step<'_>) -> Option<Found<Answer>> {
+        let answer = self.policy.zones.lookup(step.name, step.qtype)?;
+        self.house = true;
+        Some(Ok(answer))
+    }
+
+    /// What was fetched or is cached, for those who may have it; else it is on its way.
+    fn upstream(&mut self, step: &Step<'_>) -> Option<Found<Answer>> {
+        let recursor = self.policy.recursor.as_ref()?;
+        if step.reach == Reach::House || step.reach == Reach::Recursive && !self.inquiry.recursive {
+            return None;
+        }
+        self.outside = true;
+        let (name, qtype) = (step.name, step.qtype);
+        let known = self.fetched.get(name, qtype);
+        if let Some(mut answer) = known.or_else(|| recursor.recall(name, qtype)) {
+            self.cut_at_ours(&mut answer, step);
+            // Who may have the name may have what upstreams make of it.
+            for end in &mut answer.open {
+                if end.reach != Reach::House {
+                    end.reach = step.reach;
+                }
+            }
+            return Some(Ok(answer));
+        }
+        if self.patience == Patience::None || self.fetched.len() + self.pending.len() >= MAX_FETCHES
+        {
+            return Some(Ok(Answer::empty(Rcode::SERVFAIL, false)));
+        }
+        let (recursor, fetched) = (Arc::clone(recursor), Arc::clone(self.fetched));
+        let within = self.within.min(recursor.deadline() + BEFORE_UPSTREAMS);
+        let name = name.clone();
+        let coming = async move {
+            let answer = recursor.resolve(&name, qtype).await;
+            fetched.put(name, qtype, answer);
+        };
+        Some(Err(Miss::Loading(Pending::new(coming, within))))
+    }
+
+    /// What an upstream says of our own names is not passed on: its alias into them is answered by us.
+    fn cut_at_ours(&self, answer: &mut Answer, step: &Step<'_>) {
+        let mut at = step.name.clone();
+        for (place, record) in answer.answers.iter().enumerate() {
+            let Data::Cname(target) = &record.data else {
+                return;
+            };
+            if record.owner.to_lowercase() != at {
+                return;
+            }
+            at = target.to_lowercase();
+            if !self.is_ours(&at) {
+                continue;
+            }
+            // Who asks for the alias itself gets no more.
+            let is_followed = !matches!(step.qtype, types::CNAME | types::ANY);
+            answer.rcode = Rcode::NOERROR;
+            answer.authority.clear();
+            answer.answers.truncate(place + 1);
+            answer.open = is_followed
+                .then_some(Open {
+                    to: at,
+                    of: None,
+                    max_ttl: u32::MAX,
+                    decides: true,
+                    reach: Reach::Recursive,
+                })
+                .into_iter()
+                .collect();
+            return;
+        }
+    }
+
+    /// Does somebody in the house speak for a name?
+    fn is_ours(&self, name: &Name) -> bool {
+        let has = |address| {
+            self.reader.node_at(address).is_some() || self.reader.service_at(address).is_ok()
+        };
+        self.policy.domains.contain(name.as_wire())
+            || self.policy.zones.have(name)
+            || reverse_address(name.as_wire()).is_some_and(has)
+    }
+
+    /// The answer to a question for which nobody may speak here.
+    pub(super) fn nobodys(&self, step: &Step<'_>) -> Answer {
+        if self.policy.recursor.is_none() && is_reverse(step.name.as_wire()) {
+            // Without upstreams nobody else can know a reverse name.
+            let asked = self.asked(self.policy.domains.primary(), step);
+            return self.maker().nobody(&asked);
+        }
+        Answer::empty(Rcode::REFUSED, false)
+    }
+
+    fn maker(&self) -> Maker<'_> {
+        Maker {
+            catalog: self.reader,
+            settings: &self.policy.answers,
+        }
+    }
+
+    fn asked<'s>(&self, domain: &'s Name, step: &'s Step<'_>) -> Asked<'s> {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        let since_1970 = since_1970.unwrap_or_default();
+        let left = 1000 - u64::from(since_1970.subsec_millis());
+        Asked {
+            domain,
+            name: step.name,
+            qtype: step.qtype,
+            moment: Moment {
+                // Serial numbers wrap by design (RFC 1982).
+                serial: since_1970.as_secs() as u32,
+                serial_ends: self.reader.versions().millis() + left,
+            },
+            patience: self.patience,
+            client: self.inquiry.asker.network,
+            by_alias: !step.is_first,
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! The one DNS client of the tests: one question, one try, three seconds.
 
 use super::wire::{Reply, rtype};
+use socket2::{Domain, Socket, Type};
 use std::{
     fmt,
     io::{self, Read, Write},
@@ -141,7 +142,7 @@ impl Query {
     /// Asks; says why there was no good answer.
     pub(crate) fn try_ask(&self, server: SocketAddr) -> Result<Reply, String> {
         let bytes = if self.tcp {
-            exchange_tcp(server, &self.bytes(), self.patience)
+            exchange_tcp_from(server, self.source, &self.bytes(), self.patience)
         } else {
             exchange_udp(server, self.source, &self.bytes(), self.patience)
         };
@@ -205,14 +206,37 @@ pub(crate) fn exchange_tcp(
     query: &[u8],
     patience: Duration,
 ) -> io::Result<Vec<u8>> {
-    let mut stream = connect_tcp(server, patience)?;
+    exchange_tcp_from(server, None, query, patience)
+}
+
+/// The same, from this address.
+fn exchange_tcp_from(
+    server: SocketAddr,
+    source: Option<Ipv4Addr>,
+    query: &[u8],
+    patience: Duration,
+) -> io::Result<Vec<u8>> {
+    let mut stream = connect_tcp_from(server, source, patience)?;
     stream.write_all(&framed(query))?;
     read_framed(&mut stream)
 }
 
 /// A connection whose reads and writes give up after `patience`.
 pub(crate) fn connect_tcp(server: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&server, patience)?;
+    connect_tcp_from(server, None, patience)
+}
+
+fn connect_tcp_from(
+    server: SocketAddr,
+    source: Option<Ipv4Addr>,
+    patience: Duration,
+) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
+    if let Some(ip) = source {
+        socket.bind(&SocketAddr::from((ip, 0)).into())?;
+    }
+    socket.connect_timeout(&server.into(), patience)?;
+    let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     Ok(stream)

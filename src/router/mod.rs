@@ -331,3 +331,6 @@ fn lifetime(answer: &Answer) -> Option<u32> {
         .min()
         .filter(|ttl| *ttl > 0)
 }
+
+#[cfg(test)]
+mod tests;

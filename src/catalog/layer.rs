@@ -1,4 +1,4 @@
-//! What one source knows.
+//! What one source knows, and what it is asked to load.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -11,9 +11,37 @@ use tokio::sync::mpsc;
 
 use super::prepared::PreparedQueries;
 use super::{
-    Found, Interest, Interests, Miss, Prepared, PreparedKey, Realm, Scope, Service, ServiceKey,
-    Slot, Versions,
+    Found, Miss, Prepared, PreparedKey, PreparedSlot, Realm, Scope, Service, ServiceKey, Slot,
+    Versions,
 };
+
+/// What a lazy source is asked to load.
+#[derive(Debug)]
+pub enum Interest {
+    /// A datacenter that nobody asked for before: its names and nodes.
+    Realm(Arc<Realm>),
+    /// The instances of one service.
+    Service {
+        /// The datacenter it was asked in.
+        realm: Arc<Realm>,
+        /// Which list.
+        key: ServiceKey,
+        /// Where to publish it.
+        slot: Arc<Slot<Service>>,
+    },
+    /// The addresses of all services, for reverse names.
+    Reverse(Arc<Realm>),
+    /// The execution of a prepared query.
+    Query {
+        /// Which.
+        key: PreparedKey,
+        /// Where to publish the result.
+        slot: Arc<PreparedSlot>,
+    },
+}
+
+/// Where a lazy source reads what it is to load.
+pub type Interests = mpsc::Receiver<Interest>;
 
 /// Interests that a source has not taken yet; beyond it a question is answered SERVFAIL and the
 /// next one for the same name tries again.

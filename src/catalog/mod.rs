@@ -11,27 +11,23 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-mod interest;
 mod layer;
 mod model;
 mod prepared;
 mod reader;
 mod realm;
 mod reverse;
-mod scope;
 mod slot;
 mod validity;
 mod versions;
 
-pub use interest::{Interest, Interests};
-pub use layer::{Layer, Loaded, Patience};
+pub use layer::{Interest, Interests, Layer, Loaded, Patience};
 pub use model::{
-    Health, Instance, Kind, NamedPort, Node, Service, ServiceKey, TaggedAddress, Weights,
+    Health, Instance, Kind, NamedPort, Node, Scope, Service, ServiceKey, TaggedAddress, Weights,
 };
 pub use prepared::{Prepared, PreparedKey, PreparedSlot};
 pub use reader::Reader;
 pub use realm::Realm;
-pub use scope::Scope;
 pub use slot::{Pending, Slot};
 pub use validity::Validity;
 pub use versions::Versions;

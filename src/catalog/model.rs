@@ -1,10 +1,31 @@
-//! Services, instances and nodes, as Consul means them.
+//! Services, instances, nodes, and where they are, as Consul means them.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+/// The part of the world that a name speaks of. All names are in lower case; the default is the
+/// local datacenter.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Scope {
+    /// Another datacenter, joined over WAN.
+    pub datacenter: Option<String>,
+    /// A cluster peer (Consul 1.13 and later); never together with a datacenter.
+    pub peer: Option<String>,
+    /// An Enterprise namespace.
+    pub namespace: Option<String>,
+    /// An Enterprise admin partition.
+    pub partition: Option<String>,
+}
+
+impl Scope {
+    /// Does it need Consul Enterprise?
+    pub fn is_enterprise(&self) -> bool {
+        self.namespace.is_some() || self.partition.is_some()
+    }
+}
 
 /// An address under a tag such as `lan_ipv4` or `wan`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -83,14 +83,14 @@ pub(super) fn policy(
         .consul
         .as_ref()
         .is_some_and(|consul| consul.translate_wan_addrs);
-    Ok(Policy::new(
-        Domains::new(&primary, alternative.as_ref()),
-        answers_settings(&config.answers, translate),
-        config.answers.max_udp_size,
+    Ok(Policy {
+        domains: Domains::new(&primary, alternative.as_ref()),
+        answers: answers_settings(&config.answers, translate),
+        max_udp_size: config.answers.max_udp_size,
         zones,
         recursor,
-        config.recursion.allow.clone(),
-    ))
+        recursion_for: config.recursion.allow.clone(),
+    })
 }
 
 /// The zones of the configuration's directory.

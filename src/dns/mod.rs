@@ -50,3 +50,6 @@ pub mod types {
     /// The Internet class.
     pub const CLASS_IN: u16 = 1;
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,6 +57,8 @@ pub(super) struct GluePiece {
     pub(super) end: usize,
     /// Where its owner's name ends.
     pub(super) owner_end: usize,
+    /// Its owner is the target of that answer, and moves with it.
+    pub(super) is_of_target: bool,
     /// The answer it belongs to.
     pub(super) of: usize,
 }
@@ -78,7 +80,7 @@ impl Rendered {
         }
         let mut authority = Vec::with_capacity(answer.authority.len());
         for record in &answer.authority {
-            writer.record(record, true);
+            writer.record(record, answer.cut == Cut::Prefix);
             authority.push(writer.body.len());
         }
         let mut additional = Vec::with_capacity(answer.additional.len());
@@ -95,6 +97,7 @@ impl Rendered {
             additional.push(GluePiece {
                 end: writer.body.len(),
                 owner_end,
+                is_of_target: target.is_some(),
                 of: glue.of,
             });
         }
@@ -104,7 +107,8 @@ impl Rendered {
             cut: answer.cut,
             extended_error: answer.extended_error,
             for_client: answer.for_client,
-            rotate: answer.rotate,
+            // In any other answer records may point at those before them.
+            rotate: answer.rotate && answer.cut != Cut::Prefix,
             question: name.as_wire().len() + 4,
             ttls: writer.ttls,
             body: writer.body,

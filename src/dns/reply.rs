@@ -422,8 +422,14 @@ impl Rendered {
                 sections.answers += 1;
             }
         }
-        for ((glue, _), kept) in self.glue().zip(kept_glue) {
+        for ((glue, from), kept) in self.glue().zip(kept_glue) {
             if !kept {
+                continue;
+            }
+            sections.additional += 1;
+            if !glue.is_of_target {
+                // Nothing in it points at a record.
+                out.extend_from_slice(&self.body[from..glue.end]);
                 continue;
             }
             let target = targets[glue.of];
@@ -434,7 +440,6 @@ impl Rendered {
                 out.extend_from_slice(&self.body[target..end]);
             }
             out.extend_from_slice(&self.body[glue.owner_end..glue.end]);
-            sections.additional += 1;
         }
         sections
     }

@@ -84,7 +84,7 @@ impl Trail<'_> {
                         });
                         rest.additional.clear();
                     }
-                    append(answer, rest, end);
+                    append(answer, rest, end, step.qtype);
                 }
                 Some(Err(Miss::Loading(pending))) => self.pending.push(pending),
                 Some(Err(miss)) => return Err(miss),
@@ -152,7 +152,7 @@ fn reach(end: &Open, step: &Step<'_>) -> Reach {
 }
 
 /// Puts behind an answer what the alias at its end leads to.
-fn append(answer: &mut Answer, rest: Answer, end: &Open) {
+fn append(answer: &mut Answer, rest: Answer, end: &Open, qtype: u16) {
     let before = answer.answers.len();
     answer
         .answers
@@ -160,14 +160,19 @@ fn append(answer: &mut Answer, rest: Answer, end: &Open) {
             ttl: record.ttl.min(end.max_ttl),
             ..record
         }));
-    let last = answer.answers.len().saturating_sub(1);
-    answer
-        .additional
-        .extend(rest.additional.into_iter().map(|glue| Glue {
+    // The addresses of servers that the end refers to say nothing without it.
+    if end.decides || answer.answers.len() > before {
+        let last = answer.answers.len().saturating_sub(1);
+        let glue = rest.additional.into_iter().map(|glue| Glue {
             of: (glue.of + before).min(last),
             ..glue
-        }));
-    if answer.cut == Cut::Prefix {
+        });
+        answer.additional.extend(glue);
+    }
+    // A part of its addresses is a right answer of a service, wherever they come from (D7); of other
+    // records who asks has to know that some are missing.
+    let is_about_addresses = matches!(qtype, types::A | types::AAAA | types::ANY);
+    if answer.cut == Cut::Prefix || !is_about_addresses {
         answer.cut = rest.cut;
     }
     answer.rotate |= rest.rotate;

@@ -6,7 +6,6 @@
 //! is on its way hands back a [`Waiting`], and [`Router::resolve_later`] waits and takes the same look
 //! again.
 
-mod access;
 mod ends;
 mod order;
 
@@ -24,7 +23,6 @@ use crate::dns::{Answer, Name, Rcode, Reach, Rendered, Request, Transport};
 use crate::recursion::Recursor;
 use crate::zones::Zones;
 
-use access::AccessList;
 use order::{Step, Trail};
 
 /// The largest answer to send over UDP for names that are not ours (D20): it may cross the
@@ -43,28 +41,8 @@ pub struct Policy {
     pub zones: Zones,
     /// Recursion, if it is on.
     pub recursor: Option<Arc<Recursor>>,
-    access: AccessList,
-}
-
-impl Policy {
-    /// A policy under which the networks of `recursion_for` may recurse.
-    pub fn new(
-        domains: Domains,
-        answers: answers::Settings,
-        max_udp_size: u16,
-        zones: Zones,
-        recursor: Option<Arc<Recursor>>,
-        recursion_for: Vec<IpNet>,
-    ) -> Self {
-        Self {
-            domains,
-            answers,
-            max_udp_size,
-            zones,
-            recursor,
-            access: AccessList::new(recursion_for),
-        }
-    }
+    /// The access list: the networks that may recurse (D11); everybody may ask for our own names.
+    pub recursion_for: Vec<IpNet>,
 }
 
 /// Who asks, and how.
@@ -214,7 +192,8 @@ impl Router {
     /// The access list: is there recursion, and for this client?
     pub fn may_recurse(&self, asker: Asker) -> bool {
         let policy = self.policy.load();
-        policy.recursor.is_some() && policy.access.allows(asker.address)
+        let mut networks = policy.recursion_for.iter();
+        policy.recursor.is_some() && networks.any(|network| network.contains(&asker.address))
     }
 
     /// The first look.

@@ -83,14 +83,14 @@ fn zones(files: &[(&str, &str)]) -> Zones {
 fn policy(zones: Zones) -> Policy {
     let consul = Name::from_text("consul").expect("a name");
     let domains = Domains::new(&consul, None);
-    Policy::new(
+    Policy {
         domains,
-        answers::Settings::default(),
-        65507,
+        answers: answers::Settings::default(),
+        max_udp_size: 65507,
         zones,
-        None,
-        Vec::new(),
-    )
+        recursor: None,
+        recursion_for: Vec::new(),
+    }
 }
 
 /// Services as they are asked for below, and the zone.

@@ -216,14 +216,24 @@ fn policy(recursor: &Arc<Recursor>) -> Policy {
     let domain = Name::from_text("consul").expect("a valid name");
     let directory = tempfile::tempdir().expect("a directory");
     std::fs::write(directory.path().join("corp.test.zone"), ZONE).expect("a file");
-    Policy::new(
-        Domains::new(&domain, None),
-        Settings::default(),
-        65507,
-        Zones::load(directory.path()).expect("a good zone"),
-        Some(Arc::clone(recursor)),
-        vec!["127.0.0.1/32".parse().expect("a network")],
-    )
+    Policy {
+        domains: Domains::new(&domain, None),
+        answers: Settings::default(),
+        max_udp_size: 65507,
+        zones: Zones::load(directory.path()).expect("a good zone"),
+        recursor: Some(Arc::clone(recursor)),
+        recursion_for: vec!["127.0.0.1/32".parse().expect("a network")],
+    }
+}
+
+fn node() -> Arc<Node> {
+    Arc::new(Node {
+        name: "n1".to_owned(),
+        datacenter: "dc1".to_owned(),
+        address: "10.1.0.1".to_owned(),
+        tagged_addresses: BTreeMap::new(),
+        meta: BTreeMap::new(),
+    })
 }
 
 impl World {
@@ -251,14 +261,9 @@ impl World {
         world
     }
 
-    fn publish(&self) {
-        let node = Arc::new(Node {
-            name: "n1".to_owned(),
-            datacenter: "dc1".to_owned(),
-            address: "10.1.0.1".to_owned(),
-            tagged_addresses: BTreeMap::new(),
-            meta: BTreeMap::new(),
-        });
+    /// So many instances, some with a tag and some elsewhere.
+    fn instances(count: usize) -> Service {
+        let node = node();
         let instance = |at: usize| Instance {
             id: format!("i{at}"),
             address: match at % 7 {
@@ -278,19 +283,35 @@ impl World {
             health: Health::Passing,
             node: Arc::clone(&node),
         };
+        Service::new((0..count).map(instance).collect())
+    }
+
+    /// The service has that many instances from now on.
+    fn scale(&mut self, name: &'static str, count: usize) {
+        let before = self.sizes.insert(name, count).unwrap_or_default();
+        let local = self.layer.local();
+        let key = ServiceKey::new(Kind::Service, name);
+        let loaded = local.loaded().into_iter().find(|(own, _)| *own == key);
+        match loaded {
+            // One that stays is published alone, as by a source that watches it.
+            Some((key, slot)) if before > 0 && count > 0 => {
+                local.publish(&key, &slot, Self::instances(count));
+            }
+            _ => self.publish(),
+        }
+    }
+
+    fn publish(&self) {
         let services = self.sizes.iter().filter(|(_, count)| **count > 0);
         let services = services.map(|(name, count)| {
-            let instances = (0..*count).map(instance).collect();
-            (
-                ServiceKey::new(Kind::Service, name),
-                Service::new(instances),
-            )
+            let key = ServiceKey::new(Kind::Service, name);
+            (key, Self::instances(*count))
         });
         // Services at hosts that others know: a zone, an upstream, and a zone that leads back.
         let at_host = |name: &'static str, host: &str| {
             let instance = Instance {
                 address: host.to_owned(),
-                ..instance(0)
+                ..Self::instances(1).instances()[0].clone()
             };
             (
                 ServiceKey::new(Kind::Service, name),
@@ -303,7 +324,7 @@ impl World {
             at_host("ring", "back.corp.test"),
         ]);
         let local = self.layer.local();
-        local.publish_all(services.collect(), vec![Arc::clone(&node)]);
+        local.publish_all(services.collect(), vec![node()]);
     }
 
     fn shard(&self) -> Shard {
@@ -472,10 +493,7 @@ fn a_shard_says_what_is_said_to_a_new_one() {
         let mut shard = world.shard();
         for event in events {
             match event {
-                Event::Scale(name, count) => {
-                    world.sizes.insert(name, count);
-                    world.publish();
-                }
+                Event::Scale(name, count) => world.scale(name, count),
                 Event::Stale => {
                     let now = world.router.versions().millis();
                     world.layer.local().mark_stale(now);
@@ -511,8 +529,7 @@ fn what_is_asked_again_was_rendered_before_until_it_changes() {
         assert_eq!(shard.counts().hits(), before, "{name}");
         assert_eq!(world.at_once(&mut shard, &question), first);
         assert_eq!(shard.counts().hits(), before + 1, "{name}");
-        *world.sizes.entry("web").or_default() += 1;
-        world.publish();
+        world.scale("web", 4 + world.sizes["web"]);
         assert_ne!(world.at_once(&mut shard, &question), first, "{name}");
     }
 }

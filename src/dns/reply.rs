@@ -275,15 +275,11 @@ impl Rendered {
         }
     }
 
-    fn answers_end(&self) -> usize {
-        self.answers.last().map_or(0, |piece| piece.end)
-    }
-
     fn authority_end(&self) -> usize {
         self.authority
             .last()
             .copied()
-            .unwrap_or_else(|| self.answers_end())
+            .unwrap_or_else(|| self.answer_start(self.answers.len()))
     }
 
     fn write_all(&self, reply: &Reply<'_>, out: &mut Vec<u8>) -> Sections {
@@ -293,7 +289,7 @@ impl Rendered {
         if self.rotate && self.additional.is_empty() && turning > 1 {
             let first = self.answer_start(self.aliases);
             let turn = self.answer_start(self.aliases + reply.rotation % turning);
-            let end = self.answers_end();
+            let end = self.answer_start(self.answers.len());
             out.extend_from_slice(&self.body[..first]);
             out.extend_from_slice(&self.body[turn..end]);
             out.extend_from_slice(&self.body[first..turn]);
@@ -365,9 +361,7 @@ impl Rendered {
     /// The first answers that fit, with TC.
     fn write_prefix(&self, room: usize, out: &mut Vec<u8>) -> Sections {
         let answers = self.answers.partition_point(|piece| piece.end <= room);
-        let end = answers
-            .checked_sub(1)
-            .map_or(0, |last| self.answers[last].end);
+        let end = self.answer_start(answers);
         out.extend_from_slice(&self.body[..end]);
         Sections {
             answers,

@@ -81,8 +81,9 @@ impl Trail<'_> {
         let found = if let Some((domain, lookup)) = domains.parse(name, step.qtype) {
             self.maker().answer(&lookup, &self.asked(domain, step))
         } else {
+            let address = reverse_address(name)?;
             let asked = self.asked(domains.primary(), step);
-            match self.maker().reverse(reverse_address(name)?, &asked) {
+            match self.maker().reverse(address, &asked) {
                 // It is somebody else's. Only who asks for the name itself waits until all are known.
                 Err(Miss::Absent) => return None,
                 Err(Miss::Loading(_)) if step.qtype != types::PTR => return None,

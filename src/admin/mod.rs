@@ -113,11 +113,20 @@ impl fmt::Debug for State {
 
 /// Serves until the token is cancelled, then lets answers that are being sent finish.
 pub async fn serve(listener: TcpListener, state: State, shutdown: CancellationToken) {
+    serve_and_drain(listener, state, shutdown, DRAIN).await;
+}
+
+async fn serve_and_drain(
+    listener: TcpListener,
+    state: State,
+    shutdown: CancellationToken,
+    drain: Duration,
+) {
     let server = axum::serve(Bounded::new(listener), router(state))
         .with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let too_long = async {
         shutdown.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
+        tokio::time::sleep(drain).await;
     };
     // A client that is slow to ask or to read must not hold up the end of the program.
     tokio::select! {

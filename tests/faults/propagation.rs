@@ -2,7 +2,7 @@
 
 use crate::{
     alone, figure, percentile,
-    support::{consul::Consul, dns::Query, portolan::Portolan, wire::rtype::A},
+    support::{consul::Consul, dns::Query, portolan::Portolan, still::undisturbed, wire::rtype::A},
     world::{entry, json_of},
 };
 use std::{
@@ -21,7 +21,7 @@ const PACE: Duration = Duration::from_millis(150);
 
 /// Asks until `address` is the answer; gives when it first was.
 fn first_right(server: SocketAddr, address: Ipv4Addr) -> Instant {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let reply = Query::new("watched.service.consul", A).ask(server);
         let now = Instant::now();
@@ -67,9 +67,22 @@ fn a_change_is_seen_in_milliseconds() {
     let changes = 200;
     // The first one opens the watch.
     change(&consul, &portolan, 0);
-    let lags: Vec<_> = (1..=changes)
-        .map(|number| change(&consul, &portolan, number))
-        .collect();
+    let (mut lags, mut void) = (Vec::new(), Vec::new());
+    for number in 1.. {
+        match undisturbed(|| change(&consul, &portolan, number)) {
+            // In time is in time, however the machine stood.
+            Ok(lag) => lags.push(lag),
+            Err(lag) if lag.1 <= MEDIAN => lags.push(lag),
+            Err((_, ours)) => void.push(ours),
+        }
+        assert!(
+            void.len() <= changes,
+            "the machine stands still all the time: {void:?}"
+        );
+        if lags.len() == changes {
+            break;
+        }
+    }
     let sorted = |mut lags: Vec<Duration>| {
         lags.sort();
         (percentile(&lags, 50), percentile(&lags, 99))
@@ -78,7 +91,9 @@ fn a_change_is_seen_in_milliseconds() {
     let (median, p99) = sorted(lags.iter().map(|(_, ours)| *ours).collect());
     figure(&format!(
         "register to first right answer over {changes} changes: median {median:?} p99 {p99:?} (at \
-         most {MEDIAN:?} and {P99:?}); Consul's own DNS {theirs:?} and {their_p99:?}"
+         most {MEDIAN:?} and {P99:?}); Consul's own DNS {theirs:?} and {their_p99:?}; measured again \
+         because the machine stood still: {}",
+        void.len()
     ));
     assert!(median <= MEDIAN, "median {median:?}");
     assert!(p99 <= P99, "p99 {p99:?}");

@@ -9,12 +9,14 @@ use crate::{
         dns::Query,
         ensure, eventually,
         portolan::{Launch, Portolan},
-        throughout,
         wire::{Reply, rcode, rtype::A},
     },
-    world::{NEW_DATA, Services, new_data},
+    world::{Services, new_data},
 };
 use std::time::{Duration, Instant};
+
+/// Whatever has to happen has happened by then, on the slowest machine; how soon it did is a figure.
+const SOON: Duration = Duration::from_secs(30);
 
 /// An EDNS option: extended DNS errors (RFC 8914), and the one that says "stale answer".
 const EXTENDED_ERROR: &str = "000f";
@@ -81,22 +83,22 @@ fn stale_answers_say_so() {
         "w.node.consul",
     ];
     for name in kinds {
-        wait_until_stale(&portolan, name, false, NEW_DATA);
+        wait_until_stale(&portolan, name, false, SOON);
     }
     let down = Instant::now();
     consul.kill();
     for name in kinds {
-        wait_until_stale(&portolan, name, true, Duration::from_secs(5));
+        wait_until_stale(&portolan, name, true, SOON);
     }
     let marked = down.elapsed();
     // Who does not speak EDNS gets the answer as ever.
     let plain = Query::new("s1.service.consul", A).ask(portolan.dns());
     assert!(plain.additional.is_empty(), "{}", plain.summary());
     assert_eq!(plain.rcode(), rcode::NOERROR, "{}", plain.summary());
-    all_right(portolan.dns(), &questions, Duration::from_secs(1));
+    all_right(portolan.dns(), &questions, Duration::from_secs(30));
     // The age is in /ready, which is well as long as names are answered, and it grows.
     let before = ages(&portolan);
-    eventually(Duration::from_secs(5), "/ready says how old it is", || {
+    eventually(SOON, "/ready says how old it is", || {
         let now = ages(&portolan);
         let grown = now.len() == before.len() && now.iter().zip(&before).any(|(n, b)| n > b);
         ensure(grown, || format!("{now:?} after {before:?}"))
@@ -113,17 +115,13 @@ fn stale_answers_say_so() {
     consul.wait_until_ready();
     let back = Instant::now();
     for name in kinds {
-        wait_until_stale(&portolan, name, false, Duration::from_secs(10));
+        wait_until_stale(&portolan, name, false, SOON);
     }
     let unmarked = back.elapsed();
     figure(&format!(
         "answers were marked as stale {marked:?} after Consul's end, and no longer {unmarked:?} \
          after it was back"
     ));
-    assert!(
-        unmarked <= NEW_DATA,
-        "marked as stale for {unmarked:?} too long"
-    );
 }
 
 #[test]
@@ -134,24 +132,22 @@ fn staleness_can_be_bounded() {
     consul.kill();
     // Right until then, and SERVFAIL from then on: never another answer.
     let first = &questions[0];
-    throughout(
-        Duration::from_millis(1500),
-        Duration::from_millis(20),
-        "two seconds",
-        || first.ask(portolan.dns()),
-    );
     let too_old = || {
         let reply = Query::new(&first.name, A)
             .edns(1232)
             .try_ask(portolan.dns())?;
-        ensure(reply.rcode() == rcode::SERVFAIL, || reply.summary())
+        if reply.rcode() == rcode::SERVFAIL {
+            return Ok(());
+        }
+        let summary = reply.summary();
+        assert!(first.judge(Ok(reply)).is_ok(), "{summary}");
+        Err(summary)
     };
-    eventually(
-        Duration::from_secs(10),
-        "what is too old is not answered",
-        too_old,
-    );
+    eventually(SOON, "what is too old is not answered", too_old);
     let bounded = down.elapsed();
+    // It is what is too old that is refused, and nothing else.
+    let age = portolan.metric("portolan_sources_consul_stale_seconds{datacenter=\"dc1\"}");
+    assert!(age >= 2.0, "refused when it was {age} s old");
     for name in ["absent.service.consul", "w.node.consul"] {
         let reply = Query::new(name, A).ask(portolan.dns());
         assert_eq!(
@@ -164,11 +160,9 @@ fn staleness_can_be_bounded() {
     assert_ne!(portolan.get("/ready").expect("/ready answers").status, 200);
     consul.restart();
     consul.wait_until_ready();
-    let back = all_right(portolan.dns(), &questions, Duration::from_secs(10));
+    let back = all_right(portolan.dns(), &questions, SOON);
     figure(&format!(
         "with max_stale 2 s SERVFAIL came {bounded:?} after Consul's end, and right answers \
          {back:?} after it was back"
     ));
-    assert!(bounded < Duration::from_secs(5), "only after {bounded:?}");
-    assert!(back <= NEW_DATA, "right again only after {back:?}");
 }

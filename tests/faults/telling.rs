@@ -4,13 +4,16 @@
 use crate::{
     alone, figure,
     lying::Scene,
-    support::{eventually, fake_consul::Lie},
+    support::{ensure, eventually, fake_consul::Lie},
     world::NEW_DATA,
 };
 use serde_json::Value;
-use std::{thread, time::Duration};
+use std::time::{Duration, Instant};
 
 const SERVICES: usize = 60;
+
+/// Whatever has to happen has happened by then, on the slowest machine.
+const SOON: Duration = Duration::from_secs(60);
 
 /// Lines of warning that somebody reads.
 const HANDFUL: usize = 4;
@@ -36,7 +39,7 @@ impl<'a> Log<'a> {
     /// Waits for a line of that level whose message or path begins so.
     fn wait_for(&self, level: &str, key: &str, begins: &str) -> Value {
         let what = format!("the log says {begins:?}");
-        eventually(Duration::from_secs(15), &what, || {
+        eventually(SOON, &what, || {
             let lines = self.lines(level);
             let found = lines.iter().find(|line| {
                 let text = line[key].as_str();
@@ -55,10 +58,23 @@ impl<'a> Log<'a> {
     }
 }
 
+/// Waits until watches have heard the lie so often: those of all services, or the one at `path`.
+fn tried_again(scene: &Scene, path: &str, times: usize) {
+    let before = scene.fake.told();
+    let watches = if path == "*" { SERVICES } else { 1 };
+    eventually(SOON, "the watches have tried again", || {
+        let heard = scene.fake.told() - before;
+        ensure(heard >= times * watches, || {
+            format!("{heard} times by {watches}")
+        })
+    });
+}
+
 #[test]
 fn an_outage_is_told_once() {
     let _alone = alone();
     let scene = Scene::of(SERVICES);
+    let began = Instant::now();
     let watches = scene
         .portolan
         .metric("portolan_sources_consul_watches{kind=\"service\"}");
@@ -75,8 +91,7 @@ fn an_outage_is_told_once() {
             away["failing_watches"].as_f64() >= Some(50.0) && away["tried"].is_string(),
             "{away}"
         );
-        // Long enough for every watch to have tried several times.
-        thread::sleep(Duration::from_secs(3));
+        tried_again(&scene, "*", 3);
         scene.fake.repent();
         log.wait_for("INFO", "message", "Consul is back");
         let late = scene.new_data(number);
@@ -88,14 +103,23 @@ fn an_outage_is_told_once() {
             "an outage with {watches} watches, of {what}: {warnings} warnings"
         ));
     }
-    // A token that was taken away befalls all of them as well, though Consul is there. By now all
-    // of them wait for news again, and so hear of it together.
-    thread::sleep(Duration::from_secs(2));
+    // A token that was taken away befalls all of them as well, though Consul is there. They wait for
+    // news again, and so hear of it together.
+    let what = "every watch waits for news again";
+    eventually(SOON, what, || {
+        let is_waited_at = |number: &usize| {
+            let path = format!("/v1/health/service/s{number}");
+            scene.fake.is_waited_at(&path, began)
+        };
+        let waiting = (0..SERVICES).filter(is_waited_at).count();
+        // One of them is on what `new_data` changes.
+        ensure(waiting as f64 >= watches - 1.0, || format!("{waiting} wait"))
+    });
     let log = Log::from_now_on(&scene);
     let refusal = Lie::status(403, "ACL not found");
     scene.fake.tell("/v1/*", usize::MAX, refusal);
     log.wait_for("WARN", "error", "HTTP 403");
-    thread::sleep(Duration::from_secs(3));
+    tried_again(&scene, "*", 2);
     let warnings = log.warnings("403");
     figure(&format!("{watches} watches refused: {warnings} warnings"));
     scene.fake.repent();
@@ -119,7 +143,7 @@ fn what_befalls_one_watch_is_told() {
         scene.fake.tell(path, usize::MAX, lie);
         log.wait_for("WARN", "path", "health/service/s0");
         // It is told once, however often it happens.
-        thread::sleep(Duration::from_secs(1));
+        tried_again(&scene, path, 1);
         let warnings = log.lines("WARN");
         assert_eq!(warnings.len(), 1, "{shown}: {warnings:#?}");
         scene.fake.repent();

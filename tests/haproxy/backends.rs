@@ -6,7 +6,7 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -18,6 +18,7 @@ pub(crate) struct Backend {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     stopped: Arc<AtomicBool>,
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Backend {
@@ -31,21 +32,29 @@ impl Backend {
         let listener = TcpListener::bind((ip, 0)).expect("a free port");
         let address = listener.local_addr().expect("a bound socket");
         let stopped = Arc::new(AtomicBool::new(false));
+        let asked = Arc::<Mutex<Vec<String>>>::default();
         let (own, ends) = (name.to_owned(), Arc::clone(&stopped));
+        let noted = Arc::clone(&asked);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 if ends.load(Ordering::Relaxed) {
                     return;
                 }
-                let name = own.clone();
-                thread::spawn(move || serve(stream, &name));
+                let (name, asked) = (own.clone(), Arc::clone(&noted));
+                thread::spawn(move || serve(stream, &name, &asked));
             }
         });
         Self {
             name: name.to_owned(),
             address,
             stopped,
+            asked,
         }
+    }
+
+    /// The paths that it was asked for, answered or not.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.lock().expect("nobody panics").clone()
     }
 }
 
@@ -57,7 +66,7 @@ impl Drop for Backend {
     }
 }
 
-fn serve(mut stream: TcpStream, name: &str) {
+fn serve(mut stream: TcpStream, name: &str, asked: &Mutex<Vec<String>>) {
     let mut received = Vec::new();
     let mut chunk = [0; 4096];
     loop {
@@ -65,6 +74,7 @@ fn serve(mut stream: TcpStream, name: &str) {
             let head = String::from_utf8_lossy(&received[..end]).into_owned();
             received.drain(..end + 4);
             let path = head.split(' ').nth(1).unwrap_or_default();
+            asked.lock().expect("nobody panics").push(path.to_owned());
             let slow = path.strip_prefix("/slow/").and_then(|ms| ms.parse().ok());
             thread::sleep(Duration::from_millis(slow.unwrap_or(0)));
             let body = format!("{name} {path}");

@@ -5,13 +5,7 @@ use crate::{
     edge::{SOON, Site, ask, kill},
     support::{ensure, eventually, portolan::command, program},
 };
-use std::{
-    fs,
-    net::TcpListener,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, net::TcpListener, process::Command, thread, time::Duration};
 
 #[test]
 fn haproxy_is_killed_and_comes_back() {
@@ -37,21 +31,35 @@ fn haproxy_is_killed_and_comes_back() {
     assert_eq!(edge.metric("restarts_total"), 1);
 }
 
+/// Waits until the slow request has come to the backend.
+fn in_flight(backend: &Backend) {
+    eventually(SOON, "the request is in flight", || {
+        let asked = backend.asked();
+        ensure(asked.iter().any(|path| path.starts_with("/slow/")), || {
+            format!("{asked:?}")
+        })
+    });
+}
+
 #[test]
 fn requests_in_flight_finish_at_the_end() {
     let site = Site::new();
-    let _hello1 = site.service("hello1");
+    let hello1 = site.service("hello1");
     let mut edge = site.start();
     site.answers("/hello1/x", "hello1 /x");
-    let started = Instant::now();
     let (status, body) = thread::scope(|scope| {
-        let slow = scope.spawn(|| site.get("/hello1/slow/2000").expect("an answer"));
-        thread::sleep(Duration::from_millis(700));
+        let slow = scope.spawn(|| site.get("/hello1/slow/4000").expect("an answer"));
+        in_flight(&hello1);
         edge.signal("TERM");
+        // It takes no new ones from then on, while the one in flight goes on.
+        eventually(SOON, "nobody listens any more", || {
+            let answer = site.get("/hello1/x");
+            ensure(answer.is_err(), || format!("{answer:?}"))
+        });
+        assert!(!slow.is_finished(), "it was over before the end began");
         slow.join().expect("it does not panic")
     });
-    assert_eq!((status, &*body), (200, "hello1 /slow/2000"));
-    assert!(started.elapsed() >= Duration::from_secs(2));
+    assert_eq!((status, &*body), (200, "hello1 /slow/4000"));
     assert_eq!(edge.wait(SOON), Some(0));
     assert!(site.get("/hello1/x").is_err(), "nobody listens any more");
     assert!(ask(&site.socket(), "show proc").is_err());
@@ -61,18 +69,20 @@ fn requests_in_flight_finish_at_the_end() {
 #[test]
 fn a_second_signal_does_not_wait() {
     let site = Site::new();
-    let _hello1 = site.service("hello1");
+    let hello1 = site.service("hello1");
     let mut edge = site.start();
     site.answers("/hello1/x", "hello1 /x");
-    let started = Instant::now();
     thread::scope(|scope| {
-        let slow = scope.spawn(|| site.get("/hello1/slow/6000"));
-        thread::sleep(Duration::from_millis(500));
+        let slow = scope.spawn(|| site.get("/hello1/slow/20000"));
+        in_flight(&hello1);
         edge.signal("TERM");
-        thread::sleep(Duration::from_millis(500));
+        eventually(SOON, "it has begun to end", || {
+            let answer = site.get("/hello1/x");
+            ensure(answer.is_err(), || format!("{answer:?}"))
+        });
+        assert!(!slow.is_finished(), "it waits for the one in flight");
         edge.signal("INT");
         assert_eq!(edge.wait(SOON), Some(0));
-        assert!(started.elapsed() < Duration::from_secs(5));
         let answer = slow.join().expect("it does not panic");
         assert!(answer.is_err(), "{answer:?}");
     });

@@ -4,7 +4,7 @@
 use crate::{
     backends::Backend,
     edge::Site,
-    load::Load,
+    load::{Load, RATE},
     support::{ensure, eventually, http, program},
 };
 use std::{
@@ -15,8 +15,11 @@ use std::{
     time::Duration,
 };
 
-/// How long an instance goes on after it is taken off the catalog, as one that is drained does.
-const DRAINED: Duration = Duration::from_millis(2500);
+/// Whatever has to happen has happened by then, on the slowest machine.
+const SOON: Duration = Duration::from_secs(30);
+
+/// Requests after which it would have shown that something goes wrong: a second's worth.
+const ENOUGH: u64 = RATE as u64;
 
 fn names(seen: &BTreeMap<String, u64>) -> BTreeSet<&str> {
     seen.keys().map(String::as_str).collect()
@@ -34,17 +37,18 @@ fn one_to_twenty_to_three_instances_without_a_reload() {
     let edge = site.start();
     site.answers("/hello1/x", "hello1-0 /x");
     let load = Load::start(site.http, "/hello1/x");
-    thread::sleep(Duration::from_secs(1));
+    let mut counted = 0;
+    let seen = ask_on(&load, &mut counted);
+    assert_eq!(names(&seen), ["hello1-0"].into());
 
     for number in 1..20 {
         let backend = Backend::start(&format!("hello1-{number}"));
         site.register("hello1", "rest", &backend);
         backends.push(backend);
     }
-    let mut counted = total(&load.take_seen());
     let all: BTreeSet<&str> = backends.iter().map(|b| b.name.as_str()).collect();
     let mut seen = BTreeMap::new();
-    eventually(Duration::from_secs(3), "all twenty answer", || {
+    eventually(SOON, "all twenty answer", || {
         seen.append(&mut count(&load, &mut counted));
         let found = names(&seen);
         ensure(found == all, || format!("only {found:?}"))
@@ -54,12 +58,16 @@ fn one_to_twenty_to_three_instances_without_a_reload() {
     for backend in &gone {
         site.deregister(backend);
     }
-    thread::sleep(DRAINED);
-    drop(count(&load, &mut counted));
+    // They go on until nobody is sent to them any more, as instances that are drained do.
+    eventually(SOON, "only three are asked", || {
+        let seen = ask_on(&load, &mut counted);
+        ensure(names(&seen).len() == 3, || format!("{seen:?}"))
+    });
     drop(gone);
-    thread::sleep(Duration::from_secs(2));
-    let seen = count(&load, &mut counted);
-    assert_eq!(names(&seen).len(), 3, "{seen:?}");
+    for _ in 0..2 {
+        let seen = ask_on(&load, &mut counted);
+        assert_eq!(names(&seen).len(), 3, "{seen:?}");
+    }
     assert_eq!(edge.reloads(), 0);
     load.stop_without_failure(counted);
 }
@@ -68,6 +76,19 @@ fn one_to_twenty_to_three_instances_without_a_reload() {
 fn count(load: &Load, counted: &mut u64) -> BTreeMap<String, u64> {
     let seen = load.take_seen();
     *counted += total(&seen);
+    seen
+}
+
+/// Waits until there are enough new answers to judge by, and gives who they came from.
+fn ask_on(load: &Load, counted: &mut u64) -> BTreeMap<String, u64> {
+    drop(count(load, counted));
+    let mut seen = BTreeMap::<String, u64>::new();
+    eventually(SOON, "a second's worth of answers", || {
+        for (who, times) in count(load, counted) {
+            *seen.entry(who).or_default() += times;
+        }
+        ensure(total(&seen) >= ENOUGH, || format!("{seen:?}"))
+    });
     seen
 }
 
@@ -86,7 +107,8 @@ fn changes_cost_nobody_a_request(haproxy: PathBuf) {
         site.answers("/hello1/x", &body);
     }
     let load = Load::start(site.http, "/hello1/x");
-    thread::sleep(Duration::from_secs(1));
+    let mut counted = 0;
+    drop(ask_on(&load, &mut counted));
     assert_eq!(edge.reloads(), 0);
 
     let in_flight = {
@@ -99,21 +121,20 @@ fn changes_cost_nobody_a_request(haproxy: PathBuf) {
     edge.reloaded(1);
     site.set_key("timeouts/server", "20s");
     edge.reloaded(2);
-    thread::sleep(Duration::from_secs(1));
+    drop(ask_on(&load, &mut counted));
     site.deregister(&early);
     edge.reloaded(3);
     assert!(!site.config().contains("backend early"));
-    eventually(Duration::from_secs(5), "it is gone", || {
+    eventually(SOON, "it is gone", || {
         let (status, body) = site.get("/early/x")?;
         ensure(status == 404, || body)
     });
-    thread::sleep(Duration::from_secs(2));
+    // All of them still answer: a reload has lost none, and there is no other.
+    for _ in 0..3 {
+        let seen = ask_on(&load, &mut counted);
+        assert_eq!(names(&seen).len(), 4, "{seen:?}");
+    }
     assert_eq!(edge.reloads(), 3);
-    // All of them still answer: a reload has lost none.
-    let mut counted = total(&load.take_seen());
-    thread::sleep(Duration::from_secs(1));
-    let seen = count(&load, &mut counted);
-    assert_eq!(names(&seen).len(), 4, "{seen:?}");
     load.stop_without_failure(counted);
     // It was under way over several of the reloads.
     assert_eq!(in_flight.join().expect("it does not panic"), Ok(200));
@@ -154,14 +175,14 @@ fn growth_beyond_the_slots_is_one_reload() {
     for backend in &more {
         site.register("hello1", "rest", backend);
     }
-    eventually(Duration::from_secs(10), "there is room for all", || {
+    eventually(SOON, "there is room for all", || {
         let config = site.config();
         let grown = ["68", "66"]
             .iter()
             .any(|n| config.contains(&format!("server-template s {n} ")));
         ensure(grown, || config)
     });
-    let reloads = eventually(Duration::from_secs(5), "it is loaded", || {
+    let reloads = eventually(SOON, "it is loaded", || {
         match edge.reloads() {
             // They come one after the other, and not all may be there at the first.
             reloads @ 1..=2 => Ok(reloads),
@@ -171,8 +192,16 @@ fn growth_beyond_the_slots_is_one_reload() {
     for backend in more {
         site.deregister(&backend);
     }
-    thread::sleep(Duration::from_secs(2));
+    // HAProxy hears of it by DNS; what has to be loaded after that is the only reload.
+    eventually(SOON, "one is left", || {
+        let stat = edge.ask("@1 show stat")?;
+        let servers = stat.lines().filter(|line| line.starts_with("hello1,s"));
+        let up = servers.filter(|line| line.contains(",UP,")).count();
+        ensure(up == 1, || format!("{up} are up"))
+    });
+    site.set_key("timeouts/server", "20s");
+    edge.reloaded(reloads + 1);
     site.answers("/hello1/x", "hello1 /x");
-    assert_eq!(edge.reloads(), reloads);
+    assert_eq!(edge.reloads(), reloads + 1);
     drop(first);
 }

@@ -17,12 +17,14 @@ use crate::{
 use serde_json::{Value, json};
 use std::{
     net::Ipv4Addr,
-    thread,
     time::{Duration, Instant},
 };
 
 /// How long a result of `kept` is good.
 const TTL: Duration = Duration::from_secs(3);
+
+/// Whatever has to happen has happened by then, on the slowest machine.
+const SOON: Duration = Duration::from_secs(30);
 
 /// Clients that are nodes of the catalog, for `Near: "_ip"`: one beside each end of the world.
 const WEST: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
@@ -166,18 +168,14 @@ fn the_nearest_comes_first() {
     ];
     // Consul takes places over every 5 s or so.
     for (what, query, wanted) in &expected {
-        eventually(
-            Duration::from_secs(20),
-            &format!("Consul's order {what}"),
-            || {
-                place(&consul, consul.node(), 0);
-                // Until then the order is another one each time.
-                (0..6).try_for_each(|_| {
-                    let theirs = in_order(&query.ask(consul.dns()));
-                    ensure(theirs == *wanted, || format!("{theirs:?}"))
-                })
-            },
-        );
+        eventually(SOON, &format!("Consul's order {what}"), || {
+            place(&consul, consul.node(), 0);
+            // Until then the order is another one each time.
+            (0..6).try_for_each(|_| {
+                let theirs = in_order(&query.ask(consul.dns()));
+                ensure(theirs == *wanted, || format!("{theirs:?}"))
+            })
+        });
     }
     let mut wrong = Vec::new();
     for (what, query, wanted) in &expected {
@@ -219,20 +217,19 @@ fn a_result_is_kept_for_its_ttl() {
         5,
         "Consul knows of the fifth"
     );
-    throughout(
-        TTL.saturating_sub(asked.elapsed() + Duration::from_millis(300)),
-        Duration::from_millis(50),
-        "the result is kept",
-        || {
-            let now = query.ask(portolan.dns());
-            ensure(now.data() == first.data(), || now.summary())
-        },
-    );
-    eventually(TTL, "the next result is served", || {
+    let mut kept = 0;
+    eventually(SOON, "the next result is served", || {
         let now = query.ask(portolan.dns());
-        ensure(now.answers.len() == 5, || now.summary())
+        if now.answers.len() == 5 {
+            return Ok(());
+        }
+        assert_eq!(now.data(), first.data(), "{}", now.summary());
+        kept += 1;
+        Err(now.summary())
     });
-    assert!(asked.elapsed() >= TTL, "too early");
+    // The result was made after the question for it came.
+    assert!(asked.elapsed() >= TTL, "another one too early");
+    assert!(kept > 0, "it was not kept at all");
 }
 
 #[test]
@@ -246,37 +243,31 @@ fn a_result_outlives_consul() {
         .map(|query| query.ask(portolan.dns()).data());
     assert_eq!(before[0], FROM_WEST);
     consul.pause();
+    let ask = || {
+        // The client's own patience is a second: longer, and it takes it for a lost packet.
+        let now = queries
+            .clone()
+            .map(|query| query.ask(portolan.dns()).data());
+        ensure(now == before, || format!("{now:?}"))
+    };
     throughout(
         Duration::from_secs(8),
         Duration::from_millis(100),
         "what the query found before",
-        || {
-            let start = Instant::now();
-            let now = queries
-                .clone()
-                .map(|query| query.ask(portolan.dns()).data());
-            ensure(now == before, || format!("{now:?}"))?;
-            let took = start.elapsed();
-            // A client that asks once a second must not take it for a lost packet.
-            ensure(took < Duration::from_secs(1), || {
-                format!("two answers took {took:?}")
-            })
-        },
+        ask,
     );
-    // By now it is known that there is nobody to wait for.
-    let start = Instant::now();
-    queries[0].ask(portolan.dns());
-    let took = start.elapsed();
-    assert!(took < Duration::from_millis(500), "an answer took {took:?}");
+    // Once it is known that there is nobody to wait for, nobody waits.
+    eventually(SOON, "nobody waits for Consul any more", || {
+        let counts = || portolan.metric("portolan_server_answer_seconds_count{way=\"in_full\"}");
+        let waited = counts();
+        ask()?;
+        ensure(counts() == waited, || "an answer was waited for".to_owned())
+    });
     consul.resume();
-    thread::sleep(Duration::from_millis(100));
+    consul.wait_until_ready();
     consul.register(&web(5, "10.0.0.5"));
-    eventually(
-        Duration::from_secs(15),
-        "the result is current again",
-        || {
-            let now = queries[0].ask(portolan.dns());
-            ensure(now.answers.len() == 5, || now.summary())
-        },
-    );
+    eventually(SOON, "the result is current again", || {
+        let now = queries[0].ask(portolan.dns());
+        ensure(now.answers.len() == 5, || now.summary())
+    });
 }

@@ -7,11 +7,7 @@ mod support;
 use serde_json::json;
 use std::{
     net::SocketAddr,
-    num::NonZero,
-    sync::{
-        Barrier,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Barrier,
     thread,
     time::{Duration, Instant},
 };
@@ -19,6 +15,7 @@ use support::{
     consul::{Consul, instance},
     dns,
     portolan::Portolan,
+    still::undisturbed,
     wire::rtype::A,
 };
 
@@ -104,47 +101,9 @@ fn lag(
     ours.saturating_duration_since(theirs)
 }
 
-/// A thread that only sleeps for a millisecond is held up for longer than this when the machine itself
-/// stands still: a virtual one does for tens of milliseconds now and then, whoever runs on it.
-const STILL: Duration = Duration::from_millis(5);
-
 /// So many measurements of a kind may be late without a sign of that, on a core that nobody watched,
 /// and are made twice more. A way through Portolan that is slow is slow again.
 const STALLS: usize = 2;
-
-/// Runs one measurement.
-///
-/// # Errors
-/// What was measured, if the machine stood still in the meantime.
-fn undisturbed(measure: impl FnOnce() -> Duration) -> Result<Duration, Duration> {
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let cores = thread::available_parallelism().map_or(2, NonZero::get);
-        let meters: Vec<_> = (0..cores)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut longest = Duration::ZERO;
-                    while !over.load(Ordering::Relaxed) {
-                        let start = Instant::now();
-                        thread::sleep(Duration::from_millis(1));
-                        longest = longest.max(start.elapsed());
-                    }
-                    longest
-                })
-            })
-            .collect();
-        let lag = measure();
-        over.store(true, Ordering::Relaxed);
-        let gaps = meters
-            .into_iter()
-            .map(|meter| meter.join().expect("it sleeps"));
-        if gaps.max().is_some_and(|gap| gap > STILL) {
-            Err(lag)
-        } else {
-            Ok(lag)
-        }
-    })
-}
 
 fn judge(what: &str, measure: impl Fn(usize) -> Duration) {
     let (mut lags, mut void, mut late) = (Vec::new(), Vec::new(), Vec::new());

@@ -7,10 +7,10 @@ use crate::{
         ensure, eventually,
         registrar::Registrar,
     },
-    world::{Host, SOON, host_name},
+    world::{Host, LATE, host_name},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 /// Registers as Registrator does: no metadata of ours.
 fn register_plainly(host: &Host, id: &str, port: u16) {
@@ -55,12 +55,17 @@ fn registrators_services_are_taken_over_on_request() {
     register_plainly(&host, &ghost, 1);
     register_plainly(&host, &id, 1);
     let told = "it is left alone from now on";
-    eventually(Duration::from_secs(15), told, || {
+    eventually(LATE, told, || {
         let conflicts = registrar.metric("portolan_register_conflicts");
         ensure(conflicts == 1.0, || conflicts.to_string())
     });
     assert!(host.ids().contains(&ghost));
     assert_eq!(host.services()[&id]["Port"], 1);
+}
+
+/// How often a registrar has compared what runs with what is registered.
+fn passes(registrar: &Registrar) -> f64 {
+    registrar.metric("portolan_register_passes_total{outcome=\"ok\"}")
 }
 
 /// Two of one owner on one agent, each with containers of its own: both say so, and neither takes
@@ -75,12 +80,12 @@ fn a_second_writer_is_told_of() {
     let two = Registrar::start(&["--docker", &url, "--consul", &consul, "--owner", "same"]);
     two.wait_until_ready();
     let first = host.service("first", "web");
-    host.wait_for_ids(SOON, &[host.id(&first)].into());
+    host.wait_for_ids(LATE, &[host.id(&first)].into());
     let second = docker.sleeper("second", &["-e", "SERVICE_NAME=web", "-p", ":80"]);
     let both: BTreeSet<String> = [host.id(&first), host.id(&second)].into();
     let told = "another process registers services under our owner name; what it wrote is left \
                 alone: end one of the two, or give each its own --owner";
-    eventually(Duration::from_secs(25), "both have told", || {
+    eventually(LATE, "both have told", || {
         for registrar in [&one, &two] {
             ensure(registrar.events(told).len() == 1, || registrar.log())?;
             let ready = registrar.get("/ready")?;
@@ -90,15 +95,23 @@ fn a_second_writer_is_told_of() {
         }
         Ok(())
     });
-    host.wait_for_ids(Duration::from_secs(15), &both);
+    host.wait_for_ids(LATE, &both);
     let _ = host.recorder.take_writes();
-    // Whoever would fight would do so at its next look.
-    std::thread::sleep(Duration::from_secs(12));
+    // Whoever would fight would do so at its next looks.
+    let passes = [&one, &two].map(passes);
+    eventually(LATE, "both have looked again", || {
+        let now = [&one, &two].map(self::passes);
+        let enough = now
+            .iter()
+            .zip(passes)
+            .all(|(now, before)| *now >= before + 2.0);
+        ensure(enough, || format!("{now:?} after {passes:?}"))
+    });
     assert_eq!(host.recorder.take_writes(), Vec::<String>::new());
     assert_eq!(host.ids(), both);
     // Each goes on with its own.
     first.tell("kill");
-    host.wait_for_ids(SOON, &[host.id(&second)].into());
+    host.wait_for_ids(LATE, &[host.id(&second)].into());
 }
 
 /// The marks by which it knows its own.

@@ -18,6 +18,9 @@ use std::{
 /// How soon a change has to be in Consul.
 pub(crate) const SOON: Duration = Duration::from_secs(1);
 
+/// Whatever takes several looks has happened by then, on the slowest machine.
+pub(crate) const LATE: Duration = Duration::from_secs(120);
+
 /// A host of a test.
 pub(crate) struct Host {
     pub(crate) docker: Docker,

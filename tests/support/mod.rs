@@ -21,6 +21,7 @@ pub(crate) mod process;
 pub(crate) mod recorder;
 pub(crate) mod registrar;
 pub(crate) mod resources;
+pub(crate) mod still;
 pub(crate) mod upstream;
 pub(crate) mod wire;
 

@@ -22,6 +22,8 @@
 //! | [`files`] | service-definition files |
 //! | [`catalog`] | what exists, behind versions; knows no DNS and no HTTP |
 //! | [`dns`] | DNS's own words: names, requests, answers, wire; pure; knows no Consul |
+//! | [`http`] | one HTTP client for the two APIs: TCP, TLS, Unix sockets |
+//! | [`duration`] | Go's durations |
 
 pub mod admin;
 pub mod answers;
@@ -32,8 +34,10 @@ pub mod config;
 pub mod consul;
 pub mod dns;
 pub mod docker;
+pub mod duration;
 pub mod files;
 pub mod haproxy;
+pub mod http;
 pub mod recursion;
 pub mod register;
 pub mod router;

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use crate::config::{Config, DEFAULT_FILE, Flags, Process};
-use crate::{docker, files};
+use crate::files;
 
 use super::{Failure, parts, running};
 
@@ -33,11 +33,7 @@ pub fn check(flags: &Flags, running: bool) -> Result<(), Failure> {
         parts::consul_client(consul)?;
     }
     let docker = match config.docker.serve {
-        true => {
-            let access = parts::docker_access(&config.docker);
-            docker::Client::new(&access).map_err(Failure::DockerAccess)?;
-            access.address.to_string()
-        }
+        true => parts::docker_client(&config.docker)?.address().to_owned(),
         false => "none".to_owned(),
     };
     parts::policy(&config, zones, None)?;

@@ -14,10 +14,11 @@ use crate::config::{
     Address, Authorities, Config, Consul, DockerAddress, RecursorStrategy, SrvTarget,
     TruncateAddresses, Upstreams,
 };
-use crate::consul::{Client, Endpoint, TlsFiles};
+use crate::consul::Client;
 use crate::dns::Name;
 use crate::docker;
 use crate::files::{Host, Origin};
+use crate::http::{Endpoint, SetupError, Tls};
 use crate::recursion::{self, Recursor};
 use crate::router::Policy;
 use crate::server::Limits;
@@ -149,7 +150,7 @@ pub(super) fn consul_client(consul: &Consul) -> Result<Client, Failure> {
             Address::Unix(path) => Endpoint::Unix(path.clone()),
         })
         .collect();
-    let tls = TlsFiles {
+    let tls = Tls {
         authorities: match &consul.tls.authorities {
             Authorities::System => Vec::new(),
             Authorities::File(file) => vec![file.clone()],
@@ -173,10 +174,8 @@ pub(super) fn consul_client(consul: &Consul) -> Result<Client, Failure> {
 
 fn pem_files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
     let failed = |source| {
-        Failure::Consul(crate::consul::ClientError::File {
-            path: directory.to_owned(),
-            source,
-        })
+        let path = directory.to_owned();
+        Failure::Consul(SetupError::File { path, source }.into())
     };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(failed)? {
@@ -217,15 +216,18 @@ pub(super) fn service_origins(config: &Config) -> Vec<Origin> {
         .collect()
 }
 
-/// How to get at Docker.
-pub(super) fn docker_access(config: &config::Docker) -> docker::Access {
-    docker::Access {
-        address: match &config.address {
-            DockerAddress::Unix(path) => docker::Address::Unix(path.clone()),
-            DockerAddress::Http(url) => docker::Address::Http(url.clone()),
-        },
-        certificates: config.cert_path.clone(),
+/// Where Docker is.
+pub(super) fn docker_endpoint(config: &config::Docker) -> Endpoint {
+    match &config.address {
+        DockerAddress::Unix(path) => Endpoint::Unix(path.clone()),
+        DockerAddress::Http(url) => Endpoint::Http(url.clone()),
     }
+}
+
+/// A client of Docker's API.
+pub(super) fn docker_client(config: &config::Docker) -> Result<docker::Client, Failure> {
+    docker::Client::new(&docker_endpoint(config), config.cert_path.as_deref())
+        .map_err(Failure::DockerAccess)
 }
 
 /// The running containers as a source, and its layer.
@@ -234,8 +236,7 @@ pub(super) fn docker_source(
     registry: &mut Registry,
     catalog: &mut Catalog,
 ) -> Result<docker::Source, Failure> {
-    let client =
-        docker::Client::new(&docker_access(&config.docker)).map_err(Failure::DockerAccess)?;
+    let client = docker_client(&config.docker)?;
     client.register_metrics(registry);
     let name = host_name()?;
     let settings = docker::Settings {

@@ -91,8 +91,7 @@ impl Parts {
             fallback_addresses: Vec::new(),
             ..consul.clone()
         };
-        let access = parts::docker_access(&config.docker);
-        let docker = docker::Client::new(&access).map_err(Failure::DockerAccess)?;
+        let docker = parts::docker_client(&config.docker)?;
         docker.register_metrics(registry);
         Ok(Self {
             consul: parts::consul_client(&only)?,

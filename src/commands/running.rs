@@ -1,10 +1,15 @@
 //! `portolan check --running`: asks the Portolan that runs here whether it is ready. It is what a
 //! container's HEALTHCHECK runs, where there is no other program to ask with.
 
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use reqwest::{ClientBuilder, Method};
+use url::Url;
+
 use crate::config::Config;
+use crate::http::{self, Endpoint, Tls};
 
 use super::{Failure, serve};
 
@@ -23,16 +28,13 @@ pub(super) fn ask(config: &Config) -> Result<(), Failure> {
         return Err(not_ready(why));
     };
     let url = format!("http://{}/ready", reachable(address));
-    // Nothing here is for TLS. The library wants its cryptography all the same, and would look for
-    // authorities, which fails where there are none.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let refused = |error: &dyn Display| not_ready(format!("{url}: {error}"));
+    let parsed = Url::parse(&url).map_err(|error| refused(&error))?;
+    let tune = |builder: ClientBuilder| builder.timeout(PATIENCE);
+    let client = http::Client::new(&Endpoint::Http(parsed.clone()), &Tls::default(), tune);
+    let client = client.map_err(|error| refused(&error))?;
     let answer = serve::runtime()?.block_on(async {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .tls_certs_only([])
-            .timeout(PATIENCE)
-            .build()?;
-        let response = client.get(&url).send().await?;
+        let response = client.request(Method::GET, parsed).send().await?;
         let ready = response.status().is_success();
         Ok::<_, reqwest::Error>((ready, response.text().await?))
     });

@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, Visitor};
 
+use crate::duration;
+
 const EXAMPLES: &str = "write a number and a unit, such as \"500ms\", \"1s\", \"5m\" or \"1h30m\"";
 
 /// A duration in the file.
@@ -54,31 +56,22 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
             "{text:?} has a fraction: use a smaller unit, such as \"1500ms\" for one and a half seconds"
         ));
     }
+    let parts = duration::parts(text).map_err(|fault| match fault {
+        duration::Fault::NoUnit => format!("{text:?} has no unit: {EXAMPLES}"),
+        duration::Fault::Unknown => not_a_duration(),
+    })?;
+    if parts.is_empty() {
+        return Err(not_a_duration());
+    }
     let mut total = Duration::ZERO;
-    let mut rest = text;
-    loop {
-        let (number, after) = split_when(rest, |c| !c.is_ascii_digit());
-        let (unit, after) = split_when(after, |c| c.is_ascii_digit());
+    for (number, nanos_per_unit) in parts {
         let number: u64 = number.parse().map_err(|_| not_a_duration())?;
-        let nanos_per_unit: u64 = match unit {
-            "ns" => 1,
-            "us" | "µs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            "" => return Err(format!("{text:?} has no unit: {EXAMPLES}")),
-            _ => return Err(not_a_duration()),
-        };
         let nanos = number.checked_mul(nanos_per_unit);
         total = nanos
             .and_then(|nanos| total.checked_add(Duration::from_nanos(nanos)))
             .ok_or_else(|| format!("{text:?} is too long a duration"))?;
-        if after.is_empty() {
-            return Ok(total);
-        }
-        rest = after;
     }
+    Ok(total)
 }
 
 /// Writes a duration in the largest unit that holds it whole, for messages.
@@ -91,10 +84,6 @@ pub(super) fn show(duration: Duration) -> String {
         _ if millis.is_multiple_of(1_000) => format!("{}s", millis / 1_000),
         _ => format!("{millis}ms"),
     }
-}
-
-fn split_when(text: &str, stop: impl Fn(char) -> bool) -> (&str, &str) {
-    text.split_at(text.find(stop).unwrap_or(text.len()))
 }
 
 #[cfg(test)]

@@ -1,24 +1,16 @@
 //! One request to Consul, and what may go wrong with it.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use reqwest::header::{HeaderMap, HeaderValue};
-use reqwest::{Certificate, Identity, Method, StatusCode};
-use url::Url;
+use reqwest::{ClientBuilder, Method, StatusCode};
 
-use super::request::{Ask, Mode, RequestError, Response};
+use crate::http::{self, Endpoint, SetupError, Tls};
 
-/// The longest body that is read, in bytes. Ten thousand services of ten instances are about
-/// 1 MiB of names; one service of ten thousand instances is about 10 MiB.
-pub(super) const MAX_BODY: usize = 256 << 20;
-
-/// How long a connection may take to open.
-const CONNECT_TIME: Duration = Duration::from_secs(5);
+use super::request::{Ask, MAX_BODY, Mode, RequestError, Response};
 
 /// How long a read that does not block may take.
 const READ_TIME: Duration = Duration::from_secs(5);
@@ -26,58 +18,12 @@ const READ_TIME: Duration = Duration::from_secs(5);
 /// Idle connections that are kept for the next plain read.
 const IDLE_CONNECTIONS: usize = 4;
 
-/// Where the API is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Endpoint {
-    /// Over TCP; a path is put before that of every request.
-    Http(Url),
-    /// Over a Unix socket.
-    Unix(PathBuf),
-}
-
-/// Files of a TLS connection, in PEM.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TlsFiles {
-    /// Who may vouch for Consul's certificate; empty for those that the system trusts.
-    pub authorities: Vec<PathBuf>,
-    /// Our certificate and its key.
-    pub client: Option<(PathBuf, PathBuf)>,
-    /// The name to expect in Consul's certificate, if it is not the host of the address.
-    pub server_name: Option<String>,
-    /// Is Consul's certificate not checked?
-    pub insecure: bool,
-}
-
 /// Why a client could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// A file cannot be read.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// A file is not PEM, or a certificate and a key do not go together.
-    #[error("{}: {source}", path.display())]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// What the TLS library says.
-        source: reqwest::Error,
-    },
-    /// The HTTP library cannot be set up.
-    #[error("cannot set up HTTP: {0}")]
-    Http(String),
-    /// `tls_server_name` goes with no address.
-    #[error("cannot use the server name {name:?}: {message}")]
-    ServerName {
-        /// The name.
-        name: String,
-        /// What is wrong.
-        message: String,
-    },
+    /// The connection cannot be set up.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
     /// The token cannot be sent in a header. It is not repeated here.
     #[error("the ACL token holds a character that HTTP cannot carry")]
     Token,
@@ -94,8 +40,7 @@ pub struct Client {
 /// One address of Consul.
 #[derive(Debug)]
 struct Agent {
-    http: reqwest::Client,
-    base: Url,
+    http: http::Client,
     /// Milliseconds since the client's start until which it is asked last.
     resting_until: AtomicU64,
 }
@@ -110,11 +55,9 @@ impl Client {
     /// [`ClientError`] if a file of `tls` cannot be used or the token not be sent.
     pub fn new(
         endpoints: &[Endpoint],
-        tls: &TlsFiles,
+        tls: &Tls,
         token: Option<&str>,
     ) -> Result<Self, ClientError> {
-        // Another part of the process may have chosen one already; any will do.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let agents = endpoints
             .iter()
             .map(|endpoint| Agent::new(endpoint, tls))
@@ -188,54 +131,10 @@ impl Client {
 }
 
 impl Agent {
-    fn new(endpoint: &Endpoint, tls: &TlsFiles) -> Result<Self, ClientError> {
-        let mut builder = reqwest::Client::builder()
-            .no_proxy()
-            .connect_timeout(CONNECT_TIME)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
-            .tcp_nodelay(true)
-            .user_agent(concat!("portolan/", env!("CARGO_PKG_VERSION")));
-        let base = match endpoint {
-            Endpoint::Http(url) => {
-                let mut base = url.clone();
-                // `join` replaces what follows the last slash.
-                if !base.path().ends_with('/') {
-                    base.set_path(&format!("{}/", url.path()));
-                }
-                base
-            }
-            Endpoint::Unix(path) => {
-                builder = builder.unix_socket(path.clone());
-                UNIX_BASE.clone()
-            }
-        };
-        let (base, mut builder) = match &tls.server_name {
-            Some(name) => under_name(base, name, builder)?,
-            None => (base, builder),
-        };
-        let mut roots = Vec::new();
-        for path in &tls.authorities {
-            roots.extend(Certificate::from_pem_bundle(&read(path)?).map_err(pem(path))?);
-        }
-        // Without TLS the system's own authorities are not looked for: an image that holds nothing
-        // but this program has none, and the TLS library would not start without.
-        if !tls.authorities.is_empty() || base.scheme() != "https" {
-            builder = builder.tls_certs_only(roots);
-        }
-        if let Some((certificate, key)) = &tls.client {
-            let mut both = read(certificate)?;
-            both.push(b'\n');
-            both.extend(read(key)?);
-            builder = builder.identity(Identity::from_pem(&both).map_err(pem(certificate))?);
-        }
-        if tls.insecure {
-            builder = builder.tls_danger_accept_invalid_certs(true);
-        }
+    fn new(endpoint: &Endpoint, tls: &Tls) -> Result<Self, SetupError> {
+        let tune = |builder: ClientBuilder| builder.pool_max_idle_per_host(IDLE_CONNECTIONS);
         Ok(Self {
-            http: builder
-                .build()
-                .map_err(|error| ClientError::Http(in_full(&error)))?,
-            base,
+            http: http::Client::new(endpoint, tls, tune)?,
             resting_until: AtomicU64::new(0),
         })
     }
@@ -248,11 +147,8 @@ impl Agent {
         body: Vec<u8>,
         token: Option<Arc<HeaderValue>>,
     ) -> Result<Response, RequestError> {
-        let mut url = self.base.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            // A name with a slash or a question mark stays one segment.
-            segments.pop_if_empty().push("v1").extend(&ask.path);
-        }
+        let path = ask.path.iter().map(String::as_str);
+        let mut url = self.http.url(std::iter::once("v1").chain(path));
         let mut timeout = READ_TIME;
         {
             let mut query = url.query_pairs_mut();
@@ -282,7 +178,8 @@ impl Agent {
         if let Some(token) = token {
             request = request.header("X-Consul-Token", (*token).clone());
         }
-        let response = request.send().await.map_err(transport)?;
+        let response = request.send().await;
+        let response = response.map_err(|error| RequestError::Transport(http::transport(error)))?;
         let status = response.status();
         let index = index_of(response.headers());
         let is = |name: &str, value: &str| {
@@ -305,7 +202,7 @@ impl Agent {
             });
         }
         if !status.is_success() {
-            let body = limited(response, 1024).await.unwrap_or_default();
+            let body = http::body(response, 1024).await.unwrap_or_default();
             let body = String::from_utf8_lossy(&body).trim().to_owned();
             return Err(RequestError::Status { status, body });
         }
@@ -313,42 +210,9 @@ impl Agent {
             index,
             known_leader,
             filtered,
-            body: limited(response, MAX_BODY).await?,
+            body: http::body(response, MAX_BODY).await?,
         })
     }
-}
-
-/// The same address under another name: the TLS library takes the name from the URL.
-fn under_name(
-    mut base: Url,
-    name: &str,
-    builder: reqwest::ClientBuilder,
-) -> Result<(Url, reqwest::ClientBuilder), ClientError> {
-    let refuse = |message: String| ClientError::ServerName {
-        name: name.to_owned(),
-        message,
-    };
-    let addresses = base
-        .socket_addrs(|| None)
-        .map_err(|error| refuse(error.to_string()))?;
-    base.set_host(Some(name))
-        .map_err(|error| refuse(error.to_string()))?;
-    Ok((base, builder.resolve_to_addrs(name, &addresses)))
-}
-
-static UNIX_BASE: std::sync::LazyLock<Url> =
-    std::sync::LazyLock::new(|| Url::parse("http://localhost/").unwrap_or_else(|_| unreachable!()));
-
-fn read(path: &Path) -> Result<Vec<u8>, ClientError> {
-    fs::read(path).map_err(|source| ClientError::File {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn pem(path: &Path) -> impl FnOnce(reqwest::Error) -> ClientError {
-    let path = path.to_owned();
-    move |source| ClientError::Pem { path, source }
 }
 
 fn index_of(headers: &HeaderMap) -> Option<u64> {
@@ -361,33 +225,4 @@ fn retry_after(headers: &HeaderMap) -> Duration {
         .get("Retry-After")
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     Duration::from_secs(seconds.unwrap_or(1).clamp(1, 60))
-}
-
-/// The whole body, if it is not too long.
-async fn limited(mut response: reqwest::Response, most: usize) -> Result<Vec<u8>, RequestError> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(transport)? {
-        if body.len() + chunk.len() > most {
-            return Err(RequestError::TooLong);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
-}
-
-/// The library's errors say least at the top; the causes are what helps. Its URL is left out: it
-/// stands in the log line already.
-fn transport(error: reqwest::Error) -> RequestError {
-    RequestError::Transport(in_full(&error.without_url()))
-}
-
-/// An error with its causes.
-fn in_full(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -11,6 +11,8 @@ use crate::catalog::{
     Health, Instance, NamedPort, Node, Prepared, Service, TaggedAddress, Weights,
 };
 
+use crate::duration;
+
 use super::tags::TagsByName;
 
 /// An element of `/v1/catalog/nodes`, and the `Node` of `/v1/health/service`. Consul writes
@@ -212,34 +214,7 @@ pub(super) fn is_enterprise(body: &[u8]) -> serde_json::Result<bool> {
 
 /// A Go duration such as `1h30m`, `10s` or `500ms`; `None` if it is none.
 pub(super) fn go_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let number = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .filter(|end| *end > 0)?;
-        let (value, tail) = rest.split_at(number);
-        let value: f64 = value.parse().ok()?;
-        let unit = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at(unit);
-        seconds += value
-            * match unit {
-                "h" => 3600.0,
-                "m" => 60.0,
-                "s" => 1.0,
-                "ms" => 1e-3,
-                "us" | "µs" => 1e-6,
-                "ns" => 1e-9,
-                _ => return None,
-            };
-        rest = tail;
-    }
-    if text.is_empty() {
-        return None;
-    }
-    Duration::try_from_secs_f64(seconds).ok()
+    Duration::try_from_secs_f64(duration::seconds(text)?).ok()
 }
 
 impl From<NodeJson> for Node {

@@ -30,7 +30,7 @@ mod watch;
 mod world;
 
 pub use agent::AgentDns;
-pub use client::{Client, ClientError, Endpoint, TlsFiles};
+pub use client::{Client, ClientError};
 pub use keys::KeyValues;
 pub use local::{AgentCheck, AgentError, AgentService, LocalAgent};
 pub use metrics::Metrics;

@@ -7,8 +7,11 @@ use std::time::Duration;
 use reqwest::StatusCode;
 
 use crate::catalog::Scope;
+use crate::http::Fault;
 
-use super::client::MAX_BODY;
+/// The longest body that is read, in bytes. Ten thousand services of ten instances are about
+/// 1 MiB of names; one service of ten thousand instances is about 10 MiB.
+pub(super) const MAX_BODY: usize = 256 << 20;
 
 /// Why a request brought nothing. None of these ever holds the token.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +34,15 @@ pub(super) enum RequestError {
     /// The body is not what it should be.
     #[error("not what Consul would say: {0}")]
     Body(#[from] serde_json::Error),
+}
+
+impl From<Fault> for RequestError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Transport(causes) => Self::Transport(causes),
+            Fault::TooLong => Self::TooLong,
+        }
+    }
 }
 
 impl RequestError {

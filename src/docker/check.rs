@@ -4,6 +4,8 @@
 
 use std::net::SocketAddr;
 
+use crate::duration;
+
 use super::container::{Container, Health};
 use super::desired::Trouble;
 use super::metadata::Values;
@@ -191,34 +193,9 @@ fn duration(values: &Values<'_>, key: &str, trouble: &mut Trouble<'_>) -> Option
     None
 }
 
-/// Is it a duration of Go (`time.ParseDuration`) that is above zero and within its range?
+/// Is it a duration of Go that is above zero and within its range?
 fn is_duration(text: &str) -> bool {
-    let mut rest = text.strip_prefix('+').unwrap_or(text);
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let end = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(rest.len());
-        let (number, after) = rest.split_at(end);
-        let Ok(number) = number.parse::<f64>() else {
-            return false;
-        };
-        let end = after
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(after.len());
-        let (unit, after) = after.split_at(end);
-        seconds += number
-            * match unit {
-                "ns" => 1e-9,
-                "us" | "µs" | "μs" => 1e-6,
-                "ms" => 1e-3,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                _ => return false,
-            };
-        rest = after;
-    }
+    let text = text.strip_prefix('+').unwrap_or(text);
     // Go counts nanoseconds in 64 bits.
-    (1e-9..9.2e9).contains(&seconds)
+    duration::seconds(text).is_some_and(|seconds| (1e-9..9.2e9).contains(&seconds))
 }

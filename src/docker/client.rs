@@ -1,18 +1,18 @@
 //! The few requests to Docker's API, all of them `GET`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use reqwest::{Certificate, Identity, StatusCode};
+use reqwest::{ClientBuilder, Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::address::{Access, Address};
+use crate::http::{self, Endpoint, Fault, SetupError, Tls};
+
 use super::container::Container;
 use super::event::Events;
 use super::metrics::Metrics;
@@ -23,8 +23,7 @@ use super::summary::Summary;
 const OLDEST: u32 = 40;
 const NEWEST: u32 = 54;
 
-/// How long a connection may take to open, and an answer to come.
-const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// How long an answer may take to come.
 const LIST_TIME: Duration = Duration::from_secs(15);
 const INSPECT_TIME: Duration = Duration::from_secs(5);
 
@@ -37,25 +36,9 @@ const MAX_BODY: usize = 64 << 20;
 /// Why Docker's API could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file cannot be read.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// A file is not PEM, or a certificate and a key do not go together.
-    #[error("{}: {source}", path.display())]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// What the TLS library says.
-        source: reqwest::Error,
-    },
-    /// The HTTP library cannot be set up.
-    #[error("cannot set up HTTP: {0}")]
-    Http(#[from] reqwest::Error),
+    /// The connection cannot be set up.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
     /// No answer, or none in time.
     #[error("{0}")]
     Transport(String),
@@ -81,11 +64,19 @@ pub enum Error {
     },
 }
 
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Transport(causes) => Self::Transport(causes),
+            Fault::TooLong => Self::TooLong,
+        }
+    }
+}
+
 /// A client of Docker's API. Cheap to clone; clones share the version and the counters.
 #[derive(Debug, Clone)]
 pub struct Client {
-    http: reqwest::Client,
-    base: Url,
+    http: http::Client,
     address: Arc<str>,
     /// The `x` of the version `1.x` that was agreed upon.
     version: Arc<AtomicU32>,
@@ -112,49 +103,27 @@ struct MessageJson {
 }
 
 impl Client {
-    /// A client; nothing is sent yet.
+    /// A client; nothing is sent yet. `certificates` is the directory with `ca.pem`, `cert.pem` and
+    /// `key.pem` (`DOCKER_CERT_PATH`), for https. A file that is not there is not needed.
     ///
     /// # Errors
     /// [`Error`] if the certificates cannot be used.
-    pub fn new(access: &Access) -> Result<Self, Error> {
-        // Another part of the process may have chosen one already; any will do.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .no_proxy()
-            .connect_timeout(CONNECT_TIME)
-            .tcp_keepalive(KEEPALIVE)
-            .tcp_nodelay(true)
-            .user_agent(concat!("portolan/", env!("CARGO_PKG_VERSION")));
-        let base = match &access.address {
-            Address::Http(url) => url.clone(),
-            Address::Unix(path) => {
-                builder = builder.unix_socket(path.clone());
-                UNIX_BASE.clone()
-            }
+    pub fn new(endpoint: &Endpoint, certificates: Option<&Path>) -> Result<Self, Error> {
+        let certificates = certificates.filter(|_| endpoint.is_tls());
+        // One that cannot be looked at is found out when it is read.
+        let file = |name: &str| {
+            let path = certificates?.join(name);
+            path.try_exists().unwrap_or(true).then_some(path)
         };
-        if base.scheme() != "https" {
-            // The system's own authorities are not looked for: an image that holds nothing but this
-            // program has none, and the TLS library would not start without.
-            builder = builder.tls_certs_only([]);
-        }
-        if let (Some(directory), "https") = (&access.certificates, base.scheme()) {
-            let file = directory.join("ca.pem");
-            if let Some(pem) = read(&file)? {
-                let roots = Certificate::from_pem_bundle(&pem).map_err(bad_pem(&file))?;
-                builder = builder.tls_certs_only(roots);
-            }
-            let (certificate, key) = (directory.join("cert.pem"), directory.join("key.pem"));
-            if let (Some(mut both), Some(key)) = (read(&certificate)?, read(&key)?) {
-                both.push(b'\n');
-                both.extend(key);
-                let identity = Identity::from_pem(&both).map_err(bad_pem(&certificate))?;
-                builder = builder.identity(identity);
-            }
-        }
+        let tls = Tls {
+            authorities: file("ca.pem").into_iter().collect(),
+            client: file("cert.pem").zip(file("key.pem")),
+            ..Tls::default()
+        };
+        let tune = |builder: ClientBuilder| builder.tcp_keepalive(KEEPALIVE);
         Ok(Self {
-            http: builder.build()?,
-            base,
-            address: access.address.to_string().into(),
+            http: http::Client::new(endpoint, &tls, tune)?,
+            address: endpoint.to_string().into(),
             version: Arc::new(AtomicU32::new(OLDEST)),
             metrics: Metrics::default(),
         })
@@ -240,9 +209,9 @@ impl Client {
         let mut url = self.versioned("events");
         url.query_pairs_mut()
             .append_pair("filters", Events::FILTERS);
-        let opening = self.http.get(url).send();
+        let opening = self.http.request(Method::GET, url).send();
         let opened = match tokio::time::timeout(LIST_TIME, opening).await {
-            Ok(response) => response.map_err(transport),
+            Ok(response) => response.map_err(|error| Error::Transport(http::transport(error))),
             Err(_) => Err(Error::Transport("no answer in time".to_owned())),
         };
         let opened = match opened {
@@ -258,15 +227,9 @@ impl Client {
     }
 
     fn url(&self, path: &str, version: Option<u32>) -> Url {
-        let mut url = self.base.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty();
-            if let Some(version) = version {
-                segments.push(&format!("v1.{version}"));
-            }
-            segments.extend(path.split('/'));
-        }
-        url
+        let version = version.map(|version| format!("v1.{version}"));
+        let path = path.split('/').map(str::to_owned);
+        self.http.url(version.into_iter().chain(path))
     }
 
     async fn json<T: DeserializeOwned>(
@@ -281,16 +244,10 @@ impl Client {
 
     async fn get(&self, kind: &'static str, url: Url, within: Duration) -> Result<Vec<u8>, Error> {
         let asked = async {
-            let response = self.http.get(url).timeout(within).send().await;
-            let mut response = success(response.map_err(transport)?).await?;
-            let mut body = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(transport)? {
-                if body.len() + chunk.len() > MAX_BODY {
-                    return Err(Error::TooLong);
-                }
-                body.extend_from_slice(&chunk);
-            }
-            Ok(body)
+            let request = self.http.request(Method::GET, url).timeout(within);
+            let response = request.send().await;
+            let response = response.map_err(|error| Error::Transport(http::transport(error)))?;
+            Ok(http::body(success(response).await?, MAX_BODY).await?)
         };
         let result = asked.await;
         self.metrics.request(kind, result.is_ok());
@@ -315,35 +272,4 @@ async fn success(mut response: reqwest::Response) -> Result<reqwest::Response, E
         .to_owned();
     let message = serde_json::from_slice::<MessageJson>(&first).map_or(body, |json| json.message);
     Err(Error::Status { status, message })
-}
-
-static UNIX_BASE: std::sync::LazyLock<Url> =
-    std::sync::LazyLock::new(|| Url::parse("http://localhost/").unwrap_or_else(|_| unreachable!()));
-
-fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::File {
-            path: path.to_owned(),
-            source,
-        }),
-    }
-}
-
-fn bad_pem(path: &Path) -> impl FnOnce(reqwest::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::Pem { path, source }
-}
-
-/// The library's errors say least at the top; the causes are what helps.
-pub(super) fn transport(error: reqwest::Error) -> Error {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    Error::Transport(text)
 }

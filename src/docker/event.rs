@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::client::{Error, transport};
+use crate::http::{self, Fault};
 
 /// The longest line, in bytes: labels are in it.
 const MAX_LINE: usize = 4 << 20;
@@ -118,7 +118,7 @@ impl Events {
     ///
     /// # Errors
     /// The stream has ended, for whatever reason.
-    pub(super) async fn next(&mut self) -> Result<Event, Error> {
+    pub(super) async fn next(&mut self) -> Result<Event, Fault> {
         loop {
             while let Some(end) = self.rest[self.searched..]
                 .iter()
@@ -132,11 +132,14 @@ impl Events {
             }
             self.searched = self.rest.len();
             if self.rest.len() > MAX_LINE {
-                return Err(Error::TooLong);
+                return Err(Fault::TooLong);
             }
-            match self.response.chunk().await.map_err(transport)? {
-                Some(chunk) => self.rest.extend_from_slice(&chunk),
-                None => return Err(Error::Transport("the stream of events ended".to_owned())),
+            match http::chunk(&mut self.response)
+                .await
+                .map_err(Fault::Transport)?
+            {
+                Some(chunk) => self.rest.extend_from_slice(chunk.as_ref()),
+                None => return Err(Fault::Transport("the stream of events ended".to_owned())),
             }
         }
     }

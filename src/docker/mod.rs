@@ -11,7 +11,6 @@
 //! [`desired`] turns the containers of a snapshot into [`Registration`]s in Consul's terms; it is
 //! pure, and nothing that one container says affects another.
 
-mod address;
 mod check;
 mod client;
 mod container;
@@ -30,7 +29,6 @@ mod source;
 mod summary;
 mod world;
 
-pub use address::{Access, Address};
 pub use client::{Client, Error};
 pub use container::{Binding, Container, Endpoint, Health, Port, Protocol, Status};
 pub use desired::{Desired, Problem, Severity, desired};

@@ -84,7 +84,8 @@ mod tests {
 
     use prometheus_client::registry::Registry;
 
-    use crate::consul::{Client, LocalAgent, TlsFiles};
+    use crate::consul::{Client, LocalAgent};
+    use crate::http::Tls;
     use crate::register::{self, Identity, Metrics, Status};
 
     use super::*;
@@ -100,7 +101,7 @@ mod tests {
             host_name: "host".to_owned(),
         };
         // It is never asked: there is no list yet.
-        let client = Client::new(&[], &TlsFiles::default(), None).expect("a client");
+        let client = Client::new(&[], &Tls::default(), None).expect("a client");
         let mut reconciler = Reconciler::new(
             LocalAgent::new(client),
             Identity::new("me"),

@@ -113,7 +113,9 @@ fn an_outage_is_told_once() {
         };
         let waiting = (0..SERVICES).filter(is_waited_at).count();
         // One of them is on what `new_data` changes.
-        ensure(waiting as f64 >= watches - 1.0, || format!("{waiting} wait"))
+        ensure(waiting as f64 >= watches - 1.0, || {
+            format!("{waiting} wait")
+        })
     });
     let log = Log::from_now_on(&scene);
     let refusal = Lie::status(403, "ACL not found");

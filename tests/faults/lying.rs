@@ -30,7 +30,7 @@ pub(crate) struct Scene {
     pub(crate) fake: FakeConsul,
     pub(crate) portolan: Portolan,
     pub(crate) questions: Vec<Question>,
-    started: Instant,
+    pub(crate) started: Instant,
 }
 
 impl Scene {

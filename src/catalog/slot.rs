@@ -179,10 +179,11 @@ impl<T> Slot<T> {
     ) -> Found<(u64, Arc<T>)> {
         let now = self.versions.millis();
         self.touch(now / 1000);
-        let is_fresh = now < self.fresh_until.load(Ordering::Acquire);
+        let fresh_until = self.fresh_until();
+        let is_fresh = now < fresh_until;
         let Some(known) = self.get() else {
-            // It could not be had a moment ago.
-            if is_fresh {
+            // It could not be had a moment ago. Where it is watched, its first value is on its way.
+            if is_fresh && fresh_until != WATCHED {
                 return Err(Miss::Unready);
             }
             let miss = leave(&self.want);
@@ -393,6 +394,18 @@ mod tests {
         slot.fail_for(60_000);
         let said = slot.look(Patience::Some, waits);
         assert!(matches!(said, Err(Miss::Unready)), "{said:?}");
+    }
+
+    #[test]
+    fn who_asks_while_a_new_watch_reads_waits_as_well() {
+        let slot = slot();
+        slot.set_watched(true);
+        for patience in [Patience::Some, Patience::None] {
+            let said = slot.look(patience, waits);
+            assert!(matches!(said, Err(Miss::Loading(_))), "{said:?}");
+        }
+        slot.publish(Service::new(Vec::new()));
+        assert!(slot.look(Patience::Some, waits).is_ok());
     }
 
     /// Threads that leave, meet and look again: none of them waits for what has come already.

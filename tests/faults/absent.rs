@@ -9,6 +9,7 @@ use crate::{
     support::{
         consul::Consul,
         dns::Query,
+        eventually,
         fake_consul::{FakeConsul, Lie},
         portolan::Launch,
         recorder::Recorder,
@@ -148,7 +149,15 @@ fn fifty_who_ask_at_once_cost_one_read() {
     let popular = question("popular.service.consul", &["10.6.0.1"]);
     let answers: Vec<_> = thread::scope(|scope| {
         let ask = || popular.ask(portolan.dns());
-        let threads: Vec<_> = (0..50).map(|_| scope.spawn(ask)).collect();
+        let mut threads: Vec<_> = (0..25).map(|_| scope.spawn(ask)).collect();
+        // The others while it is being read.
+        eventually(Duration::from_secs(2), "the read has begun", || {
+            if fake.seen_at(path).is_empty() {
+                return Err("Consul has seen none".to_owned());
+            }
+            Ok(())
+        });
+        threads.extend((0..25).map(|_| scope.spawn(ask)));
         let answers = threads.into_iter().map(|thread| thread.join());
         answers
             .map(|answer| answer.expect("asking does not panic"))

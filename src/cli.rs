@@ -1,21 +1,14 @@
-//! The command line. Nothing else knows about flags: what leaves this file is a [`Command`] with
-//! the [`Flags`] that the configuration starts from.
-
-mod haproxy;
-mod register;
+//! The command line: the commands, and a flag for every key that has one. What leaves this file is a
+//! [`Command`] with the [`Flags`] that the configuration is made with.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::commands::RegisterMode;
-use crate::config::{Address, DockerAddress, Errand, Flags, LogFormat, Switch, Upstreams, parse};
-
-use haproxy::HaproxyArgs;
-use register::RegisterArgs;
+use crate::config::{Errand, Flags, KEYS, Key, KeyFlag, Verb};
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,273 +40,263 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let command = match Cli::try_parse_from(args)?.verb {
-        Verb::Serve(args) => Command::Serve(args.into_flags()?),
-        Verb::Dev(args) => Command::Dev(args.into_flags()?),
-        Verb::Check(args) => Command::Check {
-            flags: args.serve.into_flags()?,
-            running: args.running,
-        },
-        Verb::Register(args) => {
-            let (flags, mode) = args.into_parts();
-            Command::Register(flags, mode)
-        }
-        Verb::Haproxy(args) => {
-            let errand = args.errand();
-            Command::Haproxy(args.into_flags(), errand)
-        }
+    let mut program = program();
+    let matches = program.try_get_matches_from_mut(args)?;
+    let (name, matches) = matches
+        .subcommand()
+        .ok_or_else(|| program.error(ErrorKind::MissingSubcommand, "name a command"))?;
+    let flags = |verb| {
+        flags(verb, matches)
+            .map_err(|message| program.clone().error(ErrorKind::ValueValidation, message))
     };
-    Ok(command)
+    let is_given = |name: &str| matches.get_flag(name);
+    Ok(match name {
+        "dev" => Command::Dev(flags(Verb::Dev)?),
+        "check" => Command::Check {
+            flags: flags(Verb::Serve)?,
+            running: is_given("running"),
+        },
+        "register" => {
+            let mode = RegisterMode {
+                adopt: is_given("adopt"),
+                once: is_given("once"),
+                dry_run: is_given("dry-run"),
+            };
+            Command::Register(flags(Verb::Register)?, mode)
+        }
+        "haproxy" => {
+            let errand = match (is_given("once"), is_given("dry-run")) {
+                (_, true) => Errand::DryRun,
+                (true, false) => Errand::Once,
+                (false, false) => Errand::Keep,
+            };
+            Command::Haproxy(flags(Verb::Haproxy)?, errand)
+        }
+        _ => Command::Serve(flags(Verb::Serve)?),
+    })
 }
 
-/// DNS for people who run Consul: answers *.consul from memory on port 53 and recurses for the
-/// rest.
-#[derive(Debug, Parser)]
-#[command(name = "portolan", version, max_term_width = 100)]
-#[command(after_help = "Example:
+/// What was given, in the configuration's words.
+fn flags(verb: Verb, matches: &ArgMatches) -> Result<Flags, String> {
+    let mut flags = Flags::new(verb);
+    for (key, flag) in keys_of(verb) {
+        let given = || matches.get_many::<String>(key.path).into_iter().flatten();
+        if flag.value.is_empty() {
+            if matches.get_flag(key.path) {
+                flags.set(key.path, &[key.turned_round()])?;
+            }
+        } else if given().next().is_some() {
+            let words: Vec<&String> = given().collect();
+            flags.set(key.path, &words)?;
+        }
+    }
+    if verb != Verb::Dev {
+        flags.config = matches.get_one::<PathBuf>(CONFIG).cloned();
+    }
+    if verb == Verb::Serve {
+        flags.from_agent = matches.get_flag(FROM_AGENT);
+        match matches.get_one::<String>(DOCKER).map(String::as_str) {
+            None => {}
+            Some("none") => flags.set("docker.serve", &["false"])?,
+            Some(address) => {
+                flags.set("docker.serve", &["true"])?;
+                if !address.is_empty() {
+                    flags.set("docker.address", &[address])?;
+                }
+            }
+        }
+    }
+    Ok(flags)
+}
+
+const CONFIG: &str = "config";
+const FROM_AGENT: &str = "from-agent";
+const DOCKER: &str = "docker";
+
+fn keys_of(verb: Verb) -> impl Iterator<Item = (&'static Key, KeyFlag)> {
+    let with_flag = KEYS.iter().filter_map(|key| Some((key, key.flag?)));
+    with_flag.filter(move |(_, flag)| flag.verbs.contains(&verb))
+}
+
+fn program() -> clap::Command {
+    clap::Command::new("portolan")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(
+            "DNS for people who run Consul: answers *.consul from memory on port 53 and recurses for the rest",
+        )
+        .after_help(
+            "Example:
   portolan dev
-  dig @127.0.0.1 -p 8053 hello1.service.consul SRV")]
-struct Cli {
-    #[command(subcommand)]
-    verb: Verb,
+  dig @127.0.0.1 -p 8053 hello1.service.consul SRV",
+        )
+        .max_term_width(100)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(serve())
+        .subcommand(dev())
+        .subcommand(check())
+        .subcommand(register())
+        .subcommand(haproxy())
 }
 
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// Run the DNS server
-    #[command(after_help = "Example:
+fn serve() -> clap::Command {
+    command("serve", Verb::Serve)
+        .about("Run the DNS server")
+        .args(of_serve())
+        .after_help(
+            "Example:
   portolan serve --listen 10.0.0.5:53 --consul http://127.0.0.1:8500 --upstream 192.0.2.53
 
 A flag beats the environment (CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, ...), which beats the file,
-which beats the default.")]
-    Serve(ServeArgs),
+which beats the default.",
+        )
+}
 
-    /// Run the DNS server on the services and zones of two directories, without Consul
-    #[command(after_help = "Example:
+fn dev() -> clap::Command {
+    command("dev", Verb::Dev)
+        .about("Run the DNS server on the services and zones of two directories, without Consul")
+        .after_help(
+            "Example:
   portolan dev
-  dig @127.0.0.1 -p 8053 hello1.service.consul SRV")]
-    Dev(DevArgs),
+  dig @127.0.0.1 -p 8053 hello1.service.consul SRV
 
-    /// Check configuration, service files and zones, and say what would be served; or ask the server
-    /// that runs whether it is ready
-    #[command(after_help = "Example:
+Without --services it takes zones/consul, without --zones it takes zones, each from the folder that
+it runs in, or else the copies in the program.",
+        )
+}
+
+fn check() -> clap::Command {
+    let running = "Ask the server that listens on the admin address whether it is ready";
+    command("check", Verb::Serve)
+        .about(
+            "Check configuration, certificates, service files and zones, and say what would be served; or \
+             ask the server that runs whether it is ready",
+        )
+        .arg(switch("running", running))
+        .args(of_serve())
+        .after_help(
+            "Example:
   portolan check --config portolan.toml
   portolan check --running
 
-It takes what `serve` takes and starts nothing. The first thing wrong ends it with code 78, and a
-server that is not ready with code 1.")]
-    Check(CheckArgs),
+It takes what `serve` takes and starts nothing. It prints every mistake, one on a line, and ends with
+code 78 if there is one; a server that is not ready ends it with code 1.",
+        )
+}
 
-    /// Register the containers of this host in Consul, by Registrator's labels
-    #[command(after_help = "Example:
+fn register() -> clap::Command {
+    let adopt = "Take over, once, what Registrator registered under this host's name";
+    command("register", Verb::Register)
+        .about("Register the containers of this host in Consul, by Registrator's labels")
+        .arg(switch("adopt", adopt))
+        .arg(switch("once", "Compare once, do what is needed, and end"))
+        .arg(switch("dry-run", "Print what would be done, and end"))
+        .after_help(
+            "Example:
   portolan register --consul http://127.0.0.1:8500
   docker run -d -e SERVICE_NAME=hello1 -p :80 IMAGE
 
-Only what it registered itself is ever taken away. --dry-run says what it would do.")]
-    Register(RegisterArgs),
-
-    /// Keep an HAProxy configured from Consul: services by tag, settings by key
-    #[command(after_help = haproxy::EXAMPLE)]
-    Haproxy(HaproxyArgs),
+Only what it registered itself is ever taken away. --dry-run says what it would do.",
+        )
 }
 
-#[derive(Debug, Args)]
-struct ServeArgs {
-    /// Configuration file [default: /etc/portolan/portolan.toml if it exists]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+fn haproxy() -> clap::Command {
+    let dry_run = switch("dry-run", "Show what would change in the file, and end");
+    command("haproxy", Verb::Haproxy)
+        .about("Keep an HAProxy configured from Consul: services by tag, settings by key")
+        .arg(switch("once", "End as soon as the file is right"))
+        .arg(dry_run.conflicts_with("once"))
+        .after_help(
+            "Example:
+  portolan haproxy --consul http://127.0.0.1:8500 --tag rest --resolver 127.0.0.1:53
 
-    /// Address for UDP and TCP; may be repeated [default: 127.0.0.1:53]
-    #[arg(long, value_name = "IP:PORT", value_parser = parse::listen_address)]
-    listen: Vec<SocketAddr>,
-
-    /// Consul's HTTP API, or `none` [env: CONSUL_HTTP_ADDR] [default: http://127.0.0.1:8500]
-    #[arg(long, value_name = "URL|none", value_parser = consul)]
-    consul: Option<Switch<Address>>,
-
-    /// Take domain, TTLs, limits and recursors from the Consul agent's own dns_config; what is set
-    /// here or in the file goes before it
-    #[arg(long)]
-    from_agent: bool,
-
-    /// File that holds the ACL token for Consul [env: CONSUL_HTTP_TOKEN_FILE]
-    #[arg(long, value_name = "FILE", value_parser = parse::path)]
-    token_file: Option<PathBuf>,
-
-    /// Directory of Consul service-definition files to serve; may be repeated
-    #[arg(long, value_name = "DIR", value_parser = parse::path)]
-    services: Vec<PathBuf>,
-
-    /// Serve the running containers too, by their SERVICE_* labels: Docker's API, or `none` [env:
-    /// DOCKER_HOST] [default: none; without a URL: unix:///var/run/docker.sock]
-    #[arg(long, value_name = "URL|none", num_args = 0..=1, default_missing_value = "")]
-    #[arg(value_parser = docker)]
-    docker: Option<Switch<Option<DockerAddress>>>,
-
-    /// Directory of zone files (*.zone) to serve
-    #[arg(long, value_name = "DIR", value_parser = parse::path)]
-    zones: Option<PathBuf>,
-
-    /// Keep the last known catalog here, so that a restart while Consul is away still answers
-    #[arg(long, value_name = "DIR", value_parser = parse::path)]
-    state_dir: Option<PathBuf>,
-
-    /// UDP workers per address [default: one per core]
-    #[arg(long, value_name = "N", value_parser = workers)]
-    workers: Option<usize>,
-
-    #[command(flatten)]
-    common: CommonArgs,
+HAProxy runs as a child of this process. Keys under the prefix: maxconn, timeouts/connect and its
+kin, balance, check/path, stats/auth. The statistics take their USER:PASSWORD from stats/auth or
+from the environment variable HAPROXY_STATS_AUTH.",
+        )
 }
 
-#[derive(Debug, Args)]
-struct CheckArgs {
-    /// Ask the server that listens on the admin address whether it is ready
-    #[arg(long)]
-    running: bool,
-
-    #[command(flatten)]
-    serve: ServeArgs,
+/// A command with the flags of its keys.
+fn command(name: &'static str, verb: Verb) -> clap::Command {
+    let config = Arg::new(CONFIG)
+        .long(CONFIG)
+        .value_name("FILE")
+        .value_parser(clap::value_parser!(PathBuf))
+        .help("Configuration file [default: /etc/portolan/portolan.toml if it exists]");
+    let config = Some(config).filter(|_| verb != Verb::Dev);
+    let keys = keys_of(verb).map(|(key, flag)| argument(key, flag, verb));
+    clap::Command::new(name).args(config).args(keys)
 }
 
-#[derive(Debug, Args)]
-struct DevArgs {
-    /// Address for UDP and TCP; may be repeated
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8053")]
-    #[arg(value_parser = parse::listen_address)]
-    listen: Vec<SocketAddr>,
-
-    /// Directory of Consul service-definition files to serve; may be repeated [default:
-    /// zones/consul here, else the copy in the program]
-    #[arg(long, value_name = "DIR", value_parser = parse::path)]
-    services: Vec<PathBuf>,
-
-    /// Directory of zone files (*.zone) to serve [default: zones here, else the copy in the
-    /// program]
-    #[arg(long, value_name = "DIR", value_parser = parse::path)]
-    zones: Option<PathBuf>,
-
-    #[command(flatten)]
-    common: CommonArgs,
+fn argument(key: &'static Key, flag: KeyFlag, verb: Verb) -> Arg {
+    let argument = Arg::new(key.path).long(flag.name).help(help(key, verb));
+    if flag.value.is_empty() {
+        return argument.action(ArgAction::SetTrue);
+    }
+    let check = move |word: &str| key.check(word).map(|()| word.to_owned());
+    let argument = argument.value_name(flag.value).value_parser(check);
+    let argument = match key.is_list() {
+        true => argument.action(ArgAction::Append),
+        false => argument,
+    };
+    match flag.value.contains(',') {
+        true => argument.value_delimiter(','),
+        false => argument,
+    }
 }
 
-/// What both kinds of server take.
-#[derive(Debug, Args)]
-struct CommonArgs {
-    /// Resolver for all other names, port 53 if left out, or `none`; may be repeated [default:
-    /// the system's resolv.conf]
-    #[arg(long = "upstream", value_name = "IP[:PORT]|none", value_parser = upstream)]
-    upstreams: Vec<Switch<SocketAddr>>,
-
-    /// Domain that services are under [default: consul]
-    #[arg(long, value_name = "NAME", value_parser = parse::domain)]
-    domain: Option<String>,
-
-    /// Address of /healthz, /ready and /metrics, or `none` [default: 127.0.0.1:8054]
-    #[arg(long, value_name = "IP:PORT|none", value_parser = admin)]
-    admin: Option<Switch<SocketAddr>>,
-
-    /// Form of log lines: text or json [default: text]
-    #[arg(long, value_name = "text|json", value_parser = parse::log_format)]
-    log_format: Option<LogFormat>,
+fn help(key: &Key, verb: Verb) -> String {
+    let mut help = match key.default {
+        // What the flag does is the opposite of what the key means.
+        Some("true") => format!("Do not {}", lower(key.help)),
+        _ => key.help.to_owned(),
+    };
+    if let Some(variable) = key.variable {
+        help += &format!(" [env: {variable}]");
+    }
+    let own = verb.defaults().iter().find(|(path, _)| *path == key.path);
+    let default = own.map(|(_, text)| *text).or(key.default);
+    let is_switch = matches!(default, Some("true" | "false"));
+    if let Some(default) = default.filter(|_| !is_switch) {
+        help += &format!(" [default: {default}]");
+    }
+    help
 }
 
-impl ServeArgs {
-    fn into_flags(self) -> Result<Flags, clap::Error> {
-        Ok(Flags {
-            config: self.config,
-            listen: given(self.listen),
-            workers: self.workers,
-            consul: self.consul,
-            from_agent: self.from_agent,
-            token_file: self.token_file,
-            services: given(self.services),
-            serve_docker: self.docker.as_ref().map(|docker| *docker != Switch::Off),
-            docker: self.docker.and_then(Switch::on).flatten(),
-            zones: self.zones,
-            state_dir: self.state_dir,
-            ..self.common.into_flags()?
+fn lower(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_ascii_lowercase());
+    first.into_iter().chain(letters).collect()
+}
+
+/// The flags of `serve` that are no key's, or two keys' at once.
+fn of_serve() -> [Arg; 2] {
+    let from_agent = "Take domain, TTLs, limits and recursors from the Consul agent's own dns_config; \
+                      what is set here or in the file goes before it";
+    let docker = Arg::new(DOCKER)
+        .long(DOCKER)
+        .value_name("URL|none")
+        .num_args(0..=1)
+        .default_missing_value("")
+        .value_parser(|word: &str| match word {
+            "" | "none" => Ok(word.to_owned()),
+            _ => {
+                let mut scratch = Flags::new(Verb::Serve);
+                scratch.set("docker.address", &[word]).map(|()| word.to_owned())
+            }
         })
-    }
+        .help(
+            "Serve the running containers too, by their SERVICE_* labels: Docker's API, or `none` [env: \
+             DOCKER_HOST] [default: none; without a URL: unix:///var/run/docker.sock]",
+        );
+    [switch(FROM_AGENT, from_agent), docker]
 }
 
-impl DevArgs {
-    fn into_flags(self) -> Result<Flags, clap::Error> {
-        Ok(Flags {
-            listen: given(self.listen),
-            consul: Some(Switch::Off),
-            services: given(self.services),
-            zones: self.zones,
-            ..self.common.into_flags()?
-        })
-    }
-}
-
-impl CommonArgs {
-    fn into_flags(self) -> Result<Flags, clap::Error> {
-        Ok(Flags {
-            upstreams: upstreams(&self.upstreams)?,
-            domain: self.domain,
-            admin: self.admin,
-            log_format: self.log_format,
-            ..Flags::default()
-        })
-    }
-}
-
-/// A repeatable flag that was not given leaves the lower layers alone.
-fn given<T>(values: Vec<T>) -> Option<Vec<T>> {
-    Some(values).filter(|values| !values.is_empty())
-}
-
-fn upstreams(values: &[Switch<SocketAddr>]) -> Result<Option<Upstreams>, clap::Error> {
-    let addresses: Vec<SocketAddr> = values
-        .iter()
-        .filter_map(|value| match value {
-            Switch::On(address) => Some(*address),
-            Switch::Off => None,
-        })
-        .collect();
-    if values.is_empty() {
-        Ok(None)
-    } else if addresses.is_empty() {
-        Ok(Some(Upstreams::None))
-    } else if addresses.len() == values.len() {
-        Ok(Some(Upstreams::List(addresses)))
-    } else {
-        Err(Cli::command().error(
-            ErrorKind::ArgumentConflict,
-            "`--upstream none` switches recursion off and cannot stand beside an address",
-        ))
-    }
-}
-
-fn consul(text: &str) -> Result<Switch<Address>, String> {
-    parse::or_none(text, Address::parse)
-}
-
-/// Without a value, Docker where it usually is.
-fn docker(text: &str) -> Result<Switch<Option<DockerAddress>>, String> {
-    if text.is_empty() {
-        return Ok(Switch::On(None));
-    }
-    parse::or_none(text, |text| DockerAddress::parse(text).map(Some))
-}
-
-fn admin(text: &str) -> Result<Switch<SocketAddr>, String> {
-    parse::or_none(text, parse::listen_address)
-}
-
-fn upstream(text: &str) -> Result<Switch<SocketAddr>, String> {
-    parse::or_none(text, parse::upstream)
-}
-
-fn workers(text: &str) -> Result<usize, String> {
-    let number = text
-        .parse()
-        .ok()
-        .filter(|number| (1..=1024).contains(number));
-    number.ok_or_else(|| format!("expected a number from 1 to 1024, such as 4, got {text:?}"))
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .action(ArgAction::SetTrue)
+        .help(help)
 }
 
 #[cfg(test)]
@@ -323,104 +306,115 @@ mod tests {
     use super::*;
 
     fn parse_line(line: &str) -> Result<Command, clap::Error> {
-        parse_args(line.split(' '))
+        parse_args(line.split_whitespace())
+    }
+
+    fn flags_of(line: &str) -> Flags {
+        match parse_line(line).expect(line) {
+            Command::Serve(flags)
+            | Command::Dev(flags)
+            | Command::Check { flags, .. }
+            | Command::Register(flags, _)
+            | Command::Haproxy(flags, _) => flags,
+        }
     }
 
     #[test]
     fn the_definition_is_sound() {
-        Cli::command().debug_assert();
+        program().debug_assert();
     }
 
     #[test]
     fn flags_that_are_not_given_set_nothing() {
-        let command = parse_line("portolan serve").expect("a command");
-        assert_eq!(command, Command::Serve(Flags::default()));
-        let command = parse_line("portolan check").expect("a command");
-        let flags = Flags::default();
-        assert_eq!(
-            command,
-            Command::Check {
-                flags: flags.clone(),
-                running: false
+        for (name, verb) in [
+            ("serve", Verb::Serve),
+            ("dev", Verb::Dev),
+            ("check", Verb::Serve),
+            ("check --running", Verb::Serve),
+            ("register", Verb::Register),
+            ("haproxy", Verb::Haproxy),
+        ] {
+            assert_eq!(flags_of(&format!("portolan {name}")), Flags::new(verb));
+        }
+    }
+
+    /// Every flag of the table, for every command that takes it, reaches its key.
+    #[test]
+    fn every_flag_is_passed_on() {
+        for (name, verb) in [
+            ("serve", Verb::Serve),
+            ("dev", Verb::Dev),
+            ("register", Verb::Register),
+            ("haproxy", Verb::Haproxy),
+        ] {
+            for (key, flag) in keys_of(verb) {
+                let word = crate::config::example(key);
+                let line = match flag.value.is_empty() {
+                    true => format!("portolan {name} --{}", flag.name),
+                    false => format!("portolan {name} --{} {word}", flag.name),
+                };
+                let flags = flags_of(&line);
+                let expected = match flag.value.is_empty() {
+                    true => key.turned_round().to_owned(),
+                    false => word,
+                };
+                assert_eq!(flags.get(key.path), Some(&[expected][..]), "{line}");
             }
-        );
+        }
+    }
+
+    #[test]
+    fn lists_are_given_word_by_word_or_with_commas() {
+        let flags =
+            flags_of("portolan serve --listen 127.0.0.1:1 --listen [::1]:2 --config c.toml");
+        let listen = ["127.0.0.1:1", "[::1]:2"].map(str::to_owned);
+        assert_eq!(flags.get("server.listen"), Some(&listen[..]));
+        assert_eq!(flags.config, Some("c.toml".into()));
+        let flags = flags_of("portolan register --tags a,b --tags c");
+        let tags = ["a", "b", "c"].map(str::to_owned);
+        assert_eq!(flags.get("register.tags"), Some(&tags[..]));
+    }
+
+    #[test]
+    fn modes_are_passed_on() {
+        let mode = RegisterMode {
+            adopt: true,
+            once: true,
+            dry_run: true,
+        };
+        let command = parse_line("portolan register --adopt --once --dry-run");
+        let expected = Command::Register(Flags::new(Verb::Register), mode);
+        assert_eq!(command.expect("a command"), expected);
+        for (line, errand) in [
+            ("portolan haproxy", Errand::Keep),
+            ("portolan haproxy --once", Errand::Once),
+            ("portolan haproxy --dry-run", Errand::DryRun),
+        ] {
+            let expected = Command::Haproxy(Flags::new(Verb::Haproxy), errand);
+            assert_eq!(parse_line(line).expect(line), expected);
+        }
+        assert!(flags_of("portolan serve --from-agent").from_agent);
         let command = parse_line("portolan check --running").expect("a command");
-        assert_eq!(
-            command,
-            Command::Check {
-                flags,
-                running: true
-            }
-        );
-    }
-
-    #[test]
-    fn every_flag_of_serve_is_passed_on() {
-        let line = "portolan serve --config c.toml --listen 127.0.0.1:1 --listen [::1]:2 \
-                --consul http://c:8500 --token-file t --services a --services b --zones z \
-                --from-agent --state-dir s --docker tcp://d:1 \
-                --workers 4 --upstream 192.0.2.1 --upstream [::1]:5353 \
-                --upstream ::1 --domain Sd.Example. --admin none --log-format json";
-        let address = |text: &str| text.parse().expect("an address");
-        let flags = Flags {
-            config: Some("c.toml".into()),
-            listen: Some(vec![address("127.0.0.1:1"), address("[::1]:2")]),
-            workers: Some(4),
-            consul: Some(Switch::On(Address::parse("http://c:8500").expect("a URL"))),
-            token_file: Some("t".into()),
-            services: Some(vec!["a".into(), "b".into()]),
-            zones: Some("z".into()),
-            upstreams: Some(Upstreams::List(vec![
-                address("192.0.2.1:53"),
-                address("[::1]:5353"),
-                address("[::1]:53"),
-            ])),
-            domain: Some("sd.example".to_owned()),
-            admin: Some(Switch::Off),
-            log_format: Some(LogFormat::Json),
-            from_agent: true,
-            state_dir: Some("s".into()),
-            serve_docker: Some(true),
-            docker: Some(DockerAddress::parse("tcp://d:1").expect("an address")),
-            ..Flags::default()
-        };
-        assert_eq!(parse_line(line).expect("a command"), Command::Serve(flags));
-    }
-
-    #[test]
-    fn dev_needs_no_consul_and_no_root() {
-        let Ok(Command::Dev(flags)) = parse_line("portolan dev") else {
-            panic!("not dev");
-        };
-        assert_eq!(flags.consul, Some(Switch::Off));
-        let listen = flags.listen.expect("an address");
-        assert_eq!(listen, ["127.0.0.1:8053".parse().expect("an address")]);
-        // Where they come from then depends on the folder it is run in.
-        assert_eq!((flags.services, flags.zones), (None, None));
-    }
-
-    #[test]
-    fn recursion_and_consul_can_be_switched_off() {
-        let Ok(Command::Serve(flags)) = parse_line("portolan serve --upstream none --consul none")
-        else {
-            panic!("not serve");
-        };
-        assert_eq!(flags.upstreams, Some(Upstreams::None));
-        assert_eq!(flags.consul, Some(Switch::Off));
+        assert!(matches!(command, Command::Check { running: true, .. }));
     }
 
     #[test]
     fn docker_needs_no_address_and_can_be_switched_off() {
-        for (line, serves) in [
-            ("portolan serve --docker", Some(true)),
-            ("portolan serve --docker --workers 1", Some(true)),
-            ("portolan serve --docker none", Some(false)),
-            ("portolan serve", None),
+        for (line, serves, address) in [
+            ("portolan serve --docker", Some("true"), None),
+            ("portolan serve --docker --workers 1", Some("true"), None),
+            ("portolan serve --docker none", Some("false"), None),
+            (
+                "portolan serve --docker tcp://d:1",
+                Some("true"),
+                Some("tcp://d:1"),
+            ),
+            ("portolan serve", None, None),
         ] {
-            let Ok(Command::Serve(flags)) = parse_line(line) else {
-                panic!("not serve: {line}");
-            };
-            assert_eq!((flags.serve_docker, flags.docker), (serves, None), "{line}");
+            let flags = flags_of(line);
+            let said = |path| flags.get(path).map(|words| words[0].as_str());
+            assert_eq!(said("docker.serve"), serves, "{line}");
+            assert_eq!(said("docker.address"), address, "{line}");
         }
     }
 
@@ -431,10 +425,6 @@ mod tests {
                 "serve --consul nowhere",
                 "something like http://127.0.0.1:8500",
             ),
-            (
-                "serve --consul 127.0.0.1:8500",
-                "did you mean http://127.0.0.1:8500",
-            ),
             ("serve --docker docker.sock", "unix:///var/run/docker.sock"),
             ("serve --listen 127.0.0.1", "such as 127.0.0.1:53"),
             ("serve --listen localhost:53", "such as 127.0.0.1:53"),
@@ -443,12 +433,31 @@ mod tests {
                 "serve --upstream none --upstream 192.0.2.1",
                 "cannot stand beside an address",
             ),
+            (
+                "serve --upstream 192.0.2.1 --upstream none",
+                "cannot stand beside an address",
+            ),
             ("serve --admin 8054", "such as 127.0.0.1:53"),
             ("serve --domain a..b", "such as \"consul\""),
-            ("serve --workers 0", "from 1 to 1024"),
+            ("serve --workers 0", "expected 1 to 1024"),
+            ("serve --workers four", "expected a number"),
             ("serve --log-format xml", "expected \"text\" or \"json\""),
             ("serve --lisen 127.0.0.1:53", "--listen"),
             ("dev --consul http://c:8500", "unexpected argument"),
+            ("dev --config c.toml", "unexpected argument"),
+            ("register --docker nowhere", "something like unix://"),
+            ("register --docker ssh://host", "not supported"),
+            ("register --ip 0.0.0.0", "such as 10.0.0.5"),
+            ("register --tags a,,b", "expected a tag"),
+            (
+                "register --deregister never",
+                "\"always\" or \"on-success\"",
+            ),
+            ("register --on-exit stay", "\"keep\" or \"deregister\""),
+            ("register --resync 30", "no unit"),
+            ("register --resync 10ms", "expected 1s to 24h"),
+            ("register --ttl 30", "unexpected argument"),
+            ("haproxy --once --dry-run", "cannot be used with"),
             ("nothing", "unrecognized subcommand"),
         ] {
             let error = parse_line(&format!("portolan {line}")).expect_err(line);

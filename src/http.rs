@@ -27,6 +27,19 @@ impl Endpoint {
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Http(url) if url.scheme() == "https")
     }
+
+    /// The same endpoint over TLS, where there is a choice.
+    #[must_use]
+    pub fn over_tls(self) -> Self {
+        match self {
+            Self::Http(mut url) if url.scheme() == "http" => {
+                // From http to https always works.
+                let _ = url.set_scheme("https");
+                Self::Http(url)
+            }
+            other => other,
+        }
+    }
 }
 
 impl fmt::Display for Endpoint {

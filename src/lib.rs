@@ -23,6 +23,7 @@
 //! | [`catalog`] | what exists, behind versions; knows no DNS and no HTTP |
 //! | [`dns`] | DNS's own words: names, requests, answers, wire; pure; knows no Consul |
 //! | [`http`] | one HTTP client for the two APIs: TCP, TLS, Unix sockets |
+//! | [`secret`] | tokens and passwords, which are never printed |
 //! | [`duration`] | Go's durations |
 
 pub mod admin;
@@ -41,5 +42,6 @@ pub mod http;
 pub mod recursion;
 pub mod register;
 pub mod router;
+pub mod secret;
 pub mod server;
 pub mod zones;

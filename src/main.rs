@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     };
     let ended = match command {
         Command::Serve(flags) => commands::serve(&flags),
-        Command::Dev(flags) => commands::dev(flags),
+        Command::Dev(flags) => commands::dev(&flags),
         Command::Check { flags, running } => commands::check(&flags, running),
         Command::Register(flags, mode) => commands::register(&flags, mode),
         Command::Haproxy(flags, errand) => commands::haproxy(&flags, errand),
@@ -21,7 +21,9 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("portolan: {failure}");
+            for line in failure.to_string().lines() {
+                eprintln!("portolan: {line}");
+            }
             ExitCode::from(failure.exit_code())
         }
     }

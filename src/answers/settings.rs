@@ -19,18 +19,27 @@ impl TtlTable {
             others: otherwise,
         };
         for (pattern, seconds) in entries {
-            let pattern = pattern.to_ascii_lowercase();
-            match pattern.strip_suffix('*') {
-                Some("") => table.others = seconds,
-                Some(prefix) => table.prefixes.push((prefix.to_owned(), seconds)),
-                None => table.exact.push((pattern, seconds)),
-            }
+            table.set(&pattern, seconds);
         }
-        table.exact.sort();
         table
-            .prefixes
-            .sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-        table
+    }
+
+    /// One more entry, or another TTL for one that is there.
+    pub fn set(&mut self, pattern: &str, seconds: u32) {
+        let pattern = pattern.to_ascii_lowercase();
+        match pattern.strip_suffix('*') {
+            Some("") => self.others = seconds,
+            Some(prefix) => {
+                self.prefixes.retain(|(other, _)| other != prefix);
+                self.prefixes.push((prefix.to_owned(), seconds));
+                self.prefixes
+                    .sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+            }
+            None => match self.exact.binary_search_by(|(name, _)| name.cmp(&pattern)) {
+                Ok(at) => self.exact[at].1 = seconds,
+                Err(at) => self.exact.insert(at, (pattern, seconds)),
+            },
+        }
     }
 
     /// The TTL of a service, by its name in lower case, in seconds.
@@ -70,9 +79,11 @@ pub struct Soa {
     pub expire: u32,
 }
 
-/// All settings of this room.
-#[derive(Debug, Clone)]
+/// What an operator may set about answers: the keys of `[answers]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// The largest UDP answer about Consul's names in bytes, whatever the client takes (D7).
+    pub max_udp_size: u16,
     /// TTL of service answers.
     pub service_ttl: TtlTable,
     /// TTL of nodes, `.addr` and NS, in seconds.
@@ -100,6 +111,7 @@ impl Default for Settings {
     /// Consul's defaults, apart from the TTLs (D17).
     fn default() -> Self {
         Self {
+            max_udp_size: 65_507,
             service_ttl: TtlTable::new([], 1),
             node_ttl: 5,
             soa: Soa {

@@ -1,54 +1,45 @@
-//! `portolan check`: reads everything that `serve` would read, starts nothing, and says what
-//! would be served. With `--running` it asks the one that runs whether it is ready.
+//! `portolan check`: makes everything that `serve` would be made of, starts nothing, and says what would be
+//! served, or everything that is wrong. With `--running` it asks the one that runs whether it is ready,
+//! which is what a container's HEALTHCHECK runs, where there is no other program to ask with.
 
 use std::fmt::Display;
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
-use crate::config::{Config, DEFAULT_FILE, Flags, Process};
-use crate::files;
+use reqwest::{ClientBuilder, Method};
+use url::Url;
 
-use super::{Failure, parts, running};
+use crate::config::{Config, Flags};
+use crate::docker;
+use crate::http::{self, Endpoint, Tls};
+
+use super::build::{Local, Unnamed};
+use super::{Failure, process};
+
+/// How long the answer of a running server may take. It is made from memory.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// `portolan check`: checks, and prints a summary; or asks the `running` server, and prints what
 /// it says.
 ///
 /// # Errors
-/// [`Failure`]: the first thing that is wrong.
+/// [`Failure`]: all that is wrong.
 #[expect(clippy::print_stdout, reason = "the summary is the command's output")]
 pub fn check(flags: &Flags, running: bool) -> Result<(), Failure> {
-    let config = Config::load(flags, &Process, Some(Path::new(DEFAULT_FILE)))?;
+    let loaded = process::load(Config::of(flags.verb), flags);
     if running {
-        return running::ask(&config);
+        return ask(&loaded.into_config()?);
     }
-    let origins = parts::service_origins(&config);
-    let definitions = files::load(&origins, &parts::file_host(&config))?;
-    let zones = parts::zones(&config)?;
-    let origins = list(zones.origins().iter());
-    let recursion = parts::recursion_settings(&config)?;
-    let upstreams = recursion.as_ref().map_or_else(
-        || "off".to_owned(),
-        |settings| list(settings.upstreams.iter()),
-    );
-    if let Some(consul) = &config.consul {
-        parts::consul_client(consul)?;
-    }
-    let docker = match config.docker.serve {
-        true => parts::docker_client(&config.docker)?.address().to_owned(),
-        false => "none".to_owned(),
+    let local = Local::new(loaded, Unnamed::Nothing)?;
+    let config = &local.config;
+    let file = list(config.file.iter().map(|path| path.display()));
+    let consul = list(config.consul.address.iter());
+    let admin = list(config.admin.listen.iter());
+    let docker = list(local.docker.iter().map(docker::Client::address));
+    let upstreams = match &local.upstreams {
+        Some(upstreams) => list(upstreams.iter()),
+        None => "off".to_owned(),
     };
-    parts::policy(&config, zones, None)?;
-
-    let file = config
-        .file
-        .as_ref()
-        .map_or_else(|| "none".to_owned(), |path| path.display().to_string());
-    let consul = config
-        .consul
-        .as_ref()
-        .map_or_else(|| "none".to_owned(), |consul| consul.address.to_string());
-    let admin = config
-        .admin
-        .map_or_else(|| "none".to_owned(), |address| address.to_string());
     println!("configuration  {file}");
     println!("listen         {}", list(config.server.listen.iter()));
     println!(
@@ -59,10 +50,10 @@ pub fn check(flags: &Flags, running: bool) -> Result<(), Failure> {
     println!("docker         {docker}");
     println!(
         "service files  {} services, {} instances",
-        definitions.services(),
-        definitions.instances()
+        local.definitions.services(),
+        local.definitions.instances()
     );
-    println!("zones          {origins}");
+    println!("zones          {}", list(local.zones.origins().iter()));
     println!("upstreams      {upstreams}");
     println!("admin          {admin}");
     println!("all is right");
@@ -76,4 +67,53 @@ fn list<T: Display>(items: impl Iterator<Item = T>) -> String {
     } else {
         items.join(", ")
     }
+}
+
+/// Asks `/ready` of the admin address in `config` and prints what it says.
+///
+/// # Errors
+/// [`Failure::NotReady`] unless it is ready.
+#[expect(clippy::print_stdout, reason = "the answer is the command's output")]
+fn ask(config: &Config) -> Result<(), Failure> {
+    let not_ready = |why: String| Failure::NotReady { why };
+    let Some(address) = config.admin.listen else {
+        let why = "the admin server is switched off, so there is nobody to ask".to_owned();
+        return Err(not_ready(why));
+    };
+    let url = format!("http://{}/ready", reachable(address));
+    let refused = |error: &dyn Display| not_ready(format!("{url}: {error}"));
+    let parsed = Url::parse(&url).map_err(|error| refused(&error))?;
+    let tune = |builder: ClientBuilder| builder.timeout(PATIENCE);
+    let client = http::Client::new(&Endpoint::Http(parsed.clone()), &Tls::default(), tune);
+    let client = client.map_err(|error| refused(&error))?;
+    let answer = process::runtime()?.block_on(async {
+        let response = client.request(Method::GET, parsed).send().await?;
+        let ready = response.status().is_success();
+        Ok::<_, reqwest::Error>((ready, response.text().await?))
+    });
+    match answer {
+        Ok((true, said)) => {
+            print!("{said}");
+            Ok(())
+        }
+        Ok((false, said)) => Err(not_ready(said.trim_end().replace('\n', ", "))),
+        Err(error) => {
+            let why = if error.is_connect() {
+                format!("nobody listens on {address}, the admin address")
+            } else {
+                format!("{url}: {}", error.without_url())
+            };
+            Err(not_ready(why))
+        }
+    }
+}
+
+/// Where to ask a server that listens on `address`, which may be all addresses.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(ip, address.port())
 }

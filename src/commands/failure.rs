@@ -8,10 +8,13 @@ const CONFIGURATION: u8 = 78;
 /// Anything else.
 const OTHER: u8 = 1;
 
-/// What ended a command, in one line.
+/// What ended a command, each thing in one line.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// portolan.toml or the environment.
+    /// Several things, told at once.
+    #[error("{}", lines(.0))]
+    All(Vec<Self>),
+    /// portolan.toml, the environment or a flag.
     #[error(transparent)]
     Config(#[from] config::Error),
     /// A zone file.
@@ -32,9 +35,6 @@ pub enum Failure {
         /// The command.
         command: &'static str,
     },
-    /// The certificates for Docker.
-    #[error("docker: {0}")]
-    DockerAccess(docker::Error),
     /// Docker cannot be asked.
     #[error("Docker cannot be asked: {0}; does it run, and may this user use its socket?")]
     Docker(docker::Error),
@@ -55,14 +55,6 @@ pub enum Failure {
     Refused {
         /// How many.
         services: usize,
-    },
-    /// A name in the configuration.
-    #[error("{key}: {source}")]
-    Name {
-        /// The key that holds it.
-        key: &'static str,
-        /// What is wrong with it.
-        source: crate::dns::NameError,
     },
     /// HAProxy, or what it is to run on.
     #[error("haproxy: {0}")]
@@ -107,10 +99,33 @@ pub enum Failure {
     },
 }
 
+impl From<config::Errors> for Failure {
+    fn from(errors: config::Errors) -> Self {
+        Self::All(errors.into_iter().map(Self::Config).collect())
+    }
+}
+
+fn lines(failures: &[Failure]) -> String {
+    let lines: Vec<String> = failures.iter().map(Failure::to_string).collect();
+    lines.join("\n")
+}
+
 impl Failure {
+    /// Each thing that is wrong.
+    pub fn each(&self) -> &[Self] {
+        match self {
+            Self::All(failures) => failures,
+            one => std::slice::from_ref(one),
+        }
+    }
+
     /// The exit code: 78 for what the configuration says, 1 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::All(failures) => {
+                let codes = failures.iter().map(Self::exit_code);
+                codes.max().unwrap_or(OTHER)
+            }
             Self::Config(_)
             | Self::Zones(_)
             | Self::Services(_)
@@ -118,9 +133,7 @@ impl Failure {
             | Self::Consul(_)
             | Self::Haproxy(haproxy::Error::Template(_))
             | Self::NoConsul { .. }
-            | Self::StateDirectory { .. }
-            | Self::DockerAccess(_)
-            | Self::Name { .. } => CONFIGURATION,
+            | Self::StateDirectory { .. } => CONFIGURATION,
             Self::Haproxy(_)
             | Self::Bind(_)
             | Self::Inherit(_)

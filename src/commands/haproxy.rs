@@ -1,6 +1,5 @@
 //! `portolan haproxy`: Consul's watches, the supervisor of HAProxy, and the admin server around them.
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +14,14 @@ use tracing::{info, warn};
 
 use crate::admin::{self, Readiness};
 use crate::catalog::Catalog;
-use crate::config::{self, Config, DEFAULT_FILE, Errand, Flags, Process};
+use crate::config::{Config, Errand, Flags};
 use crate::consul;
 use crate::haproxy::{self, Feeds, Status, Supervisor};
+use crate::secret::TokenSource;
 
-use super::serve::{bind_admin, follow_token, readiness_of, runtime};
-use super::{Failure, logging, parts};
-
-/// Where health and metrics are unless something else is said: `serve` has 8054 of the same host.
-const ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 8056);
+use super::Failure;
+use super::build::{self, Mistakes};
+use super::process;
 
 /// How long everything else may take to end after HAProxy: with its 8 s and one more to be stopped hard,
 /// that is within the 10 s that Docker gives a container.
@@ -34,33 +32,26 @@ const DRAIN: Duration = Duration::from_millis(500);
 /// # Errors
 /// [`Failure`]: what kept it from starting, or from making the one change that was asked for.
 pub fn haproxy(flags: &Flags, errand: Errand) -> Result<(), Failure> {
-    let base = Config {
-        admin: Some(SocketAddr::from(ADMIN)),
-        ..Config::default()
-    };
-    let file = Some(Path::new(DEFAULT_FILE));
-    let config = Config::load_over(base, flags, &Process, file)?;
-    logging::start(config.log);
-    runtime()?.block_on(run(&config, errand))
+    let mut loaded = process::load(Config::of(flags.verb), flags);
+    process::start_log(loaded.config.log.format);
+    let mut mistakes = Mistakes::of(&mut loaded);
+    let client = mistakes.keep(match loaded.config.consul.address {
+        Some(_) => build::consul_client(&loaded),
+        None => Err(Failure::NoConsul { command: "haproxy" }),
+    });
+    let (client, _) = mistakes.unless(client)?;
+    process::runtime()?.block_on(run(&loaded.config, client, errand))
 }
 
-async fn run(config: &Config, errand: Errand) -> Result<(), Failure> {
-    let consul = config
-        .consul
-        .as_ref()
-        .ok_or(Failure::NoConsul { command: "haproxy" })?;
-    let client = parts::consul_client(consul)?;
-    let settings = parts::haproxy_settings(config);
+async fn run(config: &Config, client: consul::Client, errand: Errand) -> Result<(), Failure> {
+    let (consul, settings) = (&config.consul, config.haproxy.clone());
     let mut registry = Registry::default();
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
 
     let (layer, interests) = Catalog::new().add_lazy("consul");
     let mut source = consul::Source::new(
         client.clone(),
-        consul::Settings {
-            max_watches: consul.max_watches,
-            datacenter: consul.datacenter.clone(),
-        },
+        consul,
         Arc::clone(&layer),
         interests,
         consul::Metrics::new(&mut registry),
@@ -75,21 +66,21 @@ async fn run(config: &Config, errand: Errand) -> Result<(), Failure> {
     let status = Status::default();
     let output = settings.output.clone();
     let supervisor = Supervisor::new(settings, feeds, metrics, status.clone()).await?;
-    if let config::TokenSource::File(_) = consul.token {
-        let following = follow_token(consul.token.clone(), client, stop.clone());
+    if let TokenSource::File(_) = consul.token {
+        let following = process::follow_token(consul.token.clone(), client, stop.clone());
         tasks.spawn(following);
     }
     tasks.spawn(source.run());
 
     let result = match errand {
         Errand::Keep => {
-            if let Some(address) = config.admin {
-                let listener = bind_admin(address).await?;
+            if let Some(address) = config.admin.listen {
+                let listener = process::bind_admin(address).await?;
                 if let Ok(address) = listener.local_addr() {
                     info!(address = %address, "admin listening");
                 }
                 let state = admin::State::new(Arc::new(registry))
-                    .with_part(layer.name(), only_told(readiness_of(layer)))
+                    .with_part(layer.name(), only_told(process::readiness_of(layer)))
                     .with_part("haproxy", readiness(status));
                 tasks.spawn(admin::serve(listener, state, stop.clone()));
             }

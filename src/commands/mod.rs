@@ -1,22 +1,16 @@
 //! `serve`, `dev`, `check`, `register`, `haproxy`: each wires the rooms together and holds no logic
 //! of its own.
 
-mod agent;
+mod build;
 mod check;
-mod dev;
 mod failure;
 mod haproxy;
-mod logging;
-mod notify;
-mod parts;
+mod process;
 mod register;
-mod running;
 mod serve;
-mod signals;
 
 pub use check::check;
-pub use dev::dev;
 pub use failure::Failure;
 pub use haproxy::haproxy;
 pub use register::{RegisterMode, register};
-pub use serve::serve;
+pub use serve::{dev, serve};

@@ -1,7 +1,6 @@
 //! `portolan register`: Docker, the reconciler and Consul's agent, and the admin server around them.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,17 +12,15 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Readiness};
-use crate::config::{self, Config, DEFAULT_FILE, Deregister, Flags, OnExit, Process};
+use crate::config::{self, Config, Flags, Loaded, OnExit};
 use crate::consul::{Client, LocalAgent};
 use crate::docker::{self, Follower, View};
 use crate::register::{self, Failed, Identity, OwnerError, Reconciler, Status, table};
+use crate::secret::{Token, TokenSource};
 
-use super::serve::{bind_admin, follow_token, runtime};
-use super::signals::{Signal, Signals};
-use super::{Failure, logging, parts};
-
-/// Where the admin server is by default: beside that of `serve` on the same host.
-const ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 8055);
+use super::Failure;
+use super::build::{self, Mistakes};
+use super::process::{self, Signal, Signals};
 
 /// How long the end may take: taking services away, and then everything else. Together they stay
 /// below the 5 s that a stop may take.
@@ -49,27 +46,59 @@ pub struct RegisterMode {
 /// # Errors
 /// [`Failure`]: what kept it from starting, or for `--once` and `--dry-run` what went wrong.
 pub fn register(flags: &Flags, mode: RegisterMode) -> Result<(), Failure> {
-    let base = Config {
-        admin: Some(SocketAddr::from(ADMIN)),
-        ..Config::default()
-    };
-    let load = || Config::load_over(base.clone(), flags, &Process, Some(Path::new(DEFAULT_FILE)));
-    let config = load()?;
-    logging::start(config.log);
+    let load = || process::load(Config::of(flags.verb), flags);
+    let loaded = load();
+    process::start_log(loaded.config.log.format);
+    let local = Local::new(loaded)?;
     let mut registry = Registry::default();
-    let parts = Parts::new(&config, mode, &mut registry)?;
-    runtime()?.block_on(async {
+    let registrar = Registrar::new(&local, mode, &mut registry);
+    process::runtime()?.block_on(async {
         if mode.once || mode.dry_run {
-            parts.once().await
+            registrar.once().await
         } else {
-            run(&config, parts, registry, &load).await
+            run(&local.config, registrar, registry, &|| Local::new(load())).await
         }
     })
 }
 
+/// What the configuration names, made.
+struct Local {
+    config: Config,
+    consul: Client,
+    token: Option<Token>,
+    docker: docker::Client,
+}
+
+impl Local {
+    /// Makes all of it.
+    ///
+    /// # Errors
+    /// All that is wrong.
+    fn new(mut loaded: Loaded) -> Result<Self, Failure> {
+        let mut mistakes = Mistakes::of(&mut loaded);
+        // Another agent would enter the services on another node.
+        loaded.config.consul.fallback_addresses.clear();
+        let consul = match loaded.config.consul.address {
+            Some(_) => build::consul_client(&loaded),
+            None => Err(Failure::NoConsul {
+                command: "register",
+            }),
+        };
+        let consul = mistakes.keep(consul);
+        let docker = mistakes.keep(build::docker_client(&loaded));
+        let made = consul.zip(docker).map(|((consul, token), docker)| Self {
+            config: loaded.config,
+            consul,
+            token,
+            docker,
+        });
+        mistakes.unless(made)
+    }
+}
+
 /// What there is before anything runs. Cheap to clone.
 #[derive(Clone)]
-struct Parts {
+struct Registrar {
     consul: Client,
     docker: docker::Client,
     pace: docker::Pace,
@@ -79,35 +108,22 @@ struct Parts {
     status: Status,
 }
 
-impl Parts {
-    fn new(config: &Config, mode: RegisterMode, registry: &mut Registry) -> Result<Self, Failure> {
-        let Some(consul) = &config.consul else {
-            return Err(Failure::NoConsul {
-                command: "register",
-            });
-        };
-        // Another agent would enter the services on another node.
-        let only = config::Consul {
-            fallback_addresses: Vec::new(),
-            ..consul.clone()
-        };
-        let docker = parts::docker_client(&config.docker)?;
-        docker.register_metrics(registry);
-        Ok(Self {
-            consul: parts::consul_client(&only)?,
-            docker,
+impl Registrar {
+    fn new(local: &Local, mode: RegisterMode, registry: &mut Registry) -> Self {
+        local.docker.register_metrics(registry);
+        let config = &local.config.register;
+        Self {
+            consul: local.consul.clone(),
+            docker: local.docker.clone(),
             pace: docker::Pace {
-                resync: config.register.resync,
-                deregister: match config.register.deregister {
-                    Deregister::Always => docker::Deregister::Always,
-                    Deregister::OnSuccess => docker::Deregister::OnSuccess,
-                },
+                resync: config.resync,
+                deregister: config.deregister,
             },
             mode,
-            config: config.register.clone(),
+            config: config.clone(),
             metrics: register::Metrics::new(registry),
             status: Status::default(),
-        })
+        }
     }
 
     fn reconciler(&self, owner: String) -> Result<Reconciler, Failure> {
@@ -204,24 +220,24 @@ fn mapping(config: &config::Register) -> Result<docker::Settings, Failure> {
         // Replaced by the address of Consul's agent.
         host: Ipv4Addr::LOCALHOST.into(),
         tags: config.tags.clone(),
-        host_name: parts::host_name()?,
+        host_name: build::host_name()?,
     })
 }
 
 async fn run(
     config: &Config,
-    parts: Parts,
+    registrar: Registrar,
     registry: Registry,
-    load: &dyn Fn() -> Result<Config, config::Error>,
+    again: &dyn Fn() -> Result<Local, Failure>,
 ) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let admin = match config.admin {
-        Some(address) => Some(bind_admin(address).await?),
+    let admin = match config.admin.listen {
+        Some(address) => Some(process::bind_admin(address).await?),
         None => None,
     };
-    let consul = parts.consul.clone();
-    let (follower, view) = Follower::new(parts.docker.clone(), parts.pace.clone());
+    let consul = registrar.consul.clone();
+    let (follower, view) = Follower::new(registrar.docker.clone(), registrar.pace.clone());
     let (mapping_sender, mapping_receiver) = watch::channel(mapping(&config.register)?);
     if let Some(listener) = admin {
         if let Ok(address) = listener.local_addr() {
@@ -229,18 +245,17 @@ async fn run(
         }
         let state = admin::State::new(Arc::new(registry))
             .with_part("docker", docker_readiness(view.clone()))
-            .with_part("consul", consul_readiness(parts.status.clone()));
+            .with_part("consul", consul_readiness(registrar.status.clone()));
         tasks.spawn(admin::serve(listener, state, stop.clone()));
     }
-    let token = config.consul.as_ref().map(|consul| consul.token.clone());
-    if let Some(source @ config::TokenSource::File(_)) = token {
-        tasks.spawn(follow_token(source, consul.clone(), stop.clone()));
+    if let source @ TokenSource::File(_) = config.consul.token.clone() {
+        tasks.spawn(process::follow_token(source, consul.clone(), stop.clone()));
     }
     tasks.spawn(follower.run(stop.clone()));
-    let registering = tasks.spawn(parts.register(view, mapping_receiver, stop.clone()));
+    let registering = tasks.spawn(registrar.register(view, mapping_receiver, stop.clone()));
     tasks.close();
     let result = tokio::select! {
-        signals = wait_for_stop(&consul, &mapping_sender, load) => signals,
+        signals = wait_for_stop(&consul, &mapping_sender, again) => signals,
         // It ends before the stop only if it cannot go on.
         ended = registering => ended.unwrap_or_else(|error| Err(Failure::Task(error))),
     };
@@ -276,30 +291,22 @@ fn consul_readiness(status: Status) -> admin::Probe {
 async fn wait_for_stop(
     consul: &Client,
     mappings: &watch::Sender<docker::Settings>,
-    load: &dyn Fn() -> Result<Config, config::Error>,
+    again: &dyn Fn() -> Result<Local, Failure>,
 ) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     loop {
         if signals.next().await == Signal::Stop {
             return Ok(());
         }
-        let adopted = load().map_err(Failure::from).and_then(|config| {
-            let mapping = mapping(&config.register)?;
-            let token = match &config.consul {
-                Some(consul) => consul.token.read()?,
-                None => {
-                    return Err(Failure::NoConsul {
-                        command: "register",
-                    });
-                }
-            };
-            consul.set_token(token.as_ref().map(config::Token::expose))?;
+        let adopted = again().and_then(|local| {
+            let mapping = mapping(&local.config.register)?;
+            consul.set_token(local.token.as_ref().map(Token::expose))?;
             mappings.send_replace(mapping);
             Ok(())
         });
         match adopted {
             Ok(()) => info!("configuration and token read again"),
-            Err(error) => error!(%error, "reload refused; everything stays as it was"),
+            Err(failure) => process::tell_refusal(&failure),
         }
     }
 }

@@ -1,93 +1,90 @@
-//! Where Consul's HTTP API is.
+//! Where the two APIs are, in the grammars of their own programs: `CONSUL_HTTP_ADDR` and `DOCKER_HOST`.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use url::Url;
 
-const EXAMPLE: &str = "expected something like http://127.0.0.1:8500";
+use crate::http::Endpoint;
 
-/// The address of Consul's HTTP API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// Over TCP, `http` or `https`. A path is put before that of every request.
-    Http(Url),
-    /// Over a Unix socket, written `unix:///path/to/socket`.
-    Unix(PathBuf),
-}
+const CONSUL: &str = "expected something like http://127.0.0.1:8500";
+const DOCKER: &str = "expected something like unix:///var/run/docker.sock or tcp://proxy:2375";
 
-impl Address {
-    /// Reads a full URL: `http://`, `https://` or `unix://`.
-    ///
-    /// # Errors
-    /// A sentence that says what was expected.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return Err(match is_host_and_port(text) {
-                true => format!("not a URL: {text:?} has no scheme, did you mean http://{text} ?"),
-                false => format!("not a URL: {EXAMPLE}, got {text:?}"),
-            });
+/// Docker's usual ports, without TLS and with it.
+const DOCKER_PORTS: (u16, u16) = (2375, 2376);
+
+/// Reads where Consul's HTTP API is: `http://`, `https://`, `unix://`, or `HOST:PORT`.
+pub(super) fn consul(text: &str) -> Result<Endpoint, String> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return match is_host_and_port(text) {
+            true => url(&format!("http://{text}"), CONSUL).map(Endpoint::Http),
+            false => Err(format!("not a URL: {CONSUL}, got {text:?}")),
         };
-        match scheme {
-            "unix" if rest.starts_with('/') => Ok(Self::Unix(PathBuf::from(rest))),
-            "unix" => Err(
-                "the path of a Unix socket starts with a slash, as in unix:///run/consul.sock"
-                    .to_owned(),
-            ),
-            "http" | "https" => parse_http(text).map(Self::Http),
-            _ => Err(format!(
-                "{scheme:?} is not a scheme of Consul's API: {EXAMPLE}"
-            )),
-        }
-    }
-
-    /// Reads what Consul's own programs take from `CONSUL_HTTP_ADDR`: a URL, or `HOST:PORT`.
-    ///
-    /// # Errors
-    /// A sentence that says what was expected.
-    pub(super) fn parse_as_consul(text: &str) -> Result<Self, String> {
-        if !text.contains("://") && is_host_and_port(text) {
-            return parse_http(&format!("http://{text}")).map(Self::Http);
-        }
-        Self::parse(text)
-    }
-
-    /// The same address over TLS, as `CONSUL_HTTP_SSL` asks for.
-    pub(super) fn over_tls(self) -> Self {
-        match self {
-            Self::Http(url) if url.scheme() == "http" => {
-                // Url keeps a scheme it cannot change; http to https always works.
-                let mut secure = url;
-                let _ = secure.set_scheme("https");
-                Self::Http(secure)
-            }
-            other => other,
-        }
+    };
+    match scheme {
+        "unix" if rest.starts_with('/') => Ok(Endpoint::Unix(PathBuf::from(rest))),
+        "unix" => Err(
+            "the path of a Unix socket starts with a slash, as in unix:///run/consul.sock"
+                .to_owned(),
+        ),
+        "http" | "https" => url(text, CONSUL).map(Endpoint::Http),
+        _ => Err(format!(
+            "{scheme:?} is not a scheme of Consul's API: {CONSUL}"
+        )),
     }
 }
 
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Http(url) => f.write_str(url.as_str().trim_end_matches('/')),
-            Self::Unix(path) => write!(f, "unix://{}", path.display()),
-        }
+/// Reads where Docker's API is. The `tcp` of `DOCKER_HOST` becomes `http`.
+pub(super) fn docker(text: &str) -> Result<Endpoint, String> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(format!("{DOCKER}, got {text:?}"));
+    };
+    match scheme {
+        "unix" if rest.starts_with('/') => Ok(Endpoint::Unix(PathBuf::from(rest))),
+        "unix" => Err(format!(
+            "the path of a Unix socket starts with a slash: {DOCKER}"
+        )),
+        "tcp" | "http" => docker_url("http", rest, DOCKER_PORTS.0).map(Endpoint::Http),
+        "https" => docker_url("https", rest, DOCKER_PORTS.1).map(Endpoint::Http),
+        "ssh" => Err(format!(
+            "Docker over SSH is not supported; forward its socket instead: {DOCKER}"
+        )),
+        _ => Err(format!(
+            "{scheme:?} is not a scheme of Docker's API: {DOCKER}"
+        )),
     }
 }
 
-fn parse_http(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("not a URL ({error}): {EXAMPLE}"))?;
+fn url(text: &str, example: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("not a URL ({error}): {example}"))?;
     // A password here would end up in logs and error messages. Do not repeat it in ours.
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("leave user and password out of the address: use a token".to_owned());
+        return Err(
+            "leave user and password out of the address: use a token or a certificate".to_owned(),
+        );
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(format!("nothing may follow `?` or `#`: {EXAMPLE}"));
+        return Err(format!("nothing may follow `?` or `#`: {example}"));
     }
     if url.port() == Some(0) {
-        return Err(format!("port 0 cannot be connected to: {EXAMPLE}"));
+        return Err(format!("port 0 cannot be connected to: {example}"));
     }
     Ok(url)
+}
+
+/// Without a port it is Docker's, not that of the web.
+fn docker_url(scheme: &str, rest: &str, port: u16) -> Result<Url, String> {
+    let mut url = url(&format!("{scheme}://{rest}"), DOCKER)?;
+    let has_port = rest.split('/').next().is_some_and(has_port);
+    if !has_port && url.set_port(Some(port)).is_err() {
+        return Err(format!("not a URL: {DOCKER}"));
+    }
+    Ok(url)
+}
+
+/// The library forgets a port that is the scheme's own, such as 80.
+fn has_port(authority: &str) -> bool {
+    let port = authority.rsplit_once(':').map(|(_, port)| port);
+    port.is_some_and(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Whether the text is `HOST:PORT` and nothing else. Without a port it may be any word, and more
@@ -106,9 +103,13 @@ fn is_host_and_port(text: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn shown(endpoint: Result<Endpoint, String>) -> Result<String, String> {
+        endpoint.map(|endpoint| endpoint.to_string())
+    }
+
     #[test]
-    fn urls_are_read() {
-        for (text, shown) in [
+    fn consul_is_found() {
+        for (text, expected) in [
             ("http://127.0.0.1:8500", "http://127.0.0.1:8500"),
             (
                 "https://consul.example:8501/",
@@ -120,15 +121,16 @@ mod tests {
                 "https://proxy.example/consul",
             ),
             ("unix:///run/consul.sock", "unix:///run/consul.sock"),
+            ("127.0.0.1:8500", "http://127.0.0.1:8500"),
+            ("[::1]:8500", "http://[::1]:8500"),
+            ("consul.local:80", "http://consul.local"),
         ] {
-            let address = Address::parse(text).expect(text);
-            assert_eq!(address.to_string(), shown);
-            assert_eq!(Address::parse_as_consul(text), Ok(address));
+            assert_eq!(shown(consul(text)).as_deref(), Ok(expected));
         }
     }
 
     #[test]
-    fn what_is_not_a_url_is_refused_with_the_reason() {
+    fn what_is_not_consul_is_refused_with_the_reason() {
         for (text, reason) in [
             (
                 "",
@@ -136,8 +138,9 @@ mod tests {
             ),
             ("not a url", "not a URL"),
             ("consul", "not a URL"),
-            ("127.0.0.1:8500", "did you mean http://127.0.0.1:8500"),
-            ("localhost:8500", "did you mean http://localhost:8500"),
+            ("::1:8500", "not a URL"),
+            (":8500", "not a URL"),
+            ("a/b:80", "not a URL"),
             ("http:/127.0.0.1", "not a URL"),
             ("http://", "not a URL"),
             ("http://host:99999", "not a URL"),
@@ -146,41 +149,54 @@ mod tests {
             ("http://host/?dc=dc1", "nothing may follow"),
             ("unix://run/consul.sock", "starts with a slash"),
         ] {
-            let error = Address::parse(text).expect_err(text);
+            let error = consul(text).expect_err(text);
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn docker_is_found() {
+        for (text, expected) in [
+            ("unix:///run/docker.sock", "unix:///run/docker.sock"),
+            ("tcp://proxy:2375", "http://proxy:2375"),
+            ("tcp://proxy", "http://proxy:2375"),
+            ("tcp://[::1]", "http://[::1]:2375"),
+            ("http://proxy:80", "http://proxy"),
+            ("https://proxy/docker", "https://proxy:2376/docker"),
+        ] {
+            assert_eq!(shown(docker(text)).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn what_is_not_docker_is_refused_with_the_reason() {
+        for (text, reason) in [
+            ("", "expected something like unix://"),
+            ("/var/run/docker.sock", "expected something like unix://"),
+            ("unix://run/docker.sock", "starts with a slash"),
+            ("ssh://me@host", "not supported"),
+            ("npipe:////./pipe/docker_engine", "not a scheme"),
+            ("tcp://", "not a URL"),
+            ("tcp://host:0", "port 0"),
+            ("tcp://host:1?x", "nothing may follow"),
+        ] {
+            let error = docker(text).expect_err(text);
             assert!(error.contains(reason), "{text}: {error}");
         }
     }
 
     #[test]
     fn a_password_is_refused_and_not_repeated() {
-        let error = Address::parse("http://me:s3cret@host:8500").expect_err("a password");
-        assert!(
-            error.contains("token") && !error.contains("s3cret"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn the_variable_may_leave_out_the_scheme() {
-        for (text, shown) in [
-            ("127.0.0.1:8500", "http://127.0.0.1:8500"),
-            ("[::1]:8500", "http://[::1]:8500"),
-            ("consul.local:80", "http://consul.local"),
+        let consul = consul("http://me:s3cret@host:8500");
+        let docker = docker("tcp://me:s3cret@host:1");
+        for error in [
+            consul.expect_err("a password"),
+            docker.expect_err("a password"),
         ] {
-            let address = Address::parse_as_consul(text).expect(text);
-            assert_eq!(address.to_string(), shown);
+            assert!(
+                error.contains("token") && !error.contains("s3cret"),
+                "{error}"
+            );
         }
-        for text in ["consul", "::1:8500", ":8500", "a/b:80", "http:/127.0.0.1"] {
-            assert!(Address::parse_as_consul(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn tls_can_be_asked_for() {
-        let over_tls =
-            |text: &str| Address::parse(text).map(|address| address.over_tls().to_string());
-        assert_eq!(over_tls("http://c:8500").as_deref(), Ok("https://c:8500"));
-        assert_eq!(over_tls("https://c:8501").as_deref(), Ok("https://c:8501"));
-        assert_eq!(over_tls("unix:///s").as_deref(), Ok("unix:///s"));
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Why the configuration cannot be used: one place, one sentence. Exit code 78.
+/// One thing that is wrong: one place, one sentence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {message}")]
 pub struct Error {
@@ -46,6 +46,38 @@ impl Error {
     }
 }
 
+/// All that is wrong, from the top of the file to its end, then the variables. Never empty. Exit code 78.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Errors(Vec<Error>);
+
+impl Errors {
+    pub(super) fn of(mut errors: Vec<Error>) -> Option<Self> {
+        errors.sort_by_key(|error| match &error.place {
+            Place::File { line, .. } => line.unwrap_or_default(),
+            _ => usize::MAX,
+        });
+        Some(Self(errors)).filter(|errors| !errors.0.is_empty())
+    }
+}
+
+impl IntoIterator for Errors {
+    type Item = Error;
+    type IntoIter = std::vec::IntoIter<Error>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl std::error::Error for Errors {}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(Error::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
 /// Where a setting came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -60,6 +92,10 @@ pub enum Place {
     },
     /// An environment variable.
     Variable(&'static str),
+    /// A flag, by its name without dashes.
+    Flag(&'static str),
+    /// A key that nobody set: its default.
+    Default(&'static str),
 }
 
 impl fmt::Display for Place {
@@ -76,6 +112,8 @@ impl fmt::Display for Place {
                 Ok(())
             }
             Self::Variable(name) => write!(f, "environment variable {name}"),
+            Self::Flag(name) => write!(f, "--{name}"),
+            Self::Default(key) => write!(f, "key `{key}`"),
         }
     }
 }

@@ -1,163 +1,103 @@
-//! What the command line sets. It wins over everything else.
+//! What the command line says: a command, and words for keys. It wins over everything else.
 
-use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
-use super::address::Address;
-use super::containers::{Deregister, OnExit};
-use super::docker::DockerAddress;
-use super::draft::Draft;
-use super::haproxy::{self, HaproxyFlags};
-use super::settings::{LogFormat, Upstreams};
-use super::token::TokenSource;
+use super::keys;
+use super::settings::Config;
 
-/// The settings given on the command line; what is `None` was not given.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Flags {
-    /// The file to read instead of the default one.
-    pub config: Option<PathBuf>,
-    /// `server.listen`.
-    pub listen: Option<Vec<SocketAddr>>,
-    /// `server.workers`.
-    pub workers: Option<usize>,
-    /// `consul.address`.
-    pub consul: Option<Switch<Address>>,
-    /// Take the agent's own `dns_config` for the defaults.
-    pub from_agent: bool,
-    /// `consul.token_file`.
-    pub token_file: Option<PathBuf>,
-    /// Docker is used, so that its variables matter.
-    pub with_docker: bool,
-    /// `docker.serve`.
-    pub serve_docker: Option<bool>,
-    /// `docker.address`.
-    pub docker: Option<DockerAddress>,
-    /// `[register]`.
-    pub register: RegisterFlags,
-    /// `services.directories`.
-    pub services: Option<Vec<PathBuf>>,
-    /// `zones.directory`.
-    pub zones: Option<PathBuf>,
-    /// `recursion.upstreams`.
-    pub upstreams: Option<Upstreams>,
-    /// `domain`.
-    pub domain: Option<String>,
-    /// `state_dir`.
-    pub state_dir: Option<PathBuf>,
-    /// `admin.listen`.
-    pub admin: Option<Switch<SocketAddr>>,
-    /// Those of `portolan haproxy` alone.
-    pub haproxy: HaproxyFlags,
-    /// `log.format`.
-    pub log_format: Option<LogFormat>,
+/// The commands, as far as keys are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// `serve`, and `check`, which takes what `serve` takes.
+    Serve,
+    /// `dev`.
+    Dev,
+    /// `register`.
+    Register,
+    /// `haproxy`.
+    Haproxy,
 }
 
-/// The settings of the registrar given on the command line.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RegisterFlags {
-    /// `register.owner`.
-    pub owner: Option<String>,
-    /// `register.ip`.
-    pub ip: Option<IpAddr>,
-    /// `register.tags`.
-    pub tags: Option<Vec<String>>,
-    /// `register.internal`, if it is to be true.
-    pub internal: bool,
-    /// `register.explicit`, if it is to be true.
-    pub explicit: bool,
-    /// `register.deregister`.
-    pub deregister: Option<Deregister>,
-    /// `register.on_exit`.
-    pub on_exit: Option<OnExit>,
-    /// `register.resync`.
-    pub resync: Option<Duration>,
-}
-
-/// A value that may be switched off with `none`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Switch<T> {
-    /// `none`.
-    Off,
-    /// The value.
-    On(T),
-}
-
-impl<T> Switch<T> {
-    /// The value, unless it is switched off.
-    pub fn on(self) -> Option<T> {
+impl Verb {
+    /// Defaults that hold for this command alone. Each listens on an address of its own, so that all of
+    /// them can run on one host.
+    pub fn defaults(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Off => None,
-            Self::On(value) => Some(value),
+            Self::Serve => &[],
+            Self::Dev => &[("server.listen", "127.0.0.1:8053")],
+            Self::Register => &[("admin.listen", "127.0.0.1:8055")],
+            Self::Haproxy => &[("admin.listen", "127.0.0.1:8056")],
         }
     }
 }
 
-/// Applies the flags over the layers below.
-pub(super) fn apply(flags: &Flags, draft: &mut Draft) {
-    // Taken apart whole, so that a new flag cannot be forgotten here.
-    let Flags {
-        config: _,
-        // Decides what the layers are applied over, before this.
-        from_agent: _,
-        // Decides whether a layer is applied, before this.
-        with_docker: _,
-        listen,
-        workers,
-        consul,
-        token_file,
-        serve_docker,
-        docker,
-        register:
-            RegisterFlags {
-                owner,
-                ip,
-                tags,
-                internal,
-                explicit,
-                deregister,
-                on_exit,
-                resync,
-            },
-        services,
-        zones,
-        upstreams,
-        domain,
-        admin,
-        state_dir,
-        haproxy,
-        log_format,
-    } = flags.clone();
-
-    let config = &mut draft.config;
-    set(&mut config.server.listen, listen);
-    set(&mut config.server.workers, workers);
-    set(&mut config.state_dir, state_dir.map(Some));
-    set(&mut draft.address, consul);
-    set(&mut draft.consul.token, token_file.map(TokenSource::File));
-    set(&mut config.docker.serve, serve_docker);
-    set(&mut config.docker.address, docker);
-    let register = &mut config.register;
-    set(&mut register.owner, owner.map(Some));
-    set(&mut register.ip, ip.map(Some));
-    set(&mut register.tags, tags);
-    register.internal |= internal;
-    register.explicit |= explicit;
-    set(&mut register.deregister, deregister);
-    set(&mut register.on_exit, on_exit);
-    set(&mut register.resync, resync);
-    set(&mut config.services, services);
-    set(&mut config.zones, zones.map(Some));
-    set(&mut config.recursion.upstreams, upstreams);
-    set(&mut config.domain, domain);
-    set(&mut config.admin, admin.map(Switch::on));
-    haproxy::from_flags(haproxy, &mut config.haproxy);
-    set(&mut config.log, log_format);
+impl Config {
+    /// What holds for a command before anybody has set anything.
+    pub fn of(verb: Verb) -> Self {
+        let mut config = Self::default();
+        for (path, text) in verb.defaults() {
+            let heard = keys::find(path).map(|key| key.hear(&mut config, &[text]));
+            debug_assert_eq!(heard, Some(Ok(())), "{path}");
+        }
+        config
+    }
 }
 
-/// Sets what was given.
-pub(super) fn set<T>(target: &mut T, flag: Option<T>) {
-    if let Some(value) = flag {
-        *target = value;
+/// The command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flags {
+    /// The command.
+    pub verb: Verb,
+    /// The file to read instead of the default one.
+    pub config: Option<PathBuf>,
+    /// Take the agent's own `dns_config` for the defaults.
+    pub from_agent: bool,
+    /// Words by key.
+    keys: Vec<(&'static str, Vec<String>)>,
+}
+
+impl Flags {
+    /// A command without flags.
+    pub fn new(verb: Verb) -> Self {
+        Self {
+            verb,
+            config: None,
+            from_agent: false,
+            keys: Vec::new(),
+        }
+    }
+
+    /// Sets a key.
+    ///
+    /// # Errors
+    /// What is wrong with the words, or that there is no such key.
+    pub fn set(&mut self, path: &str, words: &[impl AsRef<str>]) -> Result<(), String> {
+        let key = keys::find(path).ok_or_else(|| keys::unknown(path))?;
+        key.hear(&mut Config::default(), words)?;
+        let words = words.iter().map(|word| word.as_ref().to_owned());
+        self.keys.push((key.path, words.collect()));
+        Ok(())
+    }
+
+    /// The same, for a chain of them.
+    ///
+    /// # Errors
+    /// As [`Flags::set`].
+    pub fn with(mut self, path: &str, words: &[&str]) -> Result<Self, String> {
+        self.set(path, words)?;
+        Ok(self)
+    }
+
+    /// What was said about a key.
+    pub fn get(&self, path: &str) -> Option<&[String]> {
+        let said = self.keys.iter().rev().find(|(key, _)| *key == path);
+        said.map(|(_, words)| words.as_slice())
+    }
+
+    /// All that was said.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (&'static str, &[String])> {
+        self.keys
+            .iter()
+            .map(|(key, words)| (*key, words.as_slice()))
     }
 }

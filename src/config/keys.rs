@@ -1,243 +1,331 @@
-//! The keys that `portolan.toml` may have, and what to say about one that it may not.
-//!
-//! The list repeats the schema in `file.rs` because serde's own message knows only one table:
-//! most unknown keys are known ones in the wrong place. Tests hold the two together.
+//! THE table: every key of `portolan.toml`, with what it means, its default, its flag and its variable.
+//! To add a key, add a field to the settings of the room that needs it, and a row here.
 
-/// The one key that is a table itself, whose keys are names of services.
-pub(super) const SERVICE_TTL: &str = "answers.service_ttl";
+use std::time::Duration;
 
-/// Every key, with its table.
-pub(super) const KEYS: &[&str] = &[
-    "domain",
-    "alt_domain",
-    "datacenter",
-    "state_dir",
-    "server.listen",
-    "server.workers",
-    "server.max_tcp_connections",
-    "server.max_tcp_connections_per_client",
-    "server.tcp_idle_timeout",
-    "server.queue_size",
-    "consul.address",
-    "consul.token",
-    "consul.token_file",
-    "consul.datacenter",
-    "consul.fallback_addresses",
-    "consul.max_watches",
-    "consul.max_stale",
-    "consul.translate_wan_addrs",
-    "consul.ca_file",
-    "consul.ca_path",
-    "consul.client_cert",
-    "consul.client_key",
-    "consul.tls_server_name",
-    "consul.verify",
-    "docker.address",
-    "docker.cert_path",
-    "docker.serve",
-    "docker.ip",
-    "register.owner",
-    "register.ip",
-    "register.tags",
-    "register.internal",
-    "register.explicit",
-    "register.deregister",
-    "register.on_exit",
-    "register.resync",
-    "services.directories",
-    "zones.directory",
-    "recursion.upstreams",
-    "recursion.allow",
-    "recursion.recursor_strategy",
-    "recursion.recursor_timeout",
-    "recursion.cache_size",
-    "answers.max_udp_size",
-    "answers.truncate_addresses",
-    "answers.srv_target",
-    "answers.srv_weight_scale",
-    "answers.only_passing",
-    SERVICE_TTL,
-    "answers.node_ttl",
-    "answers.a_record_limit",
-    "answers.udp_answer_limit",
-    "answers.soa.min_ttl",
-    "answers.soa.refresh",
-    "answers.soa.retry",
-    "answers.soa.expire",
-    "haproxy.prefix",
-    "haproxy.tag",
-    "haproxy.template",
-    "haproxy.output",
-    "haproxy.program",
-    "haproxy.master_socket",
-    "haproxy.exec",
-    "haproxy.resolver",
-    "haproxy.bind",
-    "haproxy.stats_bind",
-    "haproxy.min_slots",
-    "haproxy.doubt",
-    "haproxy.heal_after",
-    "haproxy.stop_timeout",
-    "admin.listen",
-    "log.format",
-];
+use crate::answers;
+use crate::consul::Authorities;
+use crate::docker::Deregister;
+use crate::recursion::{Strategy, Upstreams};
+use crate::secret::{Token, TokenSource};
 
-/// Keys of Consul's own configuration that have another name here.
-const CONSUL_NAMES: &[(&str, &str)] = &[
-    ("recursors", "recursion.upstreams"),
-    ("enable_truncate", "answers.truncate_addresses"),
-    ("dns_config", "answers"),
-    ("client_addr", "server.listen"),
-];
+use super::address;
+use super::flags::Verb::{self, Dev, Haproxy, Register, Serve};
+use super::key::{Key, KeyFlag, Slot};
+use super::parse;
+use super::settings::{Config, LogFormat, OnExit};
+use super::time;
 
-/// Whether the path is a key.
-pub(super) fn is_key(path: &str) -> bool {
-    KEYS.contains(&path)
+pub(super) use super::suggest::unknown;
+
+/// A row becomes a [`Key`]: its path is its place in [`Config`] too, so that a row cannot write a field
+/// that is another's. What stands elsewhere, or needs more than one word to say, is `Own`.
+macro_rules! keys {
+    ($(
+        #[doc = $help:literal]
+        $head:ident $(. $tail:ident)* : $form:ident $(( $($how:tt)* ))?
+        $(, default $default:literal)?
+        $(, flag $flag:literal $value:literal $verbs:ident)?
+        $(, env $variable:literal)? ;
+    )*) => {
+        /// Every key, table by table.
+        pub static KEYS: &[Key] = &[$(
+            Key {
+                path: concat!(stringify!($head) $(, ".", stringify!($tail))*),
+                help: $help,
+                default: keys!(@option $($default)?),
+                flag: keys!(@option $(KeyFlag { name: $flag, value: $value, verbs: $verbs })?),
+                variable: keys!(@option $($variable)?),
+                slot: keys!(@$form [$head $(. $tail)*] $($($how)*)?),
+            },
+        )*];
+    };
+
+    (@option) => { None };
+    (@option $value:expr) => { Some($value) };
+
+    (@Text [$($place:tt)+] $parse:expr) => {
+        Slot::Text(|config, text| { config.$($place)+ = $parse(text)?; Ok(()) })
+    };
+    (@Optional [$($place:tt)+] $parse:expr) => {
+        Slot::Text(|config, text| { config.$($place)+ = Some($parse(text)?); Ok(()) })
+    };
+    (@OrNone [$($place:tt)+] $parse:expr) => {
+        Slot::Text(|config, text| {
+            config.$($place)+ = match text { "none" => None, _ => Some($parse(text)?) };
+            Ok(())
+        })
+    };
+    (@Choice [$($place:tt)+] $choices:expr) => {
+        Slot::Text(|config, text| { config.$($place)+ = parse::choice(text, $choices)?; Ok(()) })
+    };
+    (@Number [$($place:tt)+] $range:expr) => {
+        Slot::Number(|config, number| {
+            config.$($place)+ = parse::within(number, $range)?;
+            Ok(())
+        })
+    };
+    (@Time [$($place:tt)+] $range:expr) => {
+        Slot::Time(|config, time| { config.$($place)+ = time::within(time, $range)?; Ok(()) })
+    };
+    (@Ttl [$($place:tt)+]) => {
+        Slot::Time(|config, time| { config.$($place)+ = time::ttl(time)?; Ok(()) })
+    };
+    (@Switch [$($place:tt)+]) => { Slot::Switch(|config, on| config.$($place)+ = on) };
+    (@List [$($place:tt)+] $parse:expr) => {
+        Slot::List {
+            empty: |config| config.$($place)+.clear(),
+            add: |config, text| { config.$($place)+.push($parse(text)?); Ok(()) },
+        }
+    };
+    (@Own [$($place:tt)+] $slot:expr) => { $slot };
 }
 
-/// Whether the path is a table that holds keys.
+const ALL: &[Verb] = &[Serve, Dev, Register, Haproxy];
+const SERVERS: &[Verb] = &[Serve, Dev];
+const WITH_DOMAIN: &[Verb] = &[Serve, Dev, Haproxy];
+const WITH_CONSUL: &[Verb] = &[Serve, Register, Haproxy];
+const SERVE: &[Verb] = &[Serve];
+const REGISTER: &[Verb] = &[Register];
+const HAPROXY: &[Verb] = &[Haproxy];
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+keys! {
+    /// Domain that services are under
+    domain: Text(parse::domain), default "consul", flag "domain" "NAME" WITH_DOMAIN;
+    /// A second domain with the same names
+    alt_domain: Optional(parse::domain);
+    /// Datacenter that services from files and containers belong to
+    datacenter: Text(parse::datacenter), default "dc1";
+    /// Keep the last known catalog here, so that a restart while Consul is away still answers
+    state_dir: Optional(parse::path), flag "state-dir" "DIR" SERVE;
+
+    /// Address for UDP and TCP; may be repeated
+    server.listen: List(parse::listen_address), default "127.0.0.1:53", flag "listen" "IP:PORT" SERVERS;
+    /// UDP workers for each address; one per core if not set
+    server.workers: Number(1..=1024), flag "workers" "N" SERVE;
+    /// TCP connections at most
+    server.max_tcp_connections: Number(1..=1_000_000), default "512";
+    /// TCP connections of one client at most
+    server.max_tcp_connections_per_client: Number(1..=1_000_000), default "128";
+    /// How long a TCP connection may be silent
+    server.tcp_idle_timeout: Time(Duration::from_millis(100)..=HOUR), default "30s";
+    /// Queries that may wait for an answer that is not in memory; more are dropped and counted
+    server.queue_size: Number(1..=1_000_000), default "4096";
+
+    /// Consul's HTTP API, or `none`; for `register` the agent of this host
+    consul.address: OrNone(address::consul), default "http://127.0.0.1:8500",
+        flag "consul" "URL|none" WITH_CONSUL, env "CONSUL_HTTP_ADDR";
+    /// ACL token for Consul
+    consul.token: Own(Slot::Text(|config, text| {
+        config.consul.token = TokenSource::Given(Token::new(text)?);
+        Ok(())
+    })), env "CONSUL_HTTP_TOKEN";
+    /// File that holds the ACL token for Consul; it is followed as it changes
+    consul.token_file: Own(Slot::Text(|config, text| {
+        config.consul.token = TokenSource::File(parse::path(text)?);
+        Ok(())
+    })), flag "token-file" "FILE" WITH_CONSUL, env "CONSUL_HTTP_TOKEN_FILE";
+    /// Datacenter to ask for; the agent's own if not set
+    consul.datacenter: Optional(parse::datacenter);
+    /// Other agents of the same datacenter, asked in this order while the first is not well
+    consul.fallback_addresses: List(address::consul);
+    /// Connections to Consul at most; its agent resets the 201st of one client
+    // With fewer there is no room for watches beside what is always open.
+    consul.max_watches: Number(32..=10_000), default "128";
+    /// For how long at most the last known good is served while Consul is away; for ever if not set
+    consul.max_stale: Time(Duration::ZERO..=Duration::MAX);
+    /// Whether instances and nodes of other datacenters answer with their `wan` addresses
+    consul.translate_wan_addrs: Own(Slot::Switch(|config, on| {
+        config.answers.translate_wan_addrs = on;
+    })), default "false";
+    /// Directory of PEM files of authorities for Consul's certificate
+    consul.ca_path: Own(Slot::Text(|config, text| {
+        config.consul.authorities = Authorities::Directory(parse::path(text)?);
+        Ok(())
+    })), env "CONSUL_CAPATH";
+    /// PEM file of authorities for Consul's certificate; those that the system trusts if not set
+    consul.ca_file: Own(Slot::Text(|config, text| {
+        config.consul.authorities = Authorities::File(parse::path(text)?);
+        Ok(())
+    })), env "CONSUL_CACERT";
+    /// Our own certificate, where Consul asks for one
+    consul.client_cert: Optional(parse::path), env "CONSUL_CLIENT_CERT";
+    /// The key of our certificate
+    consul.client_key: Optional(parse::path), env "CONSUL_CLIENT_KEY";
+    /// Name to expect in Consul's certificate; the host of the address if not set
+    consul.tls_server_name: Optional(parse::domain), env "CONSUL_TLS_SERVER_NAME";
+    /// Whether Consul's certificate is checked
+    consul.verify: Switch, default "true", env "CONSUL_HTTP_SSL_VERIFY";
+
+    /// Docker's API
+    docker.address: Text(address::docker), default "unix:///var/run/docker.sock",
+        flag "docker" "URL" REGISTER, env "DOCKER_HOST";
+    /// Directory of ca.pem, cert.pem and key.pem, for TLS to Docker
+    docker.cert_path: Optional(parse::path), env "DOCKER_CERT_PATH";
+    /// Whether `serve` answers for the running containers
+    docker.serve: Switch, default "false";
+    /// Address at which `serve` says that published ports are
+    docker.ip: Optional(parse::service_address);
+
+    /// Name that our services bear in Consul, and only what bears it is ever taken away; the ID of the Docker engine if not set
+    register.owner: Optional(parse::owner), flag "owner" "NAME" REGISTER;
+    /// Address of published ports; that of Consul's agent if not set
+    register.ip: Optional(parse::service_address), flag "ip" "IP" REGISTER;
+    /// Tags that every service gets
+    register.tags: List(parse::tag), flag "tags" "TAG,…" REGISTER;
+    /// Register containers with their own addresses and ports instead of published ones
+    register.internal: Switch, default "false", flag "internal" "" REGISTER;
+    /// Register only containers with a SERVICE_NAME
+    register.explicit: Switch, default "false", flag "explicit" "" REGISTER;
+    /// When a container has ended, take its services away `always`, or `on-success` alone
+    register.deregister: Choice(&[
+        ("always", Deregister::Always),
+        ("on-success", Deregister::OnSuccess),
+    ]), default "always", flag "deregister" "WHEN" REGISTER;
+    /// At the end `keep` all services or `deregister` them
+    register.on_exit: Choice(&[("keep", OnExit::Keep), ("deregister", OnExit::Deregister)]),
+        default "keep", flag "on-exit" "WHAT" REGISTER;
+    /// How often everything is compared, whatever Docker says
+    register.resync: Time(SECOND..=DAY), default "30s", flag "resync" "TIME" REGISTER;
+
+    /// Directory of Consul service-definition files to serve; may be repeated
+    services.directories: List(parse::path), flag "services" "DIR" SERVERS;
+
+    /// Directory of zone files (*.zone) to serve
+    zones.directory: Optional(parse::path), flag "zones" "DIR" SERVERS;
+
+    /// Resolver for all other names, port 53 if left out, or `none`; may be repeated; the system's resolv.conf if not set
+    recursion.upstreams: Own(Slot::List {
+        empty: |config| config.recursion.upstreams = Upstreams::List(Vec::new()),
+        add: add_upstream,
+    }), flag "upstream" "IP[:PORT]|none" SERVERS;
+    /// Networks whose clients may recurse
+    recursion.allow: List(parse::network), default "127.0.0.0/8, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 169.254.0.0/16, ::1/128, fc00::/7, fe80::/10";
+    /// In which order upstreams are asked: `sequential` or `random`
+    recursion.recursor_strategy: Choice(&[
+        ("sequential", Strategy::Sequential),
+        ("random", Strategy::Random),
+    ]), default "sequential";
+    /// How long one upstream has to answer
+    recursion.recursor_timeout: Time(Duration::from_millis(10)..=Duration::from_secs(60)), default "2s";
+    /// Answers of upstreams that are kept in memory; 0 keeps none
+    recursion.cache_size: Number(0..=10_000_000), default "32768";
+
+    /// Largest UDP answer about Consul's names in bytes, whatever the client takes
+    // 512 bytes are every client's right; 65507 is the most that fits into a datagram.
+    answers.max_udp_size: Number(512..=65_507), default "65507";
+    /// Whether an A or AAAA answer of a service that was cut says so: `silent` or `tc`
+    answers.truncate_addresses: Choice(&[("silent", false), ("tc", true)]), default "silent";
+    /// What SRV records point at: `consul`, the node's name where the service has no address of its own, or always its `address`
+    answers.srv_target: Choice(&[
+        ("consul", answers::SrvTarget::Consul),
+        ("address", answers::SrvTarget::Address),
+    ]), default "consul";
+    /// What SRV weights are multiplied by: 1, or 256 for HAProxy
+    answers.srv_weight_scale: Own(Slot::Number(|config, scale| {
+        config.answers.srv_weight_scale = match scale {
+            1 => 1,
+            256 => 256,
+            _ => return Err(format!("expected 1 or 256, got {scale}")),
+        };
+        Ok(())
+    })), default "1";
+    /// Whether instances with a warning are left out too
+    answers.only_passing: Switch, default "false";
+    /// TTLs of services, by name, `prefix*` or `*`
+    answers.service_ttl: Own(Slot::Times(|config, pattern, time| {
+        let pattern = parse::service_pattern(pattern)?;
+        config.answers.service_ttl.set(&pattern, time::ttl(time)?);
+        Ok(())
+    })), default "\"*\" = \"1s\"";
+    /// TTL of nodes and addresses
+    answers.node_ttl: Ttl, default "5s";
+    /// A and AAAA records in one answer at most; 0 is no limit
+    answers.a_record_limit: Number(0..=65_535), default "0";
+    /// Records in a UDP answer to a client without EDNS at most; 0 is no limit
+    answers.udp_answer_limit: Number(0..=65_535), default "0";
+    /// TTL of negative answers
+    answers.soa.min_ttl: Ttl, default "1s";
+    /// Refresh interval in the SOA record
+    answers.soa.refresh: Ttl, default "1h";
+    /// Retry interval in the SOA record
+    answers.soa.retry: Ttl, default "10m";
+    /// Expiry in the SOA record
+    answers.soa.expire: Ttl, default "24h";
+
+    /// Where the keys for HAProxy are in Consul's KV store
+    haproxy.prefix: Text(parse::prefix), default "service/haproxy", flag "prefix" "KEY" HAPROXY;
+    /// Services with this tag get a backend
+    haproxy.tag: Text(parse::tag), default "rest", flag "tag" "TAG" HAPROXY;
+    /// Template of haproxy.cfg; the one in the program if not set
+    haproxy.template: Optional(parse::path), flag "template" "FILE" HAPROXY;
+    /// The file to keep right
+    haproxy.output: Text(parse::path), default "/etc/haproxy/haproxy.cfg", flag "output" "FILE" HAPROXY;
+    /// HAProxy, as a path or as a name on the PATH
+    haproxy.program: Text(parse::path), default "haproxy", flag "haproxy" "PATH" HAPROXY;
+    /// Socket of HAProxy's master process
+    haproxy.master_socket: Text(parse::path), default "/run/haproxy-master.sock",
+        flag "master-socket" "PATH" HAPROXY;
+    /// Start HAProxy here, rather than manage the one at the master socket
+    haproxy.exec: Switch, default "true", flag "no-exec" "" HAPROXY;
+    /// DNS server for HAProxy to ask
+    haproxy.resolver: Text(parse::upstream), default "127.0.0.1:53", flag "resolver" "IP[:PORT]" HAPROXY;
+    /// Address for requests
+    haproxy.bind: Text(parse::listen_address), default "0.0.0.0:80", flag "bind" "IP:PORT" HAPROXY;
+    /// Address of HAProxy's statistics; port 1936 if not set, of 127.0.0.1 alone while there are no credentials for them
+    haproxy.stats_bind: Optional(parse::listen_address), flag "stats-bind" "IP:PORT" HAPROXY;
+    /// USER:PASSWORD for HAProxy's statistics
+    haproxy.stats_auth: Optional(parse::credentials), env "HAPROXY_STATS_AUTH";
+    /// Server slots of a backend at least
+    haproxy.min_slots: Number(1..=10_000), default "32";
+    /// For how long more than half of the services, or all keys, must have been gone before that is believed
+    haproxy.doubt: Time(Duration::ZERO..=HOUR), default "30s";
+    /// How long HAProxy may differ from Consul before it is reloaded
+    haproxy.heal_after: Time(SECOND..=HOUR), default "10s";
+    /// How long requests in flight may take when HAProxy is stopped
+    haproxy.stop_timeout: Time(Duration::ZERO..=HOUR), default "8s";
+
+    /// Address of /healthz, /ready and /metrics, or `none`
+    admin.listen: OrNone(parse::listen_address), default "127.0.0.1:8054",
+        flag "admin" "IP:PORT|none" ALL;
+
+    /// Form of log lines: text or json
+    log.format: Choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+        default "text", flag "log-format" "text|json" ALL;
+}
+
+/// An address among others, or `none` alone.
+fn add_upstream(config: &mut Config, text: &str) -> Result<(), String> {
+    let listed = match &mut config.recursion.upstreams {
+        Upstreams::List(listed) => Some(listed),
+        Upstreams::None | Upstreams::System => None,
+    };
+    match (text, listed) {
+        ("none", Some(listed)) if listed.is_empty() => config.recursion.upstreams = Upstreams::None,
+        ("none", None) => {}
+        (text, Some(listed)) if text != "none" => listed.push(parse::upstream(text)?),
+        _ => {
+            let message = "`none` switches recursion off and cannot stand beside an address";
+            return Err(message.to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// The key of this name.
+pub(super) fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// Is this the name of a table that holds keys?
 pub(super) fn is_table(path: &str) -> bool {
-    KEYS.iter().any(|key| is_inside(key, path))
-}
-
-/// What to say about a path that is neither a key nor a table.
-pub(super) fn unknown(path: &str) -> String {
-    match nearest(path) {
-        Some(key) if key.contains('.') || !path.contains('.') => {
-            format!("unknown key, did you mean `{key}`?")
-        }
-        Some(key) => {
-            format!("unknown key, did you mean `{key}`, which stands before the first [table]?")
-        }
-        None => format!("unknown key, known here: {}", siblings(path).join(", ")),
-    }
-}
-
-/// The key that was most likely meant: one that is spelled nearly so in the same table, or one
-/// of the same name in another table, or one that is spelled nearly so anywhere.
-fn nearest(path: &str) -> Option<&'static str> {
-    let (table, name) = split(path);
-    let close = |candidate: &str| {
-        let distance = distance(name, split(candidate).1);
-        // Two slips in a long word, one in a short one: more is another word.
-        (distance <= if name.len() > 4 { 2 } else { 1 }).then_some(distance)
+    let inside = |key: &Key| {
+        let rest = key.path.strip_prefix(path);
+        rest.is_some_and(|rest| rest.starts_with('.'))
     };
-    let closest = |inside: Option<&str>| {
-        places()
-            .filter(|candidate| inside.is_none_or(|table| split(candidate).0 == table))
-            .filter_map(|candidate| close(candidate).map(|distance| (distance, candidate)))
-            .min_by_key(|(distance, _)| *distance)
-            .map(|(_, candidate)| candidate)
-    };
-    let consul_name = CONSUL_NAMES
-        .iter()
-        .find(|(theirs, _)| *theirs == name)
-        .map(|(_, ours)| *ours);
-    closest(Some(table))
-        .or(consul_name)
-        .or_else(|| closest(None))
-}
-
-/// Every key, and every table by its name.
-fn places() -> impl Iterator<Item = &'static str> {
-    let tables = KEYS
-        .iter()
-        .filter_map(|key| key.rsplit_once('.'))
-        .map(|(table, _)| table);
-    KEYS.iter().copied().chain(tables)
-}
-
-/// The names that may stand beside the given one.
-fn siblings(path: &str) -> Vec<&'static str> {
-    let (table, _) = split(path);
-    let mut names: Vec<&str> = places()
-        .filter(|candidate| split(candidate).0 == table)
-        .map(|candidate| split(candidate).1)
-        .collect();
-    // Places are listed by table, so the same table comes in one run.
-    names.dedup();
-    names
-}
-
-fn split(path: &str) -> (&str, &str) {
-    path.rsplit_once('.').unwrap_or(("", path))
-}
-
-fn is_inside(key: &str, table: &str) -> bool {
-    key.strip_prefix(table)
-        .is_some_and(|rest| rest.starts_with('.'))
-}
-
-/// How many letters must be put in, left out, exchanged or swapped with their neighbour to make
-/// one word from the other (restricted Damerau-Levenshtein distance).
-fn distance(from: &str, to: &str) -> usize {
-    let from: Vec<char> = from.chars().collect();
-    let to: Vec<char> = to.chars().collect();
-    let mut before_last: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=to.len()).collect();
-    for (row, a) in from.iter().enumerate() {
-        let mut line = vec![row + 1];
-        for (column, b) in to.iter().enumerate() {
-            let changed = last[column] + usize::from(a != b);
-            let mut best = changed.min(last[column + 1] + 1).min(line[column] + 1);
-            let swapped = row > 0 && column > 0 && *a == to[column - 1] && from[row - 1] == *b;
-            if swapped {
-                best = best.min(before_last[column - 1] + 1);
-            }
-            line.push(best);
-        }
-        before_last = std::mem::replace(&mut last, line);
-    }
-    last.last().copied().unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distances_are_counted() {
-        for (from, to, expected) in [
-            ("address", "address", 0),
-            ("adress", "address", 1),
-            ("adderss", "address", 1),
-            ("addr", "address", 3),
-            ("tokne", "token", 1),
-            ("", "abc", 3),
-            ("abc", "", 3),
-        ] {
-            assert_eq!(distance(from, to), expected, "{from} {to}");
-        }
-    }
-
-    #[test]
-    fn unknown_keys_get_the_likely_one_suggested() {
-        for (path, suggestion) in [
-            ("consul.adress", "did you mean `consul.address`?"),
-            ("consul.tokne", "did you mean `consul.token`?"),
-            ("listen", "did you mean `server.listen`?"),
-            ("admin.lisen", "did you mean `admin.listen`?"),
-            ("answers.min_ttl", "did you mean `answers.soa.min_ttl`?"),
-            ("servr", "did you mean `server`?"),
-            (
-                "server.domain",
-                "did you mean `domain`, which stands before the first [table]?",
-            ),
-            ("recursors", "did you mean `recursion.upstreams`?"),
-            ("log.colour", "known here: format"),
-        ] {
-            let message = unknown(path);
-            assert!(message.contains(suggestion), "{path}: {message}");
-        }
-    }
-
-    #[test]
-    fn what_may_stand_at_the_top_is_listed_once() {
-        let message = unknown("something_else");
-        assert_eq!(
-            message,
-            "unknown key, known here: domain, alt_domain, datacenter, state_dir, server, consul, \
-             docker, register, services, zones, recursion, answers, haproxy, admin, log"
-        );
-    }
+    KEYS.iter().any(inside)
 }

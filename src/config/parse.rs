@@ -1,54 +1,52 @@
-//! Single values from text: what the command line and the file have in common.
+//! Single values from text.
 //!
 //! Each function says in its error what was expected and shows an example. None of them touches
 //! the system.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use ipnet::{IpNet, Ipv4Net};
 
-pub use super::address::Address;
-pub use super::docker::DockerAddress;
-use super::flags::Switch;
-use super::settings::{LogFormat, RecursorStrategy, SrvTarget, TruncateAddresses};
-
-mod register;
-
-pub(super) use register::RESYNC;
-pub use register::{deregister, on_exit, owner, resync, service_address, tag};
+use crate::secret::Token;
 
 /// The port that DNS servers listen on.
 const DNS_PORT: u16 = 53;
 
-/// Reads `none` as off, and anything else with the given function.
-///
-/// # Errors
-/// Those of the function.
-pub fn or_none<T>(
-    text: &str,
-    parse: impl FnOnce(&str) -> Result<T, String>,
-) -> Result<Switch<T>, String> {
-    match text {
-        "none" => Ok(Switch::Off),
-        _ => parse(text).map(Switch::On),
-    }
+/// A number within the range.
+pub(super) fn within<T: TryFrom<i64>>(
+    number: i64,
+    range: RangeInclusive<i64>,
+) -> Result<T, String> {
+    let inside = Some(number).filter(|number| range.contains(number));
+    let inside = inside.and_then(|number| T::try_from(number).ok());
+    inside.ok_or_else(|| {
+        let (least, most) = (range.start(), range.end());
+        format!("expected {least} to {most}, got {number}")
+    })
+}
+
+/// One of the choices, by its name.
+pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    let chosen = choices.iter().find(|(name, _)| *name == text);
+    chosen.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<String> = choices
+            .iter()
+            .map(|(name, _)| format!("{name:?}"))
+            .collect();
+        format!("expected {}, got {text:?}", names.join(" or "))
+    })
 }
 
 /// Reads an address to listen on: `IP:PORT`.
-///
-/// # Errors
-/// A sentence that says what was expected.
-pub fn listen_address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| format!("expected IP:PORT, such as 127.0.0.1:53 or [::1]:53, got {text:?}"))
 }
 
 /// Reads an upstream: `IP` or `IP:PORT`, the port being 53 when it is left out.
-///
-/// # Errors
-/// A sentence that says what was expected.
-pub fn upstream(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn upstream(text: &str) -> Result<SocketAddr, String> {
     let bare = text
         .strip_prefix('[')
         .and_then(|text| text.strip_suffix(']'))
@@ -66,10 +64,7 @@ pub fn upstream(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// Reads a DNS domain, and returns it in lower case without the final dot.
-///
-/// # Errors
-/// A sentence that says what is wrong with it.
-pub fn domain(text: &str) -> Result<String, String> {
+pub(crate) fn domain(text: &str) -> Result<String, String> {
     // Every name under it must still fit into 255 bytes, and the longest prefix that Consul
     // knows is a 63-byte label or two: a limit far below DNS's own loses nobody anything.
     const MAX_LENGTH: usize = 200;
@@ -85,10 +80,7 @@ pub fn domain(text: &str) -> Result<String, String> {
 }
 
 /// Reads a datacenter's name, and returns it in lower case.
-///
-/// # Errors
-/// A sentence that says what is wrong with it.
-pub fn datacenter(text: &str) -> Result<String, String> {
+pub(super) fn datacenter(text: &str) -> Result<String, String> {
     label(text)
         .map_err(|error| format!("{text:?} is not a datacenter such as \"dc1\": {error}"))?;
     Ok(text.to_ascii_lowercase())
@@ -108,10 +100,7 @@ fn label(text: &str) -> Result<(), String> {
 ///
 /// A network of v4-mapped v6 addresses becomes the v4 network it stands for, so that whoever
 /// compares canonical addresses (`IpAddr::to_canonical`) with it gets the right result.
-///
-/// # Errors
-/// A sentence that says what was expected.
-pub fn network(text: &str) -> Result<IpNet, String> {
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
     let network = match text.parse::<IpAddr>() {
         Ok(ip) => IpNet::from(ip),
         Err(_) => text.parse().map_err(|_| {
@@ -153,10 +142,7 @@ pub(super) fn service_pattern(text: &str) -> Result<String, String> {
 }
 
 /// Reads a prefix of Consul's KV store, and returns it without slashes at its ends.
-///
-/// # Errors
-/// When nothing is left: the whole store is nobody's configuration.
-pub fn prefix(text: &str) -> Result<String, String> {
+pub(super) fn prefix(text: &str) -> Result<String, String> {
     match text.trim_matches('/') {
         "" => Err("expected a prefix such as \"service/haproxy\", got nothing".to_owned()),
         prefix => Ok(prefix.to_owned()),
@@ -164,66 +150,46 @@ pub fn prefix(text: &str) -> Result<String, String> {
 }
 
 /// Reads a path, which must not be empty.
-///
-/// # Errors
-/// When it is empty.
-pub fn path(text: &str) -> Result<PathBuf, String> {
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     match text {
         "" => Err("expected a path, got nothing".to_owned()),
         _ => Ok(PathBuf::from(text)),
     }
 }
 
-/// Reads the form of log lines: `text` or `json`.
-///
-/// # Errors
-/// A sentence that lists the choices.
-pub fn log_format(text: &str) -> Result<LogFormat, String> {
-    choice(
-        text,
-        &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-    )
+/// Reads a registrar's name in Consul: nothing that is too long for Consul's metadata, or not printable.
+pub(super) fn owner(text: &str) -> Result<String, String> {
+    let is_printable = |c: char| !c.is_control();
+    match text.len() {
+        1..=512 if text.chars().all(is_printable) => Ok(text.to_owned()),
+        _ => Err(format!(
+            "expected a name of 1 to 512 printable characters, got {text:?}"
+        )),
+    }
 }
 
-pub(super) fn recursor_strategy(text: &str) -> Result<RecursorStrategy, String> {
-    choice(
-        text,
-        &[
-            ("sequential", RecursorStrategy::Sequential),
-            ("random", RecursorStrategy::Random),
-        ],
-    )
+/// Reads a tag of a service.
+pub(super) fn tag(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("expected a tag such as \"rest\", got nothing".to_owned()),
+        tag => Ok(tag.to_owned()),
+    }
 }
 
-pub(super) fn truncate_addresses(text: &str) -> Result<TruncateAddresses, String> {
-    choice(
-        text,
-        &[
-            ("silent", TruncateAddresses::Silent),
-            ("tc", TruncateAddresses::Tc),
-        ],
-    )
+/// Reads the address that services are registered with.
+pub(super) fn service_address(text: &str) -> Result<IpAddr, String> {
+    let address = text.parse().ok();
+    let address = address.filter(|address: &IpAddr| !address.is_unspecified());
+    address.ok_or_else(|| format!("expected an IP address, such as 10.0.0.5, got {text:?}"))
 }
 
-pub(super) fn srv_target(text: &str) -> Result<SrvTarget, String> {
-    choice(
-        text,
-        &[
-            ("consul", SrvTarget::Consul),
-            ("address", SrvTarget::Address),
-        ],
-    )
-}
-
-fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
-    let chosen = choices.iter().find(|(name, _)| *name == text);
-    chosen.map(|(_, value)| *value).ok_or_else(|| {
-        let names: Vec<String> = choices
-            .iter()
-            .map(|(name, _)| format!("{name:?}"))
-            .collect();
-        format!("expected {}, got {text:?}", names.join(" or "))
-    })
+/// Reads a user and a password. The error repeats neither the text nor the library's words about it.
+pub(super) fn credentials(text: &str) -> Result<Token, String> {
+    let token = Token::new(text).ok().filter(|token| {
+        let user = token.expose().split_once(':').map(|(user, _)| user);
+        user.is_some_and(|user| !user.is_empty())
+    });
+    token.ok_or_else(|| "expected USER:PASSWORD in printable ASCII without blanks".to_owned())
 }
 
 #[cfg(test)]
@@ -327,8 +293,9 @@ mod tests {
 
     #[test]
     fn choices_are_listed_when_none_fits() {
-        assert_eq!(log_format("json"), Ok(LogFormat::Json));
-        let error = log_format("xml").expect_err("no such format");
+        let choices = [("text", 1), ("json", 2)];
+        assert_eq!(choice("json", &choices), Ok(2));
+        let error = choice("xml", &choices).expect_err("no such choice");
         assert_eq!(error, r#"expected "text" or "json", got "xml""#);
     }
 }

@@ -18,6 +18,7 @@ use super::metrics::Metrics;
 use super::query::execute;
 use super::reverse::sweep;
 use super::service::{Instances, Names, Nodes};
+use super::settings::Settings;
 use super::tags::{Tags, TagsByName};
 use super::watch::{Context, Subject, WAIT, refresh, watch};
 use super::world::poll_world;
@@ -44,20 +45,11 @@ const MAX_LINGERING: usize = 16;
 /// A service that was asked for within so many seconds keeps its watch.
 const IN_USE: u64 = 10;
 
-/// What the source may use.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Connections to Consul at most (D2).
-    pub max_watches: usize,
-    /// The datacenter to read as the local one, if not the agent's own.
-    pub datacenter: Option<String>,
-}
-
 /// Consul as a source of the catalog.
 #[derive(Debug)]
 pub struct Source {
     context: Context,
-    settings: Settings,
+    max_watches: usize,
     layer: Arc<Layer>,
     interests: Interests,
     watches: HashMap<(usize, ServiceKey), Watch>,
@@ -98,7 +90,7 @@ impl Source {
     /// A source that feeds `layer` with what `interests` ask for.
     pub fn new(
         client: Client,
-        settings: Settings,
+        settings: &Settings,
         layer: Arc<Layer>,
         interests: Interests,
         metrics: Metrics,
@@ -111,7 +103,7 @@ impl Source {
                 metrics,
                 datacenter: settings.datacenter.clone(),
             },
-            settings,
+            max_watches: settings.max_watches,
             layer,
             interests,
             watches: HashMap::new(),
@@ -286,11 +278,7 @@ impl Source {
     /// longest ago gives up its own, unless that is in use as well.
     fn make_room(&mut self) -> bool {
         let lists = 2 * self.realms.len() + self.others;
-        let most = self
-            .settings
-            .max_watches
-            .saturating_sub(RESERVED + lists)
-            .max(1);
+        let most = self.max_watches.saturating_sub(RESERVED + lists).max(1);
         let now = Instant::now();
         // An earlier life may have left connections that Consul still holds.
         let most = if now < self.started + WAIT + WAIT / 16 {

@@ -41,25 +41,33 @@ pub(super) type Fingerprint = Vec<(PathBuf, u64, Option<SystemTime>)>;
 /// Reads all origins; none of it counts if anything is wrong.
 ///
 /// # Errors
-/// The first thing that is wrong, with its file and line.
-pub fn load(origins: &[Origin], host: &Host) -> Result<Definitions, Error> {
+/// The first thing that is wrong with each file, with its line, and the directories that cannot be read.
+pub fn load(origins: &[Origin], host: &Host) -> Result<Definitions, Vec<Error>> {
     let node = Arc::new(host.node());
-    let mut definitions = Definitions::default();
+    let (mut definitions, mut errors) = (Definitions::default(), Vec::new());
     for origin in origins {
         match origin {
             Origin::Embedded => {
                 for (path, text) in EMBEDDED {
-                    definitions.add(Path::new(path), text, &node)?;
+                    errors.extend(definitions.add(Path::new(path), text, &node).err());
                 }
             }
-            Origin::Directory(directory) => {
-                for path in files(directory)? {
-                    definitions.add(&path, &read(&path)?, &node)?;
+            Origin::Directory(directory) => match files(directory) {
+                Ok(paths) => {
+                    for path in paths {
+                        let added =
+                            read(&path).and_then(|text| definitions.add(&path, &text, &node));
+                        errors.extend(added.err());
+                    }
                 }
-            }
+                Err(error) => errors.push(error),
+            },
         }
     }
-    Ok(definitions)
+    match errors.is_empty() {
+        true => Ok(definitions),
+        false => Err(errors),
+    }
 }
 
 /// What the directories look like now. A directory that cannot be read looks empty; loading it

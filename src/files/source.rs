@@ -29,8 +29,12 @@ impl Source {
     /// Reads the files and publishes what they define.
     ///
     /// # Errors
-    /// The first thing that is wrong with them; at the start there are no last good services.
-    pub fn start(origins: Vec<Origin>, host: Host, catalog: &mut Catalog) -> Result<Self, Error> {
+    /// What is wrong with them; at the start there are no last good services.
+    pub fn start(
+        origins: Vec<Origin>,
+        host: Host,
+        catalog: &mut Catalog,
+    ) -> Result<Self, Vec<Error>> {
         let seen = fingerprint(&origins);
         let definitions = load(&origins, &host)?;
         let layer = catalog.add_complete("files", &host.datacenter);
@@ -84,7 +88,11 @@ impl Source {
                 );
                 self.publish(definitions);
             }
-            Err(error) => warn!(%error, "service file refused; the last good services stay"),
+            Err(errors) => {
+                for error in errors {
+                    warn!(%error, "service file refused; the last good services stay");
+                }
+            }
         }
         // Also after an error: it is told once, and again when a file changes.
         self.seen = now;

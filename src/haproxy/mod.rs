@@ -26,15 +26,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::secret::Token;
+
 pub use inputs::Feeds;
 pub use metrics::Metrics;
 pub use status::Status;
 pub use supervisor::{Error, Supervisor};
 pub use template::TemplateError;
 
-/// What to keep, and how.
-// No `Debug`: it holds a password.
-#[derive(Clone, PartialEq, Eq)]
+/// What an operator may set about HAProxy: the keys of `[haproxy]`, and the domain of services.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The prefix of the keys, without a final slash.
     pub prefix: String,
@@ -44,7 +45,7 @@ pub struct Settings {
     pub template: Option<PathBuf>,
     /// The file that HAProxy reads.
     pub output: PathBuf,
-    /// HAProxy.
+    /// HAProxy itself, as a path or as a name on the `PATH`.
     pub program: PathBuf,
     /// The socket of its master process.
     pub master_socket: PathBuf,
@@ -56,16 +57,41 @@ pub struct Settings {
     pub domain: String,
     /// Where it takes requests.
     pub bind: SocketAddr,
-    /// Where its statistics are, if that is said.
+    /// Where its statistics are; if that is not said, port 1936 of all addresses with credentials, else
+    /// of 127.0.0.1.
     pub stats_bind: Option<SocketAddr>,
     /// `USER:PASSWORD` for them.
-    pub stats_auth: Option<String>,
+    pub stats_auth: Option<Token>,
     /// Server slots of a backend at least.
     pub min_slots: usize,
     /// How long much must have been gone before that is believed.
     pub doubt: Duration,
     /// How long it may hold other servers than Consul has.
     pub heal_after: Duration,
-    /// How long requests in flight may take when it is stopped.
+    /// How long requests in flight may take when it is stopped; the default leaves room within the 10 s
+    /// that Docker gives a container.
     pub stop_timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            prefix: "service/haproxy".to_owned(),
+            tag: "rest".to_owned(),
+            template: None,
+            output: "/etc/haproxy/haproxy.cfg".into(),
+            program: "haproxy".into(),
+            master_socket: "/run/haproxy-master.sock".into(),
+            exec: true,
+            resolver: SocketAddr::from(([127, 0, 0, 1], 53)),
+            domain: "consul".to_owned(),
+            bind: SocketAddr::from(([0, 0, 0, 0], 80)),
+            stats_bind: None,
+            stats_auth: None,
+            min_slots: 32,
+            doubt: Duration::from_secs(30),
+            heal_after: Duration::from_secs(10),
+            stop_timeout: Duration::from_secs(8),
+        }
+    }
 }

@@ -161,7 +161,10 @@ impl Supervisor {
                 resolver: settings.resolver,
                 bind: settings.bind,
                 stats_bind: settings.stats_bind,
-                stats_auth: settings.stats_auth.clone(),
+                stats_auth: settings
+                    .stats_auth
+                    .as_ref()
+                    .map(|auth| auth.expose().to_owned()),
                 state_file: std::path::absolute(&state_file).unwrap_or_else(|_| state_file.clone()),
             },
             template,

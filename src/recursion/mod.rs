@@ -21,7 +21,7 @@ mod system;
 mod upstream;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +30,7 @@ use hickory_proto::op::{Query, ResponseCode};
 use hickory_proto::rr::RecordType;
 use hickory_resolver::config::ResolverOpts;
 use hickory_resolver::{ResponseCache, TtlConfig};
+use ipnet::IpNet;
 use tokio::sync::Semaphore;
 
 use crate::dns::hickory::to_hickory;
@@ -94,15 +95,30 @@ pub enum Strategy {
     Random,
 }
 
-/// How recursion works.
-#[derive(Debug, Clone)]
+/// The resolvers that an operator wants to be asked, over UDP and TCP on the same port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Upstreams {
+    /// Those in the system's resolv.conf.
+    System,
+    /// These, in this order.
+    List(Vec<SocketAddr>),
+    /// Recursion is off.
+    None,
+}
+
+/// What an operator may set about recursion: the keys of `[recursion]`, and three times and limits that
+/// are ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The resolvers to ask, over UDP and TCP on the same port.
-    pub upstreams: Vec<SocketAddr>,
-    /// Their order.
-    pub strategy: Strategy,
+    /// Who is asked.
+    pub upstreams: Upstreams,
+    /// Clients that may recurse. No network of v4-mapped addresses is in here: compare with a client's
+    /// canonical address.
+    pub allow: Vec<IpNet>,
+    /// In which order upstreams that are well are asked.
+    pub recursor_strategy: Strategy,
     /// How long one upstream may take for one question.
-    pub timeout: Duration,
+    pub recursor_timeout: Duration,
     /// After how long without an answer the next upstream is asked as well. The first good answer
     /// of all wins.
     pub hedge_after: Duration,
@@ -115,19 +131,38 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// 2 s per upstream, hedged after 300 ms, 5 s in all (after that, clients have asked again),
-    /// 8192 answers, 1024 questions.
+    /// 2 s per upstream as in Consul, hedged after 300 ms, 5 s in all (after that, clients have asked
+    /// again), 32768 answers, 1024 questions; for clients behind the same router.
     fn default() -> Self {
         Self {
-            upstreams: Vec::new(),
-            strategy: Strategy::default(),
-            timeout: Duration::from_secs(2),
+            upstreams: Upstreams::System,
+            allow: behind_the_same_router(),
+            recursor_strategy: Strategy::default(),
+            recursor_timeout: Duration::from_secs(2),
             hedge_after: Duration::from_millis(300),
             deadline: Duration::from_secs(5),
-            cache_size: 8192,
+            cache_size: 32_768,
             max_concurrent: 1024,
         }
     }
+}
+
+/// Loopback, private and link-local networks.
+fn behind_the_same_router() -> Vec<IpNet> {
+    let networks = [
+        (IpAddr::from([127, 0, 0, 0]), 8),
+        (IpAddr::from([10, 0, 0, 0]), 8),
+        (IpAddr::from([172, 16, 0, 0]), 12),
+        (IpAddr::from([192, 168, 0, 0]), 16),
+        (IpAddr::from([169, 254, 0, 0]), 16),
+        (IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]), 128),
+        (IpAddr::from([0xfc00, 0, 0, 0, 0, 0, 0, 0]), 7),
+        (IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 0]), 10),
+    ];
+    networks
+        .into_iter()
+        .map(|(address, prefix)| IpNet::new_assert(address, prefix))
+        .collect()
 }
 
 /// Extended DNS Errors (RFC 8914 section 4) that say why there is no answer: it was asked for a
@@ -146,16 +181,21 @@ pub struct Recursor {
 }
 
 impl Recursor {
-    /// Prepares recursion, which counts in `metrics`. Nothing is sent yet.
+    /// Prepares recursion through these upstreams, which counts in `metrics`. Nothing is sent yet.
     ///
     /// # Errors
     /// There is no upstream, or one of them cannot be an upstream.
-    pub fn new(settings: Settings, metrics: Metrics) -> Result<Self, Error> {
-        if settings.upstreams.is_empty() {
+    pub fn new(
+        addresses: &[SocketAddr],
+        mut settings: Settings,
+        metrics: Metrics,
+    ) -> Result<Self, Error> {
+        if addresses.is_empty() {
             return Err(Error::NoUpstreams);
         }
-        let mut upstreams = Vec::with_capacity(settings.upstreams.len());
-        for &address in &settings.upstreams {
+        settings.hedge_after = settings.hedge_after.min(settings.recursor_timeout);
+        let mut upstreams = Vec::with_capacity(addresses.len());
+        for &address in addresses {
             let refuse = |message: String| Error::Upstream {
                 upstream: address,
                 message,
@@ -163,7 +203,7 @@ impl Recursor {
             if address.port() == 0 || address.ip().is_multicast() {
                 return Err(refuse("nobody can be asked there".to_owned()));
             }
-            let upstream = Upstream::new(address, settings.timeout);
+            let upstream = Upstream::new(address, settings.recursor_timeout);
             upstreams.push(Arc::new(upstream.map_err(|e| refuse(e.to_string()))?));
         }
         for upstream in &upstreams {
@@ -178,11 +218,6 @@ impl Recursor {
             upstreams,
             metrics,
         })
-    }
-
-    /// The upstreams, in the order of the settings.
-    pub fn upstreams(&self) -> &[SocketAddr] {
-        &self.settings.upstreams
     }
 
     /// How long the resolution of one question may take.

@@ -135,6 +135,11 @@ impl Recursor {
         let health: Vec<Health> = self.upstreams.iter().map(|u| u.health()).collect();
         // The keys of the standard library's hasher are the source of chance at hand.
         let chance = RandomState::new().build_hasher().finish();
-        health::order(&health, self.settings.strategy, Instant::now(), chance)
+        health::order(
+            &health,
+            self.settings.recursor_strategy,
+            Instant::now(),
+            chance,
+        )
     }
 }

@@ -133,18 +133,18 @@ impl World {
         for &does in script {
             upstreams.push(Scripted::new(does).await);
         }
+        let addresses: Vec<_> = upstreams.iter().map(|u| u.address).collect();
         let mut settings = Settings {
-            upstreams: upstreams.iter().map(|u| u.address).collect(),
             // Long, so that a busy machine does not decide a test; those that wait shorten them.
-            timeout: Duration::from_secs(10),
+            recursor_timeout: Duration::from_secs(10),
             hedge_after: Duration::from_secs(10),
             deadline: Duration::from_secs(20),
             ..Settings::default()
         };
         change(&mut settings);
         let mut registry = Registry::default();
-        let recursor =
-            Recursor::new(settings, Metrics::register(&mut registry)).expect("good settings");
+        let metrics = Metrics::register(&mut registry);
+        let recursor = Recursor::new(&addresses, settings, metrics).expect("good settings");
         Self {
             recursor,
             registry,
@@ -279,7 +279,7 @@ async fn a_dead_upstream_is_hedged_then_asked_last() {
 #[tokio::test]
 async fn silence_everywhere_ends_in_time() {
     let by_timeout = |s: &mut Settings| {
-        s.timeout = Duration::from_millis(300);
+        s.recursor_timeout = Duration::from_millis(300);
         s.hedge_after = Duration::from_millis(50);
     };
     let by_deadline = |s: &mut Settings| s.deadline = Duration::from_millis(150);
@@ -334,7 +334,7 @@ fn a_shuffled_chain_is_put_in_order() {
 async fn what_is_too_much_is_shed() {
     let change = |s: &mut Settings| {
         s.max_concurrent = 1;
-        s.timeout = Duration::from_millis(300);
+        s.recursor_timeout = Duration::from_millis(300);
     };
     let world = World::with(&[Does::Nothing], change).await;
     let (one, two) = tokio::join!(world.ask("a.test."), world.ask("b.test."));
@@ -358,13 +358,9 @@ async fn some_questions_stay_here() {
 #[tokio::test]
 async fn upstreams_that_cannot_be() {
     for upstreams in [vec![], vec!["127.0.0.1:0"], vec!["224.0.0.251:53"]] {
-        let settings = Settings {
-            upstreams: upstreams
-                .iter()
-                .map(|s| s.parse().expect("an address"))
-                .collect(),
-            ..Settings::default()
-        };
-        assert!(Recursor::new(settings, Metrics::register(&mut Registry::default())).is_err());
+        let addresses = upstreams.iter().map(|s| s.parse().expect("an address"));
+        let addresses: Vec<SocketAddr> = addresses.collect();
+        let metrics = Metrics::register(&mut Registry::default());
+        assert!(Recursor::new(&addresses, Settings::default(), metrics).is_err());
     }
 }

@@ -35,8 +35,6 @@ pub struct Policy {
     pub domains: Domains,
     /// How answers from the catalog are made.
     pub answers: answers::Settings,
-    /// The largest UDP answer for our own names, in bytes.
-    pub max_udp_size: u16,
     /// Static zones.
     pub zones: Zones,
     /// Recursion, if it is on.
@@ -265,7 +263,7 @@ impl Router {
             .walk(&first)
             .unwrap_or_else(|| Ok(trail.nobodys(&first)));
         let max_udp_size = match trail.is_consuls {
-            true => policy.max_udp_size,
+            true => policy.answers.max_udp_size,
             false => FOREIGN_UDP_SIZE,
         };
         let answer = match said {

@@ -86,7 +86,6 @@ fn policy(zones: Zones) -> Policy {
     Policy {
         domains,
         answers: answers::Settings::default(),
-        max_udp_size: 65507,
         zones,
         recursor: None,
         recursion_for: Vec::new(),

@@ -14,6 +14,7 @@ mod tcp;
 mod udp;
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,17 +33,36 @@ const CACHE: usize = 256 << 20;
 const LEAST_CACHE: usize = 1 << 20;
 const MOST_CACHE: usize = 32 << 20;
 
-/// Limits of the server's own.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Queries that may wait for the full way, all workers together.
-    pub queue: usize,
-    /// TCP connections in total.
-    pub tcp_connections: usize,
+/// What an operator may set about sockets and their limits: the keys of `[server]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Addresses for UDP and TCP, each once.
+    pub listen: Vec<SocketAddr>,
+    /// UDP workers for each address.
+    pub workers: usize,
+    /// TCP connections in total. The default fits under the usual limit of 1024 open files, with room
+    /// for Consul and the sockets.
+    pub max_tcp_connections: usize,
     /// TCP connections of one client.
-    pub tcp_connections_per_client: usize,
-    /// How long a TCP connection may be silent.
-    pub tcp_idle: Duration,
+    pub max_tcp_connections_per_client: usize,
+    /// How long a TCP connection may be silent. HAProxy keeps its connections open between one
+    /// resolution and the next.
+    pub tcp_idle_timeout: Duration,
+    /// Queries that may wait for the full way, all workers together.
+    pub queue_size: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 53))],
+            workers: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            max_tcp_connections: 512,
+            max_tcp_connections_per_client: 128,
+            tcp_idle_timeout: Duration::from_secs(30),
+            queue_size: 4096,
+        }
+    }
 }
 
 /// A running server.
@@ -62,19 +82,19 @@ impl Server {
         bound: Vec<Bound>,
         router: Arc<Router>,
         metrics: Metrics,
-        limits: &Limits,
+        settings: &Settings,
         stop: CancellationToken,
     ) -> std::io::Result<Self> {
         let tasks = TaskTracker::new();
         let addresses = bound.iter().map(|bound| bound.address).collect();
         let responder = Arc::new(Responder::new(router, metrics));
-        let queue = udp::Queue::new(Arc::clone(&responder), limits.queue, tasks.clone());
+        let queue = udp::Queue::new(Arc::clone(&responder), settings.queue_size, tasks.clone());
         // A worker of its own for each UDP socket, and as many shards for TCP as one address has.
         let workers: usize = bound.iter().map(|bound| bound.udp.len()).sum();
         let shards = bound.first().map_or(1, |bound| bound.udp.len().max(1));
         let cache_bytes = (CACHE / (workers + shards)).clamp(LEAST_CACHE, MOST_CACHE);
         let shard = |_| responder.shard(cache_bytes, Transport::Tcp);
-        let connections = tcp::Connections::new(limits, (0..shards).map(shard).collect());
+        let connections = tcp::Connections::new(settings, (0..shards).map(shard).collect());
         let connections = Arc::new(connections);
         for Bound { address, udp, tcp } in bound {
             for (number, socket) in udp.into_iter().enumerate() {

@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 use crate::dns::Transport;
 use crate::router::Asker;
 
-use super::Limits;
+use super::Settings;
 use super::responder::{Handled, Responder, Shard};
 
 /// Queries of one connection that may be in the making at a time; then it is read no further.
@@ -64,11 +64,11 @@ enum Full {
 }
 
 impl Connections {
-    pub(super) fn new(limits: &Limits, shards: Vec<Shard>) -> Self {
+    pub(super) fn new(settings: &Settings, shards: Vec<Shard>) -> Self {
         Self {
-            total: limits.tcp_connections,
-            per_client: limits.tcp_connections_per_client,
-            idle: limits.tcp_idle,
+            total: settings.max_tcp_connections,
+            per_client: settings.max_tcp_connections_per_client,
+            idle: settings.tcp_idle_timeout,
             open: Mutex::default(),
             shards: shards.into_iter().map(Mutex::new).collect(),
             next_shard: AtomicUsize::new(0),

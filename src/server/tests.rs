@@ -219,7 +219,6 @@ fn policy(recursor: &Arc<Recursor>) -> Policy {
     Policy {
         domains: Domains::new(&domain, None),
         answers: Settings::default(),
-        max_udp_size: 65507,
         zones: Zones::load(directory.path()).expect("a good zone"),
         recursor: Some(Arc::clone(recursor)),
         recursion_for: vec!["127.0.0.1/32".parse().expect("a network")],
@@ -241,12 +240,10 @@ impl World {
         let mut catalog = Catalog::new();
         let layer = catalog.add_complete("test", "dc1");
         let mut registry = Registry::default();
-        let settings = recursion::Settings {
-            upstreams: vec![upstream],
-            ..recursion::Settings::default()
-        };
+        let settings = recursion::Settings::default();
         let metrics = recursion::Metrics::register(&mut registry);
-        let recursor = Arc::new(Recursor::new(settings, metrics).expect("good settings"));
+        let recursor =
+            Arc::new(Recursor::new(&[upstream], settings, metrics).expect("good settings"));
         let router = Arc::new(Router::new(Arc::new(catalog), policy(&recursor)));
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let world = Self {

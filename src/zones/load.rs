@@ -91,15 +91,16 @@ impl Zones {
     /// less `.zone`. The zone's apex is where its SOA record is.
     ///
     /// # Errors
-    /// The first file that cannot be read or is wrong, with the line. Nothing is loaded then.
-    pub fn load(dir: &Path) -> Result<Self, Error> {
+    /// Every file that cannot be read, and all that is wrong in the others, with the line. Nothing is
+    /// loaded then.
+    pub fn load(dir: &Path) -> Result<Self, Vec<Error>> {
         let failed = |source| Error::Read {
             path: dir.to_owned(),
             source,
         };
         let mut paths = Vec::new();
-        for entry in fs::read_dir(dir).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
+        for entry in fs::read_dir(dir).map_err(|error| vec![failed(error)])? {
+            let path = entry.map_err(|error| vec![failed(error)])?.path();
             if is_zone_file(&path) && !path.is_dir() {
                 paths.push(path);
             }
@@ -107,22 +108,24 @@ impl Zones {
         paths.sort();
         let mut builder = Builder::default();
         for path in paths {
-            let text = read(&path)?;
-            builder.add(path, &text)?;
+            match read(&path) {
+                Ok(text) => builder.add(path, &text),
+                Err(error) => builder.errors.push(error),
+            }
         }
-        Ok(builder.zones)
+        builder.finish()
     }
 
     /// The zones that come with Portolan, from copies in the binary.
     ///
     /// # Errors
     /// A fault in one of them, which the tests of this room exclude.
-    pub fn embedded() -> Result<Self, Error> {
+    pub fn embedded() -> Result<Self, Vec<Error>> {
         let mut builder = Builder::default();
         for (file, text) in EMBEDDED {
-            builder.add(Path::new("zones").join(file), text)?;
+            builder.add(Path::new("zones").join(file), text);
         }
-        Ok(builder.zones)
+        builder.finish()
     }
 }
 
@@ -130,6 +133,7 @@ impl Zones {
 struct Builder {
     zones: Zones,
     files: HashMap<LowerName, PathBuf>,
+    errors: Vec<Error>,
 }
 
 impl Default for Builder {
@@ -137,27 +141,44 @@ impl Default for Builder {
         Self {
             zones: Zones::empty(),
             files: HashMap::new(),
+            errors: Vec::new(),
         }
     }
 }
 
 impl Builder {
-    fn add(&mut self, path: PathBuf, text: &str) -> Result<(), Error> {
+    fn finish(self) -> Result<Zones, Vec<Error>> {
+        match self.errors.is_empty() {
+            true => Ok(self.zones),
+            false => Err(self.errors),
+        }
+    }
+
+    fn add(&mut self, path: PathBuf, text: &str) {
+        if let Err(errors) = self.try_to_add(path, text) {
+            self.errors.extend(errors);
+        }
+    }
+
+    fn try_to_add(&mut self, path: PathBuf, text: &str) -> Result<(), Vec<Error>> {
         let syntax = |line, message| Error::Syntax {
             path: path.clone(),
             line,
             message,
         };
-        let master = master::parse(text, origin_of(&path))
-            .map_err(|fault| syntax(fault.line, fault.message))?;
+        let master = master::parse(text, origin_of(&path)).map_err(|faults| {
+            let faults = faults.into_iter();
+            let errors = faults.map(|fault| syntax(fault.line, fault.message));
+            errors.collect::<Vec<_>>()
+        })?;
         let origin = LowerName::new(&master.origin);
         match self.files.entry(origin.clone()) {
             Entry::Occupied(first) => {
-                return Err(Error::Twice {
+                return Err(vec![Error::Twice {
                     origin: master.origin.to_string(),
                     first: first.get().clone(),
                     second: path,
-                });
+                }]);
             }
             Entry::Vacant(place) => place.insert(path.clone()),
         };
@@ -168,7 +189,7 @@ impl Builder {
             ZoneType::Primary,
             AxfrPolicy::Deny,
         )
-        .map_err(|message| syntax(1, message))?;
+        .map_err(|message| vec![syntax(1, message)])?;
         let records = std::mem::take(zone.records_get_mut());
         if let Some(apex) = from_hickory(&origin) {
             let apex = apex.to_lowercase().as_wire().into();
@@ -244,7 +265,8 @@ mod tests {
         let error = Zones::load(dir.path())
             .map(|z| z.origins())
             .expect_err("a fault");
-        let text = error.to_string();
+        let lines: Vec<String> = error.iter().map(ToString::to_string).collect();
+        let text = lines.join("\n");
         text.replace(&format!("{}/", dir.path().display()), "")
     }
 
@@ -290,6 +312,28 @@ mod tests {
     }
 
     #[test]
+    fn all_that_is_wrong_is_told() {
+        let bad = format!("{SOA}a 60 IN A nonsense\nb 60 IN A 192.0.2.1\nc 60 IN AAAA 192.0.2.1\n");
+        let cut = format!("{SOA}$TTL soon\na IN A nonsense\n");
+        let text = error(&[
+            ("a.test.zone", &bad),
+            ("b.test.zone", &cut),
+            ("c.zone", "a 1 A"),
+        ]);
+        let places: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.split(": ").next())
+            .collect();
+        let expected = [
+            "a.test.zone:2",
+            "a.test.zone:4",
+            "b.test.zone:2",
+            "c.zone:1",
+        ];
+        assert_eq!(places, expected, "{text}");
+    }
+
+    #[test]
     fn what_cannot_be_read_is_named() {
         let dir = folder(&[]);
         let missing = dir.path().join("missing");
@@ -297,7 +341,7 @@ mod tests {
             .map(|z| z.origins())
             .expect_err("no folder");
         assert!(
-            message
+            message[0]
                 .to_string()
                 .starts_with(&missing.display().to_string())
         );
@@ -307,8 +351,8 @@ mod tests {
             .map(|z| z.origins())
             .expect_err("not text");
         assert!(
-            message.to_string().ends_with("a.zone:2: not UTF-8 text"),
-            "{message}"
+            message[0].to_string().ends_with("a.zone:2: not UTF-8 text"),
+            "{message:?}"
         );
 
         let dir = folder(&[]);
@@ -317,7 +361,7 @@ mod tests {
         let message = Zones::load(dir.path())
             .map(|z| z.origins())
             .expect_err("a dead link");
-        assert!(message.to_string().contains("a.zone: "), "{message}");
+        assert!(message[0].to_string().contains("a.zone: "), "{message:?}");
     }
 
     #[test]
@@ -342,9 +386,8 @@ mod tests {
         let path = repository().join("example.zone.sample");
         let text = fs::read_to_string(path).expect("the sample");
         let mut builder = Builder::default();
-        builder
-            .add(PathBuf::from("example.zone"), &text)
-            .expect("a correct file");
-        assert_eq!(builder.zones.origins().len(), 1);
+        builder.add(PathBuf::from("example.zone"), &text);
+        let zones = builder.finish().expect("a correct file");
+        assert_eq!(zones.origins().len(), 1);
     }
 }

@@ -28,26 +28,41 @@ const MAX_TTL: u32 = 0x7fff_ffff;
 /// write them.
 ///
 /// # Errors
-/// The first thing that is wrong, with its line. A zone without SOA is reported on line 1.
-pub(super) fn parse(text: &str, origin: Option<Name>) -> Result<Master, Fault> {
+/// All entries that are wrong, with their lines, up to one that what follows depends on. A zone without
+/// SOA is reported on line 1.
+pub(super) fn parse(text: &str, origin: Option<Name>) -> Result<Master, Vec<Fault>> {
     let mut reader = Reader {
         origin,
         owner: None,
         default_ttl: None,
         last_ttl: None,
     };
-    let mut found = Vec::new();
+    let (mut found, mut faults) = (Vec::new(), Vec::new());
     for entry in Entries::new(text) {
-        let entry = entry?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(fault) => {
+                faults.push(fault);
+                break;
+            }
+        };
         let line = entry.line;
-        if let Some(record) = reader
-            .entry(entry)
-            .map_err(|message| Fault { line, message })?
-        {
-            found.push((line, record));
+        let is_directive = entry.tokens.first().is_some_and(Token::is_directive);
+        match reader.entry(entry) {
+            Ok(Some(record)) => found.push((line, record)),
+            Ok(None) => {}
+            Err(message) => {
+                faults.push(Fault { line, message });
+                if is_directive {
+                    break;
+                }
+            }
         }
     }
-    assemble(found)
+    match faults.is_empty() {
+        true => assemble(found).map_err(|fault| vec![fault]),
+        false => Err(faults),
+    }
 }
 
 /// What one entry leaves behind for the next.
@@ -65,7 +80,7 @@ impl Reader {
         if !entry.indented
             && let [first, rest @ ..] = words
         {
-            if !first.quoted && first.text.starts_with('$') {
+            if first.is_directive() {
                 self.directive(&first.text, rest)?;
                 return Ok(None);
             }
@@ -237,8 +252,8 @@ mod tests {
 
     /// The line within `records`, counted from 1, and the message.
     fn fault(records: &str) -> (usize, String) {
-        let fault = parse(&format!("{HEAD}{records}"), origin()).expect_err("the file is faulty");
-        (fault.line - 2, fault.message)
+        let faults = parse(&format!("{HEAD}{records}"), origin()).expect_err("the file is faulty");
+        (faults[0].line - 2, faults[0].message.clone())
     }
 
     fn data(master: &Master, owner: &str, rtype: RecordType) -> Vec<String> {
@@ -394,16 +409,24 @@ mod tests {
 
     #[test]
     fn what_a_file_needs_at_least() {
-        let fault = parse("a 1 A 192.0.2.1\n", origin()).expect_err("no SOA");
+        let fault = parse("a 1 A 192.0.2.1\n", origin())
+            .expect_err("no SOA")
+            .remove(0);
         assert_eq!(
             (fault.line, fault.message.as_str()),
             (1, "the zone has no SOA record")
         );
-        let fault = parse("@ SOA a b 1 2 3 4 5\n", origin()).expect_err("no TTL");
+        let fault = parse("@ SOA a b 1 2 3 4 5\n", origin())
+            .expect_err("no TTL")
+            .remove(0);
         assert!(fault.message.contains("no TTL"), "{}", fault.message);
-        let fault = parse("\n  A 192.0.2.1\n", origin()).expect_err("no owner");
+        let fault = parse("\n  A 192.0.2.1\n", origin())
+            .expect_err("no owner")
+            .remove(0);
         assert_eq!(fault.line, 2);
-        let fault = parse("\na A 192.0.2.1\n", None).expect_err("no origin");
+        let fault = parse("\na A 192.0.2.1\n", None)
+            .expect_err("no origin")
+            .remove(0);
         assert_eq!(fault.line, 2);
     }
 

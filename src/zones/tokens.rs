@@ -26,6 +26,13 @@ pub(super) struct Token {
     pub(super) quoted: bool,
 }
 
+impl Token {
+    /// Does an entry that starts with it tell how to read those that follow?
+    pub(super) fn is_directive(&self) -> bool {
+        !self.quoted && self.text.starts_with('$')
+    }
+}
+
 /// One entry: a directive or a record. Parentheses may spread it over several lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {

@@ -11,7 +11,7 @@ use crate::{
         program, write_file,
     },
 };
-use portolan::config::{Config, Flags, Strings};
+use portolan::config::{Config, Flags, Strings, Verb};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
@@ -49,10 +49,8 @@ impl Strings for NoEnvironment {
 fn the_configuration_is_the_defaults() {
     let files = directory();
     let file = write_file(files.path(), "portolan.toml", &the_block("toml").text);
-    let flags = Flags {
-        config: Some(file.clone()),
-        ..Flags::default()
-    };
+    let mut flags = Flags::new(Verb::Serve);
+    flags.config = Some(file.clone());
     let config = Config::load(&flags, &NoEnvironment, None).expect("a configuration");
     let defaults = Config {
         file: Some(file),

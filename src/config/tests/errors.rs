@@ -2,14 +2,15 @@
 
 use super::*;
 
-/// The error of a file's text, without the directory.
+/// The first error of a file's text, without the directory.
 fn file_error(text: &str) -> String {
-    let error = load(text, &[], &Flags::default()).expect_err(text);
+    let error = load(text, &[], &serve()).expect_err(text);
     let shown = error.to_string();
-    assert_eq!(shown.lines().count(), 1, "{shown}");
+    assert_eq!(shown.lines().count(), error.into_iter().count(), "{shown}");
+    let shown = shown.lines().next().unwrap_or_default();
     match shown.find("portolan.toml") {
         Some(start) => shown[start..].to_owned(),
-        None => shown,
+        None => shown.to_owned(),
     }
 }
 
@@ -28,9 +29,13 @@ fn a_broken_variable_is_named() {
         ("CONSUL_TLS_SERVER_NAME", "a b", "not a domain"),
     ] {
         let variables = [(name, value)];
-        let error = load("", &variables, &Flags::default()).expect_err(value);
-        assert_eq!(error.place(), &Place::Variable(name));
+        let error = load("", &variables, &serve()).expect_err(value);
         let shown = error.to_string();
+        let places: Vec<Place> = error
+            .into_iter()
+            .map(|error| error.place().clone())
+            .collect();
+        assert_eq!(places, [Place::Variable(name)]);
         assert!(
             shown.starts_with(&format!("environment variable {name}: ")),
             "{shown}"
@@ -38,12 +43,9 @@ fn a_broken_variable_is_named() {
         assert!(shown.contains(reason), "{shown}");
 
         // Without Consul nobody reads them.
-        let flags = Flags {
-            consul: Some(Switch::Off),
-            ..Flags::default()
-        };
+        let flags = serve().with("consul.address", &["none"]).expect("a flag");
         let config = load("", &variables, &flags).expect("no Consul");
-        assert_eq!(config.consul, None);
+        assert_eq!(config.consul.address, None);
     }
 }
 
@@ -74,7 +76,7 @@ fn an_error_names_line_key_and_reason() {
         // Wrong types.
         (
             "[server]\n\nworkers = \"four\"",
-            "portolan.toml:3: key `server.workers`: invalid type: string \"four\"",
+            "portolan.toml:3: key `server.workers`: expected a number, got a string",
         ),
         (
             "consul = \"c\"",
@@ -86,24 +88,24 @@ fn an_error_names_line_key_and_reason() {
         ),
         (
             "[consul]\nverify = 1",
-            "portolan.toml:2: key `consul.verify`: invalid type",
+            "portolan.toml:2: key `consul.verify`: expected true or false, got a number",
         ),
         (
             "[answers]\nnode_ttl = true",
-            "portolan.toml:2: key `answers.node_ttl`: invalid type",
+            "portolan.toml:2: key `answers.node_ttl`: expected a duration such as",
         ),
         (
             "[recursion]\nallow = \"all\"",
-            "portolan.toml:2: key `recursion.allow`: invalid type",
+            "portolan.toml:2: key `recursion.allow`: expected a list of strings",
         ),
         (
             "[server]\nlisten = \"127.0.0.1:53\"",
-            "portolan.toml:2: key `server.listen`: invalid type: string \"127.0.0.1:53\", expected a \
-             list of strings, as in [\"one\", \"two\"]",
+            "portolan.toml:2: key `server.listen`: expected a list of strings, as in \
+             [\"one\", \"two\"], got a string",
         ),
         (
             "[server]\nlisten = [5]",
-            "portolan.toml:2: key `server.listen`: invalid type: integer `5`, expected a string",
+            "portolan.toml:2: key `server.listen`: expected a string, got a number",
         ),
         (
             "[answers]\nservice_ttl = 5",
@@ -165,7 +167,7 @@ fn an_error_names_line_key_and_reason() {
         ),
         (
             "[recursion]\nupstreams = [\"none\", \"192.0.2.1\"]",
-            "portolan.toml:2: key `recursion.upstreams`: expected IP or IP:PORT",
+            "portolan.toml:2: key `recursion.upstreams`: `none` switches recursion off",
         ),
         (
             "[recursion]\nallow = [\"10.0.0.1/8\"]",
@@ -210,8 +212,15 @@ fn a_token_of_the_wrong_type_is_not_repeated() {
     let error = file_error("[consul]\ntoken = 123456");
     assert_eq!(
         error,
-        "portolan.toml:2: key `consul.token`: expected a string"
+        "portolan.toml:2: key `consul.token`: expected a string, got a number"
     );
+    for text in [
+        "[consul]\ntoken = \"s3cret word\"",
+        "[haproxy]\nstats_auth = \"s3cret\"",
+    ] {
+        let error = load(text, &[], &serve()).expect_err("no token");
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+    }
 }
 
 #[test]
@@ -219,15 +228,76 @@ fn only_the_default_file_may_be_missing() {
     let dir = tempfile::tempdir().expect("a directory");
     let missing = dir.path().join("missing.toml");
     let env = BTreeMap::new();
-    let default = Config::load(&Flags::default(), &env, Some(&missing));
+    let default = Config::load(&serve(), &env, Some(&missing));
     assert_eq!(default, Ok(Config::default()));
 
-    let flags = Flags {
-        config: Some(missing),
-        ..Flags::default()
-    };
+    let mut flags = serve();
+    flags.config = Some(missing);
     let error = Config::load(&flags, &env, None)
         .expect_err("no such file")
         .to_string();
     assert!(error.contains("missing.toml: cannot be read: "), "{error}");
+}
+
+/// All mistakes at once, each where it is, and the rest of the file counts.
+#[test]
+fn every_mistake_is_told_at_once() {
+    let text = "domain = \"a..b\"
+                adress = 1
+                [server]
+                listen = [\"localhost\", \"127.0.0.1:5300\", 7]
+                workers = 0
+                queue_size = 9
+                [answers]
+                node_ttl = true
+                service_ttl = { \"*b\" = 1, web = 2, db = \"soon\" }
+                [consul]
+                client_cert = \"c\"
+                [recursion]
+                recursor_timeout = \"2m\"";
+    let env = BTreeMap::from([("CONSUL_HTTP_SSL", "maybe"), ("CONSUL_CAPATH", "dir")]);
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("portolan.toml");
+    fs::write(&path, text).expect("written");
+    let mut loaded = Loaded::over(Config::of(Verb::Serve), &serve(), &env, Some(&path));
+    let places: Vec<String> = loaded
+        .take_errors()
+        .iter()
+        .map(|error| error.place().to_string())
+        .map(|place| place.replace(&format!("{}:", path.display()), ""))
+        .collect();
+    let expected = [
+        "1: key `domain`",
+        "2: key `adress`",
+        "4: key `server.listen`",
+        "4: key `server.listen`",
+        "5: key `server.workers`",
+        "8: key `answers.node_ttl`",
+        "9: key `answers.service_ttl.*b`",
+        "9: key `answers.service_ttl.db`",
+        "11: key `consul.client_cert`",
+        "13: key `recursion.recursor_timeout`",
+        "environment variable CONSUL_HTTP_SSL",
+    ];
+    assert_eq!(places, expected);
+    let config = loaded.config;
+    assert_eq!(config.domain, "consul");
+    assert_eq!(config.server.queue_size, 9);
+    assert_eq!(config.server.listen.len(), 1);
+    assert_eq!(config.answers.service_ttl.of("web"), 2);
+    assert_eq!(
+        config.consul.authorities,
+        Authorities::Directory("dir".into())
+    );
+}
+
+/// What a file of wrong syntax would say is nobody's mistake.
+#[test]
+fn wrong_syntax_leads_to_no_other_mistakes() {
+    let error = load("adress = 1\n[server\nx = ", &[], &serve()).expect_err("no TOML");
+    let lines = error.to_string();
+    assert!(
+        !lines.contains("adress") && lines.contains("portolan.toml:2: "),
+        "{lines}"
+    );
 }

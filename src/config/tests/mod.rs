@@ -6,11 +6,16 @@ mod every_key;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+
+use crate::consul::Authorities;
+use crate::http::Endpoint;
+use crate::recursion::Upstreams;
+use crate::secret::{Token, TokenSource};
+use crate::{consul, haproxy};
 
 use super::*;
 
-use every_key::EVERYTHING;
+pub(crate) use every_key::example;
 
 impl Strings for BTreeMap<&str, &str> {
     fn get(&self, key: &str) -> Option<String> {
@@ -21,7 +26,7 @@ impl Strings for BTreeMap<&str, &str> {
 type Variables<'a> = &'a [(&'a str, &'a str)];
 
 /// Loads a configuration from the text of a file, variables and flags.
-fn load(text: &str, variables: Variables<'_>, flags: &Flags) -> Result<Config, Error> {
+fn load(text: &str, variables: Variables<'_>, flags: &Flags) -> Result<Config, Errors> {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("portolan.toml");
     fs::write(&path, text).expect("written");
@@ -29,26 +34,30 @@ fn load(text: &str, variables: Variables<'_>, flags: &Flags) -> Result<Config, E
     Config::load(flags, &env, Some(&path))
 }
 
+fn serve() -> Flags {
+    Flags::new(Verb::Serve)
+}
+
 fn file(text: &str) -> Config {
-    load(text, &[], &Flags::default()).expect(text)
+    load(text, &[], &serve()).expect(text)
 }
 
 fn env(variables: Variables<'_>) -> Config {
-    load("", variables, &Flags::default()).expect("a configuration")
+    load("", variables, &serve()).expect("a configuration")
 }
 
-fn consul(config: Config) -> Consul {
-    config.consul.expect("a Consul")
-}
-
-fn address(config: Config) -> String {
-    consul(config).address.to_string()
+fn address(config: &Config) -> String {
+    config
+        .consul
+        .address
+        .as_ref()
+        .map_or_else(|| "none".to_owned(), Endpoint::to_string)
 }
 
 #[test]
 fn without_anything_there_are_defaults() {
     let env = BTreeMap::new();
-    let config = Config::load(&Flags::default(), &env, None).expect("defaults");
+    let config = Config::load(&serve(), &env, None).expect("defaults");
     assert_eq!(config, Config::default());
     let listen: Vec<String> = config
         .server
@@ -57,10 +66,13 @@ fn without_anything_there_are_defaults() {
         .map(ToString::to_string)
         .collect();
     assert_eq!(listen, ["127.0.0.1:53"]);
-    assert_eq!(config.admin.map(|address| address.port()), Some(8054));
+    assert_eq!(
+        config.admin.listen.map(|address| address.port()),
+        Some(8054)
+    );
     assert_eq!(config.recursion.upstreams, Upstreams::System);
-    assert_eq!(config.answers.service_ttl["*"], Duration::from_secs(1));
-    assert_eq!(address(config), "http://127.0.0.1:8500");
+    assert_eq!(config.answers.service_ttl.of("web"), 1);
+    assert_eq!(address(&config), "http://127.0.0.1:8500");
 }
 
 #[test]
@@ -101,11 +113,8 @@ fn the_default_allow_list_is_what_is_behind_the_same_router() {
 fn each_layer_beats_the_one_below() {
     let text = "[consul]\naddress = \"http://file:1\"";
     let variables = [("CONSUL_HTTP_ADDR", "env:2")];
-    let flags = Flags {
-        consul: Some(Switch::On(Address::parse("http://flag:3").expect("a URL"))),
-        ..Flags::default()
-    };
-    let none = Flags::default();
+    let flags = serve().with("consul.address", &["http://flag:3"]);
+    let (flags, none) = (flags.expect("a URL"), serve());
     for (text, variables, flags, expected) in [
         ("", &[][..], &none, "http://127.0.0.1:8500"),
         (text, &[], &none, "http://file:1"),
@@ -115,99 +124,14 @@ fn each_layer_beats_the_one_below() {
         ("", &[], &flags, "http://flag:3"),
     ] {
         let config = load(text, variables, flags).expect("a configuration");
-        assert_eq!(address(config), expected);
+        assert_eq!(address(&config), expected);
     }
 }
 
 #[test]
-fn every_flag_beats_the_file() {
-    let flags = Flags {
-        config: None,
-        listen: Some(vec!["127.0.0.9:53".parse().expect("an address")]),
-        workers: Some(9),
-        consul: Some(Switch::On(Address::Unix(PathBuf::from("/flag")))),
-        token_file: Some(PathBuf::from("flag-token")),
-        services: Some(vec![PathBuf::from("flag-services")]),
-        zones: Some(PathBuf::from("flag-zones")),
-        upstreams: Some(Upstreams::None),
-        domain: Some("flag".to_owned()),
-        admin: Some(Switch::On("127.0.0.9:80".parse().expect("an address"))),
-        log_format: Some(LogFormat::Text),
-        from_agent: false,
-        state_dir: Some(PathBuf::from("flag-state")),
-        with_docker: true,
-        serve_docker: Some(false),
-        docker: Some(DockerAddress::Unix(PathBuf::from("/flag"))),
-        register: RegisterFlags {
-            owner: Some("flag".to_owned()),
-            ip: Some([10, 9, 9, 9].into()),
-            tags: Some(vec!["flag".to_owned()]),
-            internal: false,
-            explicit: false,
-            deregister: Some(Deregister::Always),
-            on_exit: Some(OnExit::Keep),
-            resync: Some(Duration::from_secs(9)),
-        },
-        haproxy: HaproxyFlags {
-            prefix: Some("flag".to_owned()),
-            tag: Some("flag".to_owned()),
-            template: Some("flag.j2".into()),
-            output: Some("flag.cfg".into()),
-            program: Some("flag-haproxy".into()),
-            master_socket: Some("flag.sock".into()),
-            exec: Some(true),
-            resolver: Some("192.0.2.9:53".parse().expect("an address")),
-            bind: Some("192.0.2.9:80".parse().expect("an address")),
-            stats_bind: Some("192.0.2.9:81".parse().expect("an address")),
-        },
-    };
-    let config =
-        load(EVERYTHING, &[("CONSUL_HTTP_TOKEN", "env")], &flags).expect("a configuration");
-    assert_eq!(Some(config.docker.address), flags.docker);
-    assert!(!config.docker.serve);
-    let register = Register {
-        owner: flags.register.owner,
-        ip: flags.register.ip,
-        tags: flags.register.tags.expect("tags"),
-        // What the command line can only switch on.
-        internal: true,
-        explicit: true,
-        deregister: Deregister::Always,
-        on_exit: OnExit::Keep,
-        resync: Duration::from_secs(9),
-    };
-    assert_eq!(config.register, register);
-    assert_eq!(Some(config.server.listen), flags.listen);
-    assert_eq!(config.server.workers, 9);
-    assert_eq!(Some(config.services), flags.services);
-    assert_eq!(config.zones, flags.zones);
-    assert_eq!(config.recursion.upstreams, Upstreams::None);
-    assert_eq!(config.domain, "flag");
-    assert_eq!(config.state_dir, flags.state_dir);
-    assert_eq!(config.admin.map(|address| address.port()), Some(80));
-    assert_eq!(config.log, LogFormat::Text);
-    let haproxy = config.haproxy;
-    let given = HaproxyFlags {
-        prefix: Some(haproxy.prefix),
-        tag: Some(haproxy.tag),
-        template: haproxy.template,
-        output: Some(haproxy.output),
-        program: Some(haproxy.program),
-        master_socket: Some(haproxy.master_socket),
-        exec: Some(haproxy.exec),
-        resolver: Some(haproxy.resolver),
-        bind: Some(haproxy.bind),
-        stats_bind: haproxy.stats_bind,
-    };
-    assert_eq!(given, flags.haproxy);
-    let consul = config.consul.expect("a Consul");
-    assert_eq!(consul.address, Address::Unix(PathBuf::from("/flag")));
-    assert_eq!(consul.token, TokenSource::File(PathBuf::from("flag-token")));
-}
-
-#[test]
 fn the_credentials_of_the_statistics_are_not_shown() {
-    let auth = |text| load("", &[("HAPROXY_STATS_AUTH", text)], &Flags::default());
+    let haproxy = Flags::new(Verb::Haproxy);
+    let auth = |text| load("", &[("HAPROXY_STATS_AUTH", text)], &haproxy);
     let config = auth("me:s3cret").expect("credentials");
     assert!(!format!("{config:?}").contains("s3cret"));
     let token = config.haproxy.stats_auth.expect("credentials");
@@ -243,11 +167,11 @@ fn the_variables_mean_what_they_mean_to_consul() {
             "https://c:1",
         ),
     ] {
-        assert_eq!(address(env(variables)), expected, "{variables:?}");
+        assert_eq!(address(&env(variables)), expected, "{variables:?}");
     }
-    assert_eq!(env(&[("CONSUL_HTTP_ADDR", "none")]).consul, None);
+    assert_eq!(address(&env(&[("CONSUL_HTTP_ADDR", "none")])), "none");
 
-    let token = |variables| consul(env(variables)).token;
+    let token = |variables| env(variables).consul.token;
     let given = TokenSource::Given(Token::new("abc").expect("a token"));
     assert_eq!(token(&[("CONSUL_HTTP_TOKEN", "abc")]), given);
     assert_eq!(
@@ -258,35 +182,30 @@ fn the_variables_mean_what_they_mean_to_consul() {
         TokenSource::File(PathBuf::from("f"))
     );
 
-    let tls = consul(env(&[
+    let tls = env(&[
         ("CONSUL_CAPATH", "dir"),
         ("CONSUL_CACERT", "ca"),
         ("CONSUL_CLIENT_CERT", "cert"),
         ("CONSUL_CLIENT_KEY", "key"),
         ("CONSUL_TLS_SERVER_NAME", "server.dc1.consul"),
         ("CONSUL_HTTP_SSL_VERIFY", "F"),
-    ]))
-    .tls;
-    let expected = Tls {
+    ]);
+    let expected = consul::Settings {
         authorities: Authorities::File(PathBuf::from("ca")),
-        client: Some(ClientCertificate {
-            certificate: PathBuf::from("cert"),
-            key: PathBuf::from("key"),
-        }),
-        server_name: Some("server.dc1.consul".to_owned()),
+        client_cert: Some(PathBuf::from("cert")),
+        client_key: Some(PathBuf::from("key")),
+        tls_server_name: Some("server.dc1.consul".to_owned()),
         verify: false,
+        ..consul::Settings::default()
     };
-    assert_eq!(tls, expected);
-    let path = consul(env(&[("CONSUL_CAPATH", "dir")])).tls.authorities;
+    assert_eq!(tls.consul, expected);
+    let path = env(&[("CONSUL_CAPATH", "dir")]).consul.authorities;
     assert_eq!(path, Authorities::Directory(PathBuf::from("dir")));
 }
 
 #[test]
 fn the_variables_mean_what_they_mean_to_docker() {
-    let flags = Flags {
-        with_docker: true,
-        ..Flags::default()
-    };
+    let flags = Flags::new(Verb::Register);
     let docker = |variables: Variables<'_>| {
         let docker = load("", variables, &flags).expect("a configuration").docker;
         let path = docker.cert_path.map(|path| path.display().to_string());
@@ -312,17 +231,22 @@ fn the_variables_mean_what_they_mean_to_docker() {
     // Where Docker is not used, nobody reads them.
     let broken = [("DOCKER_HOST", "ssh://d")];
     assert!(load("", &broken, &flags).is_err());
-    assert!(load("", &broken, &Flags::default()).is_ok());
+    assert!(load("", &broken, &serve()).is_ok());
+    // `serve` uses it if the file or a flag says so.
+    let text = "[docker]\nserve = true";
+    assert!(load(text, &broken, &serve()).is_err());
+    let off = serve().with("docker.serve", &["false"]).expect("a flag");
+    assert!(load(text, &broken, &off).is_ok());
 }
 
 #[test]
 fn a_certificate_and_its_key_may_come_from_two_layers() {
     let text = "[consul]\nclient_cert = \"cert\"";
     let variables = [("CONSUL_CLIENT_KEY", "key")];
-    let config = load(text, &variables, &Flags::default()).expect("a pair");
-    assert!(consul(config).tls.client.is_some());
+    let consul = load(text, &variables, &serve()).expect("a pair").consul;
+    assert!(consul.client_cert.is_some() && consul.client_key.is_some());
 
-    let error = load("", &variables, &Flags::default())
+    let error = load("", &variables, &serve())
         .expect_err("half a pair")
         .to_string();
     assert!(
@@ -337,4 +261,33 @@ fn recursion_can_be_switched_off() {
         let config = file(&format!("[recursion]\nupstreams = {text}"));
         assert_eq!(config.recursion.upstreams, Upstreams::None);
     }
+}
+
+#[test]
+fn every_command_listens_on_an_admin_address_of_its_own() {
+    let env = BTreeMap::new();
+    let port = |verb| {
+        let config = Config::load(&Flags::new(verb), &env, None).expect("defaults");
+        config.admin.listen.map(|address| address.port())
+    };
+    assert_eq!(port(Verb::Serve), Some(8054));
+    assert_eq!(port(Verb::Register), Some(8055));
+    assert_eq!(port(Verb::Haproxy), Some(8056));
+    let dev = Flags::new(Verb::Dev);
+    let config = Config::load(&dev, &env, None).expect("defaults");
+    assert_eq!(config.server.listen[0].port(), 8053);
+    // Nothing turns Consul on there.
+    let variables = [("CONSUL_HTTP_ADDR", "http://c:1")];
+    let config = load("", &variables, &dev).expect("defaults");
+    assert_eq!(config.consul.address, None);
+}
+
+#[test]
+fn haproxy_is_given_the_domain() {
+    let config = file("domain = \"sd.example\"");
+    let expected = haproxy::Settings {
+        domain: "sd.example".to_owned(),
+        ..haproxy::Settings::default()
+    };
+    assert_eq!(config.haproxy, expected);
 }

@@ -1,11 +1,10 @@
-//! Consul's ACL token, which must never reach a log, a message or a debug print.
+//! Secrets: Consul's ACL token and HAProxy's credentials, which must never reach a log, a message or a
+//! debug print.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::error::Error;
-
-/// An ACL token. Printing it in any way prints a placeholder.
+/// A token, or a user with a password. Printing it in any way prints a placeholder.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
@@ -62,7 +61,7 @@ impl TokenSource {
     /// # Errors
     /// When the file cannot be read or holds no token. An empty file is an error because
     /// reading Consul as nobody would make services vanish without a word.
-    pub fn read(&self) -> Result<Option<Token>, Error> {
+    pub fn read(&self) -> Result<Option<Token>, FileError> {
         match self {
             Self::Anonymous => Ok(None),
             Self::Given(token) => Ok(Some(token.clone())),
@@ -71,10 +70,22 @@ impl TokenSource {
     }
 }
 
-fn read_file(path: &Path) -> Result<Token, Error> {
+/// Why a file gave no token: `FILE: REASON`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {message}", path.display())]
+pub struct FileError {
+    path: PathBuf,
+    message: String,
+}
+
+fn read_file(path: &Path) -> Result<Token, FileError> {
+    let failed = |message| FileError {
+        path: path.to_owned(),
+        message,
+    };
     let text = std::fs::read_to_string(path)
-        .map_err(|error| Error::file(path, format!("the token file cannot be read: {error}")))?;
-    Token::new(&text).map_err(|message| Error::file(path, message))
+        .map_err(|error| failed(format!("the token file cannot be read: {error}")))?;
+    Token::new(&text).map_err(failed)
 }
 
 #[cfg(test)]

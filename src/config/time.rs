@@ -1,46 +1,36 @@
-//! Durations as people and Consul write them: `"1s"`, `"500ms"`, `"1h30m"`, or whole seconds as
-//! a number.
+//! Durations as people and Consul write them: `"1s"`, `"500ms"`, `"1h30m"`.
 
-use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
-
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, Visitor};
 
 use crate::duration;
 
 const EXAMPLES: &str = "write a number and a unit, such as \"500ms\", \"1s\", \"5m\" or \"1h30m\"";
 
-/// A duration in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Time(pub(super) Duration);
+/// The largest TTL of RFC 2181, section 8.
+const MAX_TTL: Duration = Duration::from_secs(i32::MAX as u64);
 
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TimeVisitor;
-
-        impl Visitor<'_> for TimeVisitor {
-            type Value = Time;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a duration such as \"500ms\", \"1s\" or \"5m\", or whole seconds")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Time, E> {
-                parse(text).map(Time).map_err(E::custom)
-            }
-
-            fn visit_i64<E: serde::de::Error>(self, seconds: i64) -> Result<Time, E> {
-                u64::try_from(seconds)
-                    .map(|seconds| Time(Duration::from_secs(seconds)))
-                    .map_err(|_| E::custom("a duration cannot be negative"))
-            }
-        }
-
-        deserializer
-            .deserialize_any(TimeVisitor)
-            .map_err(D::Error::custom)
+/// A duration within the range.
+pub(super) fn within(time: Duration, range: RangeInclusive<Duration>) -> Result<Duration, String> {
+    match range.contains(&time) {
+        true => Ok(time),
+        false => Err(format!(
+            "expected {} to {}, got {}",
+            show(*range.start()),
+            show(*range.end()),
+            show(time)
+        )),
     }
+}
+
+/// A duration in seconds that a DNS record can hold.
+pub(super) fn ttl(time: Duration) -> Result<u32, String> {
+    if time.subsec_nanos() != 0 {
+        return Err(format!("DNS counts whole seconds, got {}", show(time)));
+    }
+    let seconds = u32::try_from(time.as_secs()).ok();
+    let seconds = seconds.filter(|_| time <= MAX_TTL);
+    seconds.ok_or_else(|| format!("expected {} at most", show(MAX_TTL)))
 }
 
 /// Reads one or more pairs of a whole number and a unit: `ns`, `us`, `ms`, `s`, `m`, `h`.

@@ -1,0 +1,214 @@
+//! What stands around every command: the runtime, the log, signals, the service manager, the token file and
+//! the admin socket.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{self, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::admin::{self, Readiness};
+use crate::catalog::Layer;
+use crate::config::{Config, DEFAULT_FILE, Flags, Loaded, LogFormat, Process, Verb};
+use crate::consul::Client;
+use crate::secret::TokenSource;
+
+use super::Failure;
+
+/// What is logged when `RUST_LOG` does not say: our own events, and of libraries only trouble.
+const DEFAULT_FILTER: &str = "warn,portolan=info";
+
+/// How often a token file is looked at.
+const TOKEN_EVERY: Duration = Duration::from_secs(1);
+
+/// The configuration of a command, with what is wrong with it. `dev` needs no file.
+pub(super) fn load(base: Config, flags: &Flags) -> Loaded {
+    let file = Some(Path::new(DEFAULT_FILE)).filter(|_| flags.verb != Verb::Dev);
+    Loaded::over(base, flags, &Process, file)
+}
+
+/// Logs to stderr from now on, as text or as JSON lines, filtered by `RUST_LOG`. A second call changes
+/// nothing.
+pub(super) fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| DEFAULT_FILTER.into());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
+    let started = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    if let Err(error) = started {
+        tracing::debug!(%error, "logging was started before");
+    }
+}
+
+/// The runtime of a command.
+pub(super) fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Failure::System {
+            what: "start the runtime",
+            source,
+        })
+}
+
+/// Follows the file that the token is in.
+pub(super) async fn follow_token(source: TokenSource, client: Client, stop: CancellationToken) {
+    let mut last = source.read().ok().flatten();
+    let (mut failure, mut told): (Option<String>, Option<String>) = (None, None);
+    while stop
+        .run_until_cancelled(tokio::time::sleep(TOKEN_EVERY))
+        .await
+        .is_some()
+    {
+        let token = match source.read() {
+            Ok(Some(token)) => token,
+            // A file that is being replaced may be missing or empty for a moment.
+            Ok(None) => continue,
+            Err(error) => {
+                // Told once for each thing that is wrong, if it still is at the second look.
+                let text = error.to_string();
+                if failure.replace(text.clone()) == Some(text) && told != failure {
+                    warn!(%error, "the token cannot be read; the old one stays");
+                    told.clone_from(&failure);
+                }
+                continue;
+            }
+        };
+        (failure, told) = (None, None);
+        if last.as_ref() != Some(&token) {
+            match client.set_token(Some(token.expose())) {
+                Ok(()) => info!("token read again"),
+                Err(error) => error!(%error, "token refused; the old one stays"),
+            }
+            last = Some(token);
+        }
+    }
+}
+
+pub(super) async fn bind_admin(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| Failure::Admin { address, source })
+}
+
+pub(super) fn readiness_of(layer: Arc<Layer>) -> admin::Probe {
+    Arc::new(move || {
+        let realm = layer.local();
+        if layer.is_too_stale(realm) {
+            let seconds = realm.stale_millis().unwrap_or_default() / 1000;
+            Readiness::NotReady(format!(
+                "older than max_stale: last current {seconds} s ago"
+            ))
+        } else if realm.is_ready() {
+            let (services, nodes) = (realm.service_count(), realm.node_count());
+            let age = realm.stale_millis().map_or_else(String::new, |age| {
+                format!(", stale: last current {} s ago", age / 1000)
+            });
+            Readiness::Ready(format!("{services} services, {nodes} nodes{age}"))
+        } else {
+            Readiness::NotReady("no data yet".to_owned())
+        }
+    })
+}
+
+/// Tells in the log why nothing was adopted, a line for each mistake.
+pub(super) fn tell_refusal(failure: &Failure) {
+    for error in failure.each() {
+        error!(%error, "reload refused; everything stays as it was");
+    }
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// SIGTERM or SIGINT.
+    Stop,
+    /// SIGHUP.
+    Reload,
+}
+
+/// The signals that a command listens to.
+#[derive(Debug)]
+pub(super) struct Signals {
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+    hangup: unix::Signal,
+}
+
+impl Signals {
+    /// Listens from now on.
+    pub(super) fn listen() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|source| Failure::System {
+                what: "listen for signals",
+                source,
+            })
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next one.
+    pub(super) async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Stop,
+            _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.hangup.recv() => Signal::Reload,
+        }
+    }
+}
+
+// What the service manager is told (sd_notify(3)): that we are ready, that we read the configuration
+// again, that we stop, and, if it asked for that, that we are alive. Started by anything else, all of this
+// does nothing.
+
+/// The sockets are open. Whether names can be answered already is for `/ready` to say: a boot must
+/// not wait for Consul.
+pub(super) fn tell_ready() {
+    tell(&[NotifyState::Ready]);
+}
+
+/// The configuration is read again; [`tell_ready`] ends that.
+pub(super) fn tell_reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => debug!(%error, "no clock for the service manager"),
+    }
+}
+
+/// The end has begun.
+pub(super) fn tell_stopping() {
+    tell(&[NotifyState::Stopping]);
+}
+
+/// Says that we are alive, twice as often as the service manager wants to hear it. It is said from
+/// the runtime that answers queries, so a runtime that hangs is noticed.
+pub(super) async fn keep_alive(stop: CancellationToken) {
+    let Some(limit) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    let mut beat = tokio::time::interval((limit / 2).max(Duration::from_millis(1)));
+    while stop.run_until_cancelled(beat.tick()).await.is_some() {
+        tell(&[NotifyState::Watchdog]);
+    }
+}
+
+fn tell(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        debug!(%error, "the service manager does not listen");
+    }
+}

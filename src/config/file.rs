@@ -10,10 +10,11 @@ use super::error::{Error, Place};
 use super::keys;
 use super::load::Loaded;
 
-/// Two keys of one setting: which of them would win is nothing to guess at.
+/// Keys that say the same in another way as a key beside them, and that key: which of the two would win is
+/// nothing to guess at.
 const TWINS: [(&str, &str); 2] = [
-    ("consul.token", "consul.token_file"),
-    ("consul.ca_file", "consul.ca_path"),
+    ("consul.token_file", "token"),
+    ("consul.ca_path", "ca_file"),
 ];
 
 /// Reads the file that was asked for, which must exist, or the default one if it exists.
@@ -42,7 +43,6 @@ pub(super) fn apply(path: &Path, text: &str, loaded: &mut Loaded) {
     // What could be read of a file of wrong syntax would lead to mistakes that nobody made.
     if mistakes.is_empty() {
         file.walk("", table.get_ref());
-        file.twins();
     }
 }
 
@@ -74,6 +74,14 @@ impl File<'_> {
             };
             if let Some(key) = keys::find(&path) {
                 let place = self.place(&value.span(), Some(path.clone()));
+                let twin = TWINS.iter().find(|(twin, _)| *twin == path);
+                if let Some((_, other)) = twin.filter(|(_, other)| table.contains_key(*other)) {
+                    self.wrong(
+                        place,
+                        format!("`{above}.{other}` is set too: keep one of the two"),
+                    );
+                    continue;
+                }
                 self.loaded.places.insert(key.path, place);
                 for fault in key.read(&mut self.loaded.config, value) {
                     let path = match fault.entry {
@@ -95,17 +103,6 @@ impl File<'_> {
                     let place = self.place(&name.span(), Some(path));
                     self.wrong(place, message);
                 }
-            }
-        }
-    }
-
-    fn twins(&mut self) {
-        for (one, other) in TWINS {
-            if self.loaded.places.contains_key(one)
-                && let Some(place) = self.loaded.places.get(other)
-            {
-                let place = place.clone();
-                self.wrong(place, format!("`{one}` is set too: keep one of the two"));
             }
         }
     }

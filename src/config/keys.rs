@@ -32,7 +32,7 @@ macro_rules! keys {
         pub static KEYS: &[Key] = &[$(
             Key {
                 path: concat!(stringify!($head) $(, ".", stringify!($tail))*),
-                help: $help,
+                help: $help.trim_ascii_start(),
                 default: keys!(@option $($default)?),
                 flag: keys!(@option $(KeyFlag { name: $flag, value: $value, verbs: $verbs })?),
                 variable: keys!(@option $($variable)?),

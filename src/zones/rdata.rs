@@ -201,8 +201,10 @@ fn parsed_by_hickory(rtype: RecordType, words: &[Token], origin: &Name) -> Resul
         }
         line.push_str("\" ");
     }
-    let mut data =
-        RData::try_from_str(rtype, &line).map_err(|e| format!("not valid {rtype} data: {e}"))?;
+    let mut data = RData::try_from_str(rtype, &line).map_err(|error| match expected(rtype) {
+        Some(expected) => format!("not valid {rtype} data: expected {expected}"),
+        None => format!("not valid {rtype} data: {error}"),
+    })?;
     let mut names = names.into_iter();
     let mut put = |slot: &mut Name| {
         if let Some(name) = names.next() {
@@ -277,5 +279,20 @@ impl<'a> Octets<'a> {
         u8::try_from(value)
             .map(|octet| Some(Octet::Escaped(octet)))
             .map_err(|_| format!("\\{value} is more than 255"))
+    }
+}
+
+/// What the data of the types that people write most looks like; the library's own words are about its
+/// parser.
+fn expected(rtype: RecordType) -> Option<&'static str> {
+    match rtype {
+        RecordType::A => Some("an IPv4 address, such as 192.0.2.1"),
+        RecordType::AAAA => Some("an IPv6 address, such as 2001:db8::1"),
+        RecordType::MX => Some("a preference and a name, such as 10 mail.example.com."),
+        RecordType::SRV => {
+            Some("priority, weight, port and target, such as 1 1 80 web.example.com.")
+        }
+        RecordType::SOA => Some("two names and five numbers, such as ns admin 1 3600 600 86400 60"),
+        _ => None,
     }
 }

@@ -1,7 +1,7 @@
 //! `portolan check`: says what is wrong, or what would be served, and starts nothing.
 
 use crate::{
-    assert_wrong_configuration,
+    assert_wrong_configuration, six_mistakes,
     support::{
         directory,
         portolan::{Outcome, run_to_end},
@@ -80,6 +80,34 @@ fn the_wrong_part_is_named() {
 }
 
 /// Nothing is bound: a check is for the machine where Portolan runs already.
+/// By `check` and by a start: a line for each, and nothing else.
+#[test]
+fn every_mistake_is_told_at_once() {
+    let files = directory();
+    let (file, said) = six_mistakes(files.path());
+    let file = file.display().to_string();
+    for arguments in [&["check"][..], &["serve", "--listen", "127.0.0.1:0"]] {
+        let outcome = run_to_end(&[arguments, &["--config", &file]].concat(), &[]);
+        assert_eq!(outcome.code, Some(78), "{outcome:?}");
+        let lines: Vec<&str> = outcome.stderr.lines().collect();
+        assert_eq!(lines.len(), said.len(), "{outcome:?}");
+        for (place, expected) in &said {
+            let is_told = |line: &&str| line.contains(place) && line.contains(expected);
+            assert!(lines.iter().any(is_told), "{place}{expected}: {outcome:?}");
+        }
+    }
+}
+
+/// Of a file that is no TOML only that is told.
+#[test]
+fn wrong_syntax_is_told() {
+    let files = directory();
+    let file = write_file(files.path(), "portolan.toml", "[server]\nworkers = \n");
+    let arguments = ["check", "--config", &file.display().to_string()];
+    let outcome = run_to_end(&arguments, &[]);
+    assert_wrong_configuration(&outcome, &file, 2, &[]);
+}
+
 #[test]
 fn the_port_may_be_taken() {
     let holder = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");

@@ -1,5 +1,6 @@
 //! SIGTERM and SIGINT end it cleanly, SIGHUP never breaks what runs.
 
+use crate::six_mistakes;
 use crate::support::{
     directory,
     dns::{self, Query},
@@ -79,6 +80,41 @@ fn sighup_with_a_broken_file_changes_nothing() {
             matches!(level, Some("ERROR" | "WARN")) && text.contains(&file) && text.contains("alow")
         });
         ensure(logged, || format!("{events:?}"))
+    });
+    portolan.assert_running();
+    let reply = dns::ask(portolan.dns(), "www.test", A);
+    assert_eq!(reply.rcode(), rcode::REFUSED, "{}", reply.summary());
+    let ended = portolan.stop();
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+}
+
+/// Every one of its mistakes is logged.
+#[test]
+fn sighup_with_six_mistakes_tells_all_of_them() {
+    let files = directory();
+    let config = write_file(files.path(), "portolan.toml", "[recursion]\nallow = []\n");
+    let mut portolan = Launch::new("serve")
+        .args(["--consul", "http://127.0.0.1:1", "--upstream", "none"])
+        .args(["--config".into(), config.clone().into_os_string()])
+        .not_ready()
+        .start();
+    let (six, said) = six_mistakes(files.path());
+    let (six_name, name) = (six.display().to_string(), config.display().to_string());
+    std::fs::rename(six, config).expect("the file is replaced");
+    portolan.signal("HUP");
+    eventually(Duration::from_secs(3), "the mistakes are logged", || {
+        let events = portolan.events();
+        let missing: Vec<_> = said
+            .iter()
+            .filter(|(place, expected)| {
+                let place = place.replace(&six_name, &name);
+                !events.iter().any(|event| {
+                    let text = event["fields"]["error"].as_str().unwrap_or_default();
+                    text.contains(&place) && text.contains(expected)
+                })
+            })
+            .collect();
+        ensure(missing.is_empty(), || format!("{missing:?} of {events:?}"))
     });
     portolan.assert_running();
     let reply = dns::ask(portolan.dns(), "www.test", A);

@@ -20,9 +20,10 @@ fuzz_target!(|data: &[u8]| {
         datacenter: "dc1".to_owned(),
     };
     match load(&origins, &host) {
-        Err(error) => {
-            let text = error.to_string();
+        Err(errors) => {
             let file = directory.join("fuzz.json").display().to_string();
+            assert_eq!(errors.len(), 1, "one file, one mistake: {errors:?}");
+            let text = errors[0].to_string();
             assert!(text.starts_with(&file), "{text}: names the file");
         }
         Ok(definitions) => {

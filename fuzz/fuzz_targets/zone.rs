@@ -31,17 +31,20 @@ const TYPES: &[u16] = &[
 fuzz_target!(|data: &[u8]| {
     let directory = scratch::holding("fuzz.test.zone", data);
     match Zones::load(directory) {
-        Err(error) => {
-            let text = error.to_string();
+        Err(errors) => {
+            assert!(!errors.is_empty(), "a refusal has a reason");
             let file = directory.join("fuzz.test.zone").display().to_string();
-            assert!(text.starts_with(&file), "{text}: names the file");
-            let line = text[file.len()..].strip_prefix(':');
-            let line = line.and_then(|rest| rest.split(':').next()?.parse().ok());
             let lines = 1 + data.iter().filter(|byte| **byte == b'\n').count();
-            assert!(
-                line.is_none_or(|line: usize| (1..=lines).contains(&line)),
-                "{text}"
-            );
+            for error in errors {
+                let text = error.to_string();
+                assert!(text.starts_with(&file), "{text}: names the file");
+                let line = text[file.len()..].strip_prefix(':');
+                let line = line.and_then(|rest| rest.split(':').next()?.parse().ok());
+                assert!(
+                    line.is_none_or(|line: usize| (1..=lines).contains(&line)),
+                    "{text}"
+                );
+            }
         }
         Ok(zones) => ask(&zones),
     }

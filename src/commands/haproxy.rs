@@ -79,10 +79,10 @@ async fn run(config: &Config, client: consul::Client, errand: Errand) -> Result<
                 if let Ok(address) = listener.local_addr() {
                     info!(address = %address, "admin listening");
                 }
-                let state = admin::State::new(Arc::new(registry))
+                let pages = admin::Pages::new(Arc::new(registry))
                     .with_part(layer.name(), only_told(process::readiness_of(layer)))
                     .with_part("haproxy", readiness(status));
-                tasks.spawn(admin::serve(listener, state, stop.clone()));
+                tasks.spawn(admin::serve(listener, pages, stop.clone()));
             }
             keep(supervisor).await
         }

@@ -243,10 +243,10 @@ async fn run(
         if let Ok(address) = listener.local_addr() {
             info!(%address, "admin listening");
         }
-        let state = admin::State::new(Arc::new(registry))
+        let pages = admin::Pages::new(Arc::new(registry))
             .with_part("docker", docker_readiness(view.clone()))
             .with_part("consul", consul_readiness(registrar.status.clone()));
-        tasks.spawn(admin::serve(listener, state, stop.clone()));
+        tasks.spawn(admin::serve(listener, pages, stop.clone()));
     }
     if let source @ TokenSource::File(_) = config.consul.token.clone() {
         tasks.spawn(process::follow_token(source, consul.clone(), stop.clone()));

@@ -195,11 +195,11 @@ impl Serving {
             if let Ok(address) = listener.local_addr() {
                 info!(address = %address, "admin listening");
             }
-            let mut state = admin::State::new(Arc::new(registry));
+            let mut pages = admin::Pages::new(Arc::new(registry));
             for layer in catalog.layers() {
-                state = state.with_part(layer.name(), process::readiness_of(Arc::clone(layer)));
+                pages = pages.with_part(layer.name(), process::readiness_of(Arc::clone(layer)));
             }
-            tasks.spawn(admin::serve(listener, state, stop.clone()));
+            tasks.spawn(admin::serve(listener, pages, stop.clone()));
         }
         tasks.spawn(process::keep_alive(stop.clone()));
         tasks.close();

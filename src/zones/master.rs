@@ -21,6 +21,9 @@ pub(super) struct Master {
 /// The largest TTL (RFC 2181 section 8). More is a typing error.
 const MAX_TTL: u32 = 0x7fff_ffff;
 
+/// So many faults of one file are told; a file with more is not one of records.
+const MAX_FAULTS: usize = 20;
+
 /// Reads a whole file.
 ///
 /// `origin` is what relative names are relative to until a `$ORIGIN` line says otherwise. The zone
@@ -28,7 +31,8 @@ const MAX_TTL: u32 = 0x7fff_ffff;
 /// write them.
 ///
 /// # Errors
-/// All entries that are wrong, with their lines, up to one that what follows depends on. A zone without
+/// All entries that are wrong, with their lines, up to one that what follows depends on, or to the
+/// twentieth. A zone without
 /// SOA is reported on line 1.
 pub(super) fn parse(text: &str, origin: Option<Name>) -> Result<Master, Vec<Fault>> {
     let mut reader = Reader {
@@ -53,7 +57,7 @@ pub(super) fn parse(text: &str, origin: Option<Name>) -> Result<Master, Vec<Faul
             Ok(None) => {}
             Err(message) => {
                 faults.push(Fault { line, message });
-                if is_directive {
+                if is_directive || faults.len() == MAX_FAULTS {
                     break;
                 }
             }

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use crate::answers::Domains;
 use crate::catalog::Catalog;
 use crate::config::{Config, Loaded, parse};
-use crate::consul::{self, AgentDns, Authorities, Client};
+use crate::consul::{self, Authorities, Client, DnsConfig};
 use crate::dns::Name;
 use crate::files::{Definitions, Host, Origin};
 use crate::http::{Endpoint, SetupError, Tls};
@@ -403,13 +403,13 @@ pub(super) async fn agents_defaults(loaded: &Loaded) -> Result<Config, Failure> 
         return Ok(base);
     }
     let (client, _) = consul_client(loaded)?;
-    match AgentDns::read(&client).await {
+    match DnsConfig::read(&client).await {
         Ok(agent) => {
             apply(&agent, &mut base);
             info!("dns_config taken from the agent");
         }
         Err(error) => warn!(
-            error,
+            %error,
             "the agent does not show its dns_config; our own defaults hold"
         ),
     }
@@ -417,7 +417,7 @@ pub(super) async fn agents_defaults(loaded: &Loaded) -> Result<Config, Failure> 
 }
 
 /// What the agent has at Consul's default stays at ours (D7, D17).
-fn apply(agent: &AgentDns, base: &mut Config) {
+fn apply(agent: &DnsConfig, base: &mut Config) {
     take(&mut base.domain, parse::domain(&agent.domain).ok());
     if !agent.alt_domain.is_empty() {
         base.alt_domain = parse::domain(&agent.alt_domain).ok();

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, Readiness};
 use crate::config::{self, Config, Flags, Loaded, OnExit};
-use crate::consul::{Client, LocalAgent};
+use crate::consul::{Agent, Client};
 use crate::docker::{self, Follower, View};
 use crate::register::{self, Failed, Identity, OwnerError, Reconciler, Status, table};
 use crate::secret::{Token, TokenSource};
@@ -133,7 +133,7 @@ impl Registrar {
             resync: self.config.resync,
         };
         Ok(Reconciler::new(
-            LocalAgent::new(self.consul.clone()),
+            Agent::new(self.consul.clone()),
             Identity::new(owner),
             settings,
             self.metrics.clone(),

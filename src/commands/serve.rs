@@ -123,9 +123,11 @@ impl Serving {
             .state_dir
             .as_deref()
             .map(|directory| {
-                consul::State::in_directory(directory).map_err(|source| Failure::StateDirectory {
-                    directory: directory.to_owned(),
-                    source,
+                consul::SavedCatalog::in_directory(directory).map_err(|source| {
+                    Failure::StateDirectory {
+                        directory: directory.to_owned(),
+                        source,
+                    }
                 })
             })
             .transpose()?;

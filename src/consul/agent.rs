@@ -1,19 +1,220 @@
-//! The agent's own DNS settings, for those who want Portolan to behave like the agent beside it.
+//! The agent beside us: its services, read and written, which is what a registrar needs of it, and what it says
+//! of itself.
+//!
+//! Nothing that is registered here reaches the servers by itself: the agent keeps it, and brings the catalog
+//! in line.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::Error as _;
 
-use super::client::Client;
+use super::client::{Ask, Client, Mode, RequestError, Response};
 use super::json::go_duration;
-use super::request::{Ask, Mode};
+
+/// Why the agent did not do as asked. The text never holds the token.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct AgentError(#[from] RequestError);
+
+impl AgentError {
+    /// The agent looked at this one request and would not do it: it is no trouble of the agent's
+    /// that concerns all others too.
+    pub fn is_refusal(&self) -> bool {
+        // Before 1.14 an agent says 500 to much that is the request's own fault.
+        matches!(&self.0, RequestError::Status { .. })
+    }
+
+    /// What was to be taken away is not there. Before 1.14 that is an internal error.
+    fn is_unknown(&self) -> bool {
+        match &self.0 {
+            RequestError::Status { status, body } => {
+                status.as_u16() == 404 || body.contains("Unknown service")
+            }
+            _ => false,
+        }
+    }
+
+    /// A short name, for a metric.
+    pub fn kind(&self) -> &'static str {
+        self.0.kind()
+    }
+}
+
+/// A service as its agent shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct AgentService {
+    /// Its name.
+    #[serde(rename = "Service")]
+    pub name: String,
+    /// Its metadata.
+    #[serde(deserialize_with = "null_as_empty")]
+    pub meta: BTreeMap<String, String>,
+    /// Its own address; empty for the node's.
+    pub address: String,
+    /// Its port. Others register what they like, and Consul takes it: -1 or 70000.
+    pub port: i64,
+}
+
+/// A check as its agent shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct AgentCheck {
+    /// `passing`, `warning` or `critical`.
+    pub status: String,
+    /// What it last said.
+    pub output: String,
+    /// The service that it belongs to; empty for the node.
+    #[serde(rename = "ServiceID")]
+    pub service: String,
+}
+
+/// Consul writes `null` for a map that has nothing in it.
+fn null_as_empty<'de, D>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// The agent that services are registered with. It has to be the same one always: another agent
+/// would enter them on another node.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    client: Client,
+}
+
+impl Agent {
+    /// The agent that the client speaks to, which must be one.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// All its services by ID, those of others too.
+    ///
+    /// # Errors
+    /// [`AgentError`]: then nothing is known, least of all that there are none.
+    pub async fn services(&self) -> Result<BTreeMap<String, AgentService>, AgentError> {
+        self.read(&["agent", "services"]).await
+    }
+
+    /// All its checks by ID.
+    ///
+    /// # Errors
+    /// As [`Agent::services`].
+    pub async fn checks(&self) -> Result<BTreeMap<String, AgentCheck>, AgentError> {
+        self.read(&["agent", "checks"]).await
+    }
+
+    /// The address that the agent's node is known by.
+    ///
+    /// # Errors
+    /// [`AgentError`]; also where the token may not read the agent.
+    pub async fn address(&self) -> Result<IpAddr, AgentError> {
+        let member = itself(&self.client).await?.member;
+        let no_member = || serde_json::Error::missing_field("Member");
+        Ok(member
+            .ok_or_else(no_member)
+            .map_err(RequestError::from)?
+            .address)
+    }
+
+    /// Registers a service, or replaces the one with the same ID, checks and all. `body` is JSON
+    /// as `PUT /v1/agent/service/register` takes it.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn register(&self, body: Vec<u8>) -> Result<(), AgentError> {
+        let mut ask = Ask::new(&["agent", "service", "register"]);
+        // Otherwise a check that the definition no longer has would stay.
+        ask.params
+            .push(("replace-existing-checks", "true".to_owned()));
+        self.client.put(&ask, body).await?;
+        Ok(())
+    }
+
+    /// Takes a service off. That it is gone already is as good.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn deregister(&self, id: &str) -> Result<(), AgentError> {
+        let ask = Ask::new(&["agent", "service", "deregister", id]);
+        match self.client.put(&ask, Vec::new()).await.map_err(AgentError) {
+            Err(error) if !error.is_unknown() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets a TTL check, which starts its time anew. With the same status and output the agent
+    /// keeps it to itself: the servers hear nothing of it.
+    ///
+    /// # Errors
+    /// [`AgentError`]; of an unknown check too.
+    pub async fn update_check(
+        &self,
+        id: &str,
+        status: &str,
+        output: &str,
+    ) -> Result<(), AgentError> {
+        let ask = Ask::new(&["agent", "check", "update", id]);
+        let body = serde_json::json!({ "Status": status, "Output": output });
+        self.client.put(&ask, body.to_string().into_bytes()).await?;
+        Ok(())
+    }
+
+    async fn read<T: serde::de::DeserializeOwned>(&self, path: &[&str]) -> Result<T, AgentError> {
+        let Response { body, .. } = self.client.get(&Ask::new(path), Mode::Leader).await?;
+        Ok(serde_json::from_slice(&body).map_err(RequestError::from)?)
+    }
+}
+
+/// `/v1/agent/self`. What the agent's release does not have, or the token may not see, is left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Itself {
+    config: ConfigJson,
+    debug_config: Option<DnsConfig>,
+    member: Option<MemberJson>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ConfigJson {
+    version: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct MemberJson {
+    #[serde(rename = "Addr")]
+    address: IpAddr,
+}
+
+impl Itself {
+    /// Is it Consul Enterprise? Its versions end in `+ent`.
+    pub(super) fn is_enterprise(&self) -> bool {
+        self.config.version.contains("+ent")
+    }
+}
+
+/// Asks an agent about itself.
+///
+/// # Errors
+/// No connection, or a token that may not read the agent.
+pub(super) async fn itself(client: &Client) -> Result<Itself, RequestError> {
+    let Response { body, .. } = client
+        .get(&Ask::new(&["agent", "self"]), Mode::Leader)
+        .await?;
+    Ok(serde_json::from_slice(&body)?)
+}
 
 /// What the agent's `dns_config` says, as `/v1/agent/self` shows it (`DebugConfig`). What the
 /// agent's release does not have is left at Consul's default.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub struct AgentDns {
+pub struct DnsConfig {
     /// `domain`.
     #[serde(rename = "DNSDomain")]
     pub domain: String,
@@ -60,7 +261,7 @@ struct SoaJson {
     expire: u32,
 }
 
-impl Default for AgentDns {
+impl Default for DnsConfig {
     fn default() -> Self {
         Self {
             domain: "consul.".to_owned(),
@@ -80,26 +281,13 @@ impl Default for AgentDns {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct SelfJson {
-    debug_config: AgentDns,
-}
-
-impl AgentDns {
+impl DnsConfig {
     /// Asks the agent.
     ///
     /// # Errors
     /// Why it does not say: no connection, or a token that may not read the agent.
-    pub async fn read(client: &Client) -> Result<Self, String> {
-        let ask = Ask::new(&["agent", "self"]);
-        let response = client
-            .get(&ask, Mode::Leader)
-            .await
-            .map_err(|error| error.to_string())?;
-        serde_json::from_slice::<SelfJson>(&response.body)
-            .map(|json| json.debug_config)
-            .map_err(|error| error.to_string())
+    pub async fn read(client: &Client) -> Result<Self, AgentError> {
+        Ok(itself(client).await?.debug_config.unwrap_or_default())
     }
 
     /// `node_ttl`; `None` where it is 0, which is Consul's default.
@@ -138,13 +326,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_odd_service_of_somebody_else_hides_no_other() {
+        let json = r#"{
+            "a": { "Service": "a", "Meta": null, "Port": -1 },
+            "b": { "Service": "b", "Meta": {}, "Port": 70000 },
+            "c": { "Service": "c", "Meta": { "k": "v" }, "Port": 80 }
+        }"#;
+        let services: BTreeMap<String, AgentService> = serde_json::from_str(json).expect("JSON");
+        let ports: Vec<i64> = services.values().map(|service| service.port).collect();
+        assert_eq!(ports, [-1, 70_000, 80]);
+    }
+
+    #[test]
     fn an_agent_of_1_8_7() {
         let body = br#"{"Config":{"Version":"1.8.7"},"DebugConfig":{"DNSDomain":"example.",
             "DNSRecursors":["192.0.2.1:53"],"DNSNodeTTL":"10s","DNSServiceTTL":{"web*":"1m30s"},
             "DNSSOA":{"Minttl":0,"Refresh":7200,"Retry":600,"Expire":86400},
             "DNSUDPAnswerLimit":5,"TranslateWANAddrs":true,"DNSRecursorTimeout":"2s"}}"#;
-        let json: SelfJson = serde_json::from_slice(body).expect("Consul's form");
-        let agent = json.debug_config;
+        let json: Itself = serde_json::from_slice(body).expect("Consul's form");
+        assert!(!json.is_enterprise());
+        let agent = json.debug_config.expect("it is there");
         assert_eq!(agent.domain, "example.");
         assert_eq!(agent.node_ttl(), Some(Duration::from_secs(10)));
         let ttls = agent.service_ttl();

@@ -1,4 +1,5 @@
-//! Our contact with Consul about one realm: what its watches and its freshness probe tell each other.
+//! What the watches of a realm share: the client, and our contact with Consul about the realm, which is what
+//! its watches and the probe tell each other.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,11 +9,64 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use crate::catalog::Realm;
+use crate::catalog::{Realm, Scope};
 
+use super::client::{Ask, Client, Mode, RequestError, Response};
+use super::failures::{Again, Failures, Line};
+use super::metrics::Metrics;
 use super::pace::{LONGEST_PAUSE, LONGEST_REST, random_fraction};
-use super::request::{Ask, RequestError};
-use super::trouble::{Again, Line, Troubles};
+
+/// What the watches of a realm share.
+#[derive(Debug, Clone)]
+pub(super) struct Context {
+    pub(super) client: Client,
+    pub(super) metrics: Metrics,
+    /// The datacenter to name for the local one; `None` for the agent's own.
+    pub(super) datacenter: Option<String>,
+    /// How it stands with Consul about this realm.
+    pub(super) contact: Arc<Contact>,
+}
+
+impl Context {
+    /// Publishes what a watch beside the catalog has learned, if it is not what was known.
+    pub(super) fn publish<T: PartialEq>(&self, published: &watch::Sender<Option<Arc<T>>>, news: T) {
+        let changed = published.send_if_modified(|known| {
+            let changed = known.as_deref() != Some(&news);
+            if changed {
+                *known = Some(Arc::new(news));
+            }
+            changed
+        });
+        if changed {
+            self.metrics.published.inc();
+        }
+    }
+
+    /// The same for another realm.
+    pub(super) fn about(&self, realm: &Arc<Realm>) -> Self {
+        Self {
+            contact: self.metrics.new_contact(realm),
+            ..self.clone()
+        }
+    }
+
+    /// The scope to name in requests for a realm: the agent's own datacenter needs no name.
+    pub(super) fn scope_of(&self, realm: &Realm) -> Scope {
+        let scope = realm.scope().clone();
+        Scope {
+            datacenter: scope.datacenter.or_else(|| self.datacenter.clone()),
+            ..scope
+        }
+    }
+
+    /// One request, counted.
+    pub(super) async fn get(&self, ask: &Ask, mode: Mode) -> Result<Response, RequestError> {
+        let result = self.client.get(ask, mode).await;
+        let outcome = result.as_ref().map_or_else(RequestError::kind, |_| "ok");
+        self.metrics.request(outcome);
+        result
+    }
+}
 
 /// The contact about one realm. It lives for as long as somebody follows the realm.
 #[derive(Debug)]
@@ -22,7 +76,7 @@ pub(super) struct Contact {
     last_good: AtomicU64,
     /// Tells every watch that Consul is back: what they wait for may hang or be long overdue.
     revived: Notify,
-    troubles: Mutex<Troubles>,
+    failures: Mutex<Failures>,
     /// Tells the probe that there is something to find out.
     suspected: Notify,
     /// How often Consul was well again: tells watches that pause after errors that it is time.
@@ -39,7 +93,7 @@ impl Contact {
             last_good: AtomicU64::new(realm.versions().millis()),
             realm,
             revived: Notify::new(),
-            troubles: Mutex::new(Troubles::new()),
+            failures: Mutex::new(Failures::new()),
             suspected: Notify::new(),
             recoveries: watch::Sender::new(0),
         }
@@ -92,26 +146,26 @@ impl Contact {
 
     /// How many watches have no good answer.
     pub(super) fn failing(&self) -> usize {
-        self.troubles().failing()
+        self.failures().failing()
     }
 
     /// Consul itself is in trouble, which the log says once for all watches.
     pub(super) fn begin_trouble(&self) {
-        self.troubles().begin();
+        self.failures().begin();
     }
 
     /// Consul is well again: wakes the watches that pause after errors. Those that wait for news
     /// are left alone, since Consul would go on to hold what they let go. Gives how many watches
     /// failed meanwhile.
     pub(super) fn end_trouble(&self) -> usize {
-        let failed = self.troubles().end(Instant::now());
+        let failed = self.failures().end(Instant::now());
         self.recoveries.send_modify(|times| *times += 1);
         failed
     }
 
     /// Consul itself is well: what watches have failed with is told in the log.
     pub(super) fn tell_failures(&self) {
-        let lines = self.troubles().tell(Instant::now());
+        let lines = self.failures().tell(Instant::now());
         for line in lines {
             let (Line::One { is_over, .. } | Line::Many { is_over, .. }) = line;
             match line {
@@ -139,15 +193,15 @@ impl Contact {
         }
     }
 
-    fn troubles(&self) -> MutexGuard<'_, Troubles> {
-        self.troubles.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// How one watch stands with Consul. What it fails with is for the log to say later, when it is
 /// known whether it failed alone.
 #[derive(Debug)]
-pub(super) struct Standing {
+pub(super) struct WatchHandle {
     contact: Arc<Contact>,
     /// What the watch asks for.
     path: String,
@@ -155,7 +209,7 @@ pub(super) struct Standing {
     recoveries: watch::Receiver<u64>,
 }
 
-impl Standing {
+impl WatchHandle {
     pub(super) fn new(contact: &Arc<Contact>, ask: &Ask) -> Self {
         Self {
             contact: Arc::clone(contact),
@@ -187,7 +241,7 @@ impl Standing {
             RequestError::RateLimited { .. } => true,
             _ => false,
         };
-        if is_refusal || self.contact.troubles().is_common() {
+        if is_refusal || self.contact.failures().is_common() {
             LONGEST_REST
         } else {
             LONGEST_PAUSE
@@ -201,8 +255,8 @@ impl Standing {
         }
         let path = &self.path;
         let (again, is_common) = {
-            let mut troubles = self.contact.troubles();
-            (troubles.answered(path), troubles.is_common())
+            let mut failures = self.contact.failures();
+            (failures.answered(path), failures.is_common())
         };
         if is_common {
             self.contact.suspected.notify_one();
@@ -219,17 +273,17 @@ impl Standing {
         self.is_failing = true;
         let path = &self.path;
         debug!(path, %error, "no good answer of Consul");
-        let is_news = self.contact.troubles().failed(path, error, Instant::now());
+        let is_news = self.contact.failures().failed(path, error, Instant::now());
         if is_news {
             self.contact.suspected.notify_one();
         }
     }
 }
 
-impl Drop for Standing {
+impl Drop for WatchHandle {
     fn drop(&mut self) {
         if self.is_failing {
-            self.contact.troubles().forget(&self.path);
+            self.contact.failures().forget(&self.path);
         }
     }
 }

@@ -13,7 +13,8 @@ use crate::catalog::{
 
 use crate::duration;
 
-use super::tags::TagsByName;
+/// The tags of each service, which are those of all its instances. Names are in lower case.
+pub type TagsByName = BTreeMap<String, BTreeSet<String>>;
 
 /// An element of `/v1/catalog/nodes`, and the `Node` of `/v1/health/service`. Consul writes
 /// `null` for empty maps and lists.
@@ -96,20 +97,6 @@ struct DnsJson {
 #[serde(rename_all = "PascalCase")]
 struct PeerJson {
     name: String,
-}
-
-/// The part of `/v1/agent/self` that says which Consul it is.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct SelfJson {
-    config: SelfConfigJson,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct SelfConfigJson {
-    #[serde(default)]
-    version: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -204,12 +191,6 @@ pub(super) fn peers(body: &[u8]) -> serde_json::Result<BTreeSet<String>> {
         .iter()
         .map(|peer| peer.name.to_ascii_lowercase())
         .collect())
-}
-
-/// Does the body of `/v1/agent/self` come from Consul Enterprise?
-pub(super) fn is_enterprise(body: &[u8]) -> serde_json::Result<bool> {
-    let json: SelfJson = serde_json::from_slice(body)?;
-    Ok(json.config.version.contains("+ent"))
 }
 
 /// A Go duration such as `1h30m`, `10s` or `500ms`; `None` if it is none.

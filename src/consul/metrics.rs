@@ -1,17 +1,21 @@
-//! Counters of the Consul source.
+//! What is counted of Consul, and how old what we hold of each datacenter is: that is read off when somebody
+//! looks, since an age that is written down stands still when its writer does.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::catalog::Realm;
+use crate::catalog::{Realm, Scope};
 
-use super::ages::Ages;
 use super::contact::Contact;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -109,5 +113,148 @@ impl Metrics {
 
     pub(super) fn request(&self, outcome: &'static str) {
         self.requests.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+struct DatacenterLabel {
+    /// As Consul names it, never as a client does; empty before the first data of the local one.
+    datacenter: String,
+}
+
+/// The two ages of a datacenter, in milliseconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Age {
+    /// Since Consul last confirmed that what we hold is current.
+    index: u64,
+    /// The same while Consul is away, else 0.
+    stale: u64,
+}
+
+/// The datacenters that are followed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ages(Arc<Mutex<Vec<Weak<Contact>>>>);
+
+impl Ages {
+    /// Shows the ages of a datacenter for as long as it is followed. Peers and namespaces are not
+    /// shown: they are no datacenters, and clients make up the names of namespaces.
+    pub(super) fn show(&self, contact: &Arc<Contact>) {
+        let scope = contact.realm().scope();
+        let whole = Scope {
+            datacenter: scope.datacenter.clone(),
+            ..Scope::default()
+        };
+        if *scope == whole {
+            let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            shown.retain(|contact| contact.strong_count() > 0);
+            shown.push(Arc::downgrade(contact));
+        }
+    }
+
+    fn now(&self) -> BTreeMap<DatacenterLabel, Age> {
+        let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ages: BTreeMap<DatacenterLabel, Age> = BTreeMap::new();
+        for contact in shown.iter().filter_map(Weak::upgrade) {
+            let datacenter = contact.realm().datacenter().to_string();
+            // Two contacts about one datacenter are a moment between an end and a beginning.
+            let age = ages.entry(DatacenterLabel { datacenter }).or_default();
+            age.index = age.index.max(contact.age());
+            let stale = contact.realm().stale_millis().unwrap_or_default();
+            age.stale = age.stale.max(stale);
+        }
+        ages
+    }
+}
+
+impl Collector for Ages {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let ages = self.now();
+        let mut family = |name, help, millis: fn(&Age) -> u64| {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ages.iter().try_for_each(|(label, age)| {
+                let seconds = millis(age) as f64 / 1000.0;
+                ConstGauge::new(seconds).encode(family.encode_family(label)?)
+            })
+        };
+        family(
+            "index_age_seconds",
+            "Time since Consul last confirmed that what is held of the datacenter is current",
+            |age| age.index,
+        )?;
+        family(
+            "stale_seconds",
+            "For how long Consul has been away; 0 while it is here",
+            |age| age.stale,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+    use crate::catalog::{Catalog, Interest, Kind, Layer, Patience, ServiceKey};
+
+    /// Asks for something in a scope, and gives the realm that was made for that.
+    fn realm(
+        layer: &Layer,
+        interests: &mut crate::catalog::Interests,
+        scope: &Scope,
+    ) -> Arc<Realm> {
+        let key = ServiceKey::new(Kind::Service, "web");
+        drop(layer.service(scope, &key, Patience::Some));
+        match interests.try_recv() {
+            Ok(Interest::Realm(realm)) => realm,
+            other => panic!("not the interest in a realm: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_datacenter_is_shown_for_as_long_as_it_is_followed() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let shown = || {
+            let mut text = String::new();
+            encode(&mut text, &registry).expect("a string takes everything");
+            let ages = text.lines().filter_map(|line| {
+                let (series, age) = line.rsplit_once(' ')?;
+                let series = series.strip_prefix("portolan_sources_consul_")?;
+                let is_age = series.starts_with("index_age") || series.starts_with("stale");
+                is_age.then(|| (series.to_owned(), age.parse::<f64>().expect("a number")))
+            });
+            ages.collect::<BTreeMap<_, _>>()
+        };
+        let (layer, mut interests) = Catalog::new().add_lazy("test");
+        let follow = |realm: &Arc<Realm>| metrics.new_contact(realm);
+        let local = follow(layer.local());
+        assert_eq!(shown().len(), 2);
+        assert!(shown().contains_key("stale_seconds{datacenter=\"\"}"));
+        layer.local().name_datacenter("dc1");
+        layer.publish_datacenters(BTreeSet::from(["dc1".to_owned(), "dc2".to_owned()]));
+        layer.publish_enterprise(true);
+
+        let mut scope = Scope {
+            datacenter: Some("dc2".to_owned()),
+            ..Scope::default()
+        };
+        let other = follow(&realm(&layer, &mut interests, &scope));
+        scope.namespace = Some("whatever-a-client-says".to_owned());
+        let namespace = follow(&realm(&layer, &mut interests, &scope));
+        let since = layer.versions().millis() - 900;
+        local.note_good(since);
+        other.note_good(since);
+        other.realm().mark_stale(since);
+        let ages = shown();
+        assert_eq!(ages.len(), 4, "{ages:?}");
+        assert!(ages["index_age_seconds{datacenter=\"dc1\"}"] >= 0.9);
+        assert!(ages["index_age_seconds{datacenter=\"dc2\"}"] >= 0.9);
+        assert_eq!(ages["stale_seconds{datacenter=\"dc1\"}"], 0.0);
+        assert!(ages["stale_seconds{datacenter=\"dc2\"}"] >= 0.9);
+        drop((other, namespace));
+        assert!(!shown().keys().any(|series| series.contains("dc2")));
+        assert_eq!(shown().len(), 2);
     }
 }

@@ -9,33 +9,25 @@
 //! prefix are watched in the same way.
 
 mod agent;
-mod ages;
 mod client;
 mod contact;
-mod freshness;
+mod failures;
 mod json;
-mod keys;
-mod local;
 mod metrics;
 mod pace;
-mod query;
-mod request;
-mod reverse;
-mod service;
+mod probe;
+mod reads;
+mod saved;
 mod settings;
 mod source;
-mod state;
-mod tags;
-mod trouble;
+mod subjects;
 mod watch;
-mod world;
 
-pub use agent::AgentDns;
+pub use agent::{Agent, AgentCheck, AgentError, AgentService, DnsConfig};
 pub use client::{Client, ClientError};
-pub use keys::KeyValues;
-pub use local::{AgentCheck, AgentError, AgentService, LocalAgent};
+pub use json::TagsByName;
 pub use metrics::Metrics;
+pub use saved::SavedCatalog;
 pub use settings::{Authorities, Settings};
 pub use source::Source;
-pub use state::State;
-pub use tags::TagsByName;
+pub use subjects::KeyValues;

@@ -12,16 +12,14 @@ use tracing::debug;
 use crate::catalog::{Interest, Interests, Layer, Realm, Service, ServiceKey, Slot};
 
 use super::client::Client;
-use super::freshness::follow;
-use super::keys::{KeyValues, Keys};
+use super::contact::Context;
+use super::json::TagsByName;
 use super::metrics::Metrics;
-use super::query::execute;
-use super::reverse::sweep;
-use super::service::{Instances, Names, Nodes};
+use super::probe::follow;
+use super::reads::{execute, poll_lists, sweep};
 use super::settings::Settings;
-use super::tags::{Tags, TagsByName};
-use super::watch::{Context, Subject, WAIT, refresh, watch};
-use super::world::poll_world;
+use super::subjects::{Instances, KeyValues, Keys, Names, Nodes};
+use super::watch::{WAIT, refresh, watch};
 
 /// How often watches that nobody needs are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -57,8 +55,10 @@ pub struct Source {
     /// Until when Consul may hold the connections of watches that were closed.
     lingering: Vec<Instant>,
     realms: Vec<Followed>,
-    /// Watches on keys and tags.
+    /// Watches on keys.
     others: usize,
+    /// Where the tags of the local services are published, until that is watched.
+    tags: Option<channel::Sender<Option<Arc<TagsByName>>>>,
     executions: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -111,6 +111,7 @@ impl Source {
             lingering: Vec::new(),
             realms: Vec::new(),
             others: 0,
+            tags: None,
             executions: Arc::new(Semaphore::new(EXECUTIONS)),
             reads: Arc::new(Semaphore::new(READS)),
             tasks: TaskTracker::new(),
@@ -122,22 +123,20 @@ impl Source {
     /// Consul has answered.
     pub fn watch_keys(&mut self, prefix: &str) -> channel::Receiver<Option<Arc<KeyValues>>> {
         let (sender, receiver) = channel::channel(None);
-        self.watch_other(Keys::new(self.context.clone(), prefix, sender));
-        receiver
-    }
-
-    /// Watches the tags of all services, and publishes them: `None` until Consul has answered.
-    pub fn watch_tags(&mut self) -> channel::Receiver<Option<Arc<TagsByName>>> {
-        let (sender, receiver) = channel::channel(None);
-        self.watch_other(Tags::new(self.context.clone(), sender));
-        receiver
-    }
-
-    fn watch_other(&mut self, subject: impl Subject + Send + 'static) {
+        let keys = Keys::new(self.context.clone(), prefix, sender);
         let stop = self.stop.child_token();
-        self.tasks.spawn(watch(self.context.clone(), subject, stop));
+        self.tasks.spawn(watch(self.context.clone(), keys, stop));
         self.others += 1;
         self.context.metrics.set_watches("other", self.others);
+        receiver
+    }
+
+    /// Publishes the tags of all services too, which come with their names: `None` until Consul has
+    /// answered.
+    pub fn watch_tags(&mut self) -> channel::Receiver<Option<Arc<TagsByName>>> {
+        let (sender, receiver) = channel::channel(None);
+        self.tags = Some(sender);
+        receiver
     }
 
     /// Feeds the catalog until the stop.
@@ -151,7 +150,7 @@ impl Source {
         let datacenters = self
             .stop
             .clone()
-            .run_until_cancelled_owned(poll_world(self.context.clone(), Arc::clone(&self.layer)));
+            .run_until_cancelled_owned(poll_lists(self.context.clone(), Arc::clone(&self.layer)));
         self.tasks.spawn(datacenters);
         let mut sweep = tokio::time::interval(SWEEP);
         let stop = self.stop.clone();
@@ -213,6 +212,7 @@ impl Source {
         let names = Names {
             context: context.clone(),
             realm: Arc::clone(realm),
+            tags: if is_local { self.tags.take() } else { None },
         };
         let nodes = Nodes {
             context: context.clone(),

@@ -1,20 +1,16 @@
-//! One blocking query, asked again for as long as it lives (`api-docs/features/blocking`), and what
-//! is believed of its answers.
+//! One blocking query, asked again for as long as it lives (`api-docs/features/blocking`): its states, and
+//! what is believed of its answers.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{Realm, Scope};
-
-use super::client::Client;
-use super::contact::{Contact, Standing};
-use super::metrics::Metrics;
+use super::client::{Ask, Mode, RequestError, Response};
+use super::contact::{Context, WatchHandle};
 use super::pace::{Pace, random_fraction};
-use super::request::{Ask, Mode, RequestError, Response};
+use super::subjects::Subject;
 
 /// How long Consul may hold a query with nothing new to say. Consul holds the connection of a query
 /// that nobody waits for any more until this is over, and counts it among the client's; its own
@@ -32,82 +28,175 @@ const DOUBT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const LOOK_LATER: Duration = Duration::from_millis(1500);
 
-/// What a watch asks for, and what becomes of it.
-pub(super) trait Subject {
-    /// What to read.
-    fn ask(&self) -> Ask;
-    /// How fast.
-    fn pace(&self) -> Pace;
-    /// What a body says.
-    type News: Send + Sync;
-    /// Reads a body.
-    fn read(body: &[u8]) -> serde_json::Result<Self::News>;
-    /// Would publishing this take away something that is published?
-    fn takes_away(&self, news: &Self::News) -> bool;
-    /// Is it empty although something must be there? That is never believed unconfirmed.
-    fn empties(&self, news: &Self::News) -> bool;
-    /// What to ask the leader before an empty answer is believed.
-    fn confirmation(&self) -> Ask;
-    /// Does the leader's answer bear the emptiness out?
-    fn confirms(&self, body: &[u8]) -> serde_json::Result<bool>;
-    /// Publishes it.
-    fn publish(&mut self, news: Self::News);
-    /// Consul has answered, whether with news or not.
-    fn confirmed(&mut self);
-}
-
-/// What the watches of a realm share.
-#[derive(Debug, Clone)]
-pub(super) struct Context {
-    pub(super) client: Client,
-    pub(super) metrics: Metrics,
-    /// The datacenter to name for the local one; `None` for the agent's own.
-    pub(super) datacenter: Option<String>,
-    /// How it stands with Consul about this realm.
-    pub(super) contact: Arc<Contact>,
-}
-
 /// Over this time the watches come back after an outage.
 const REVIVAL: Duration = Duration::from_millis(600);
 
-impl Context {
-    /// Publishes what a watch beside the catalog has learned, if it is not what was known.
-    pub(super) fn publish<T: PartialEq>(&self, published: &watch::Sender<Option<Arc<T>>>, news: T) {
-        let changed = published.send_if_modified(|known| {
-            let changed = known.as_deref() != Some(&news);
-            if changed {
-                *known = Some(Arc::new(news));
+/// What a watch does now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// Reads at once: at the start, after an error, in doubt, when Consul is back.
+    Read,
+    /// Asks to hear when the index moves: what was heard so far is believed.
+    Block {
+        /// The index to ask beyond.
+        index: u64,
+    },
+    /// Pauses after an error, unless Consul is well again before.
+    Rest {
+        /// For how long.
+        pause: Duration,
+        /// And then.
+        then: Box<Self>,
+    },
+    /// Consul has asked not to be asked before, which holds whatever else happens.
+    Hold {
+        /// Until then.
+        until: Instant,
+    },
+}
+
+impl State {
+    /// The state once Consul is back after an outage.
+    fn revived(self) -> Self {
+        match self {
+            Self::Rest { then, .. } => then.revived(),
+            Self::Hold { until } => Self::Hold { until },
+            Self::Read | Self::Block { .. } => Self::Read,
+        }
+    }
+}
+
+/// What a watch holds to judge an answer by.
+#[derive(Debug, Default, Clone)]
+struct Held {
+    /// The last body that was believed.
+    body: Option<Vec<u8>>,
+    /// The highest index that was believed.
+    highest: u64,
+    /// Since when the index has been further back than that.
+    back_since: Option<Instant>,
+}
+
+impl Held {
+    fn goes_back(&self, index: Option<u64>) -> bool {
+        index.is_some_and(|index| index < self.highest)
+    }
+
+    /// What was answered is how things are; gives what to do next. The index to ask beyond is never 0, and
+    /// never one that Consul did not name.
+    fn believe(&mut self, response: Response) -> State {
+        self.body = Some(response.body);
+        match response.index {
+            Some(index) => {
+                self.highest = index;
+                self.back_since = None;
+                State::Block {
+                    index: index.max(1),
+                }
             }
-            changed
-        });
-        if changed {
-            self.metrics.published.inc();
+            None => State::Read,
         }
     }
+}
 
-    /// The same for another realm.
-    pub(super) fn about(&self, realm: &Arc<Realm>) -> Self {
-        Self {
-            contact: self.metrics.new_contact(realm),
-            ..self.clone()
-        }
+/// What news would do to what is published.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Change {
+    /// It takes something away.
+    takes_away: bool,
+    /// It leaves nothing where there must be something.
+    empties: bool,
+}
+
+/// What is thought of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Belief {
+    /// It says what was believed before.
+    Same,
+    /// It is news, and believed.
+    News,
+    /// It may be, if the leader bears it out.
+    AskLeader,
+    /// It is not believed for now.
+    Doubt(Doubt),
+}
+
+/// Why an answer is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    /// The body cannot be read.
+    Unreadable,
+    /// It takes something away that the token may not see.
+    Filtered,
+    /// It takes something away, and its server knows no leader.
+    NoLeader,
+    /// It takes something away, and its index went back a moment ago.
+    WentBack,
+    /// It empties, and the leader does not bear that out.
+    Unconfirmed,
+}
+
+impl Doubt {
+    /// What the log and the metric say of it.
+    fn error(self) -> RequestError {
+        RequestError::Suspect(match self {
+            Self::Unreadable => "it cannot be read",
+            Self::Filtered => "the token may not see all of it",
+            Self::NoLeader => "its server knows no leader",
+            Self::WentBack => "its index went back",
+            Self::Unconfirmed => {
+                "it is empty, and should not be; has the ACL token lost its rights?"
+            }
+        })
     }
 
-    /// The scope to name in requests for a realm: the agent's own datacenter needs no name.
-    pub(super) fn scope_of(&self, realm: &Realm) -> Scope {
-        let scope = realm.scope().clone();
-        Scope {
-            datacenter: scope.datacenter.or_else(|| self.datacenter.clone()),
-            ..scope
+    /// What it is counted as, beside an index that went back.
+    fn suspicion(self) -> Option<&'static str> {
+        match self {
+            Self::Unreadable => Some("body"),
+            Self::Filtered => Some("filtered"),
+            Self::NoLeader => Some("leader"),
+            // Both are counted when they are first seen.
+            Self::WentBack | Self::Unconfirmed => None,
         }
     }
+}
 
-    /// One request, counted.
-    pub(super) async fn get(&self, ask: &Ask, mode: Mode) -> Result<Response, RequestError> {
-        let result = self.client.get(ask, mode).await;
-        let outcome = result.as_ref().map_or_else(RequestError::kind, |_| "ok");
-        self.metrics.request(outcome);
-        result
+/// All rules of doubt. `change` is what the body would change, `None` if it cannot be read.
+///
+/// Nothing is lost by waiting: what was known stays, and the next answer is judged anew.
+fn judge(held: &Held, response: &Response, change: Option<Change>, now: Instant) -> Belief {
+    if held.body.as_ref() == Some(&response.body) {
+        // Even if the index went back: it says the same, so there is nothing to doubt.
+        return Belief::Same;
+    }
+    let Some(change) = change else {
+        return Belief::Doubt(Doubt::Unreadable);
+    };
+    if change.takes_away && response.filtered {
+        return Belief::Doubt(Doubt::Filtered);
+    }
+    if change.takes_away && !response.known_leader {
+        return Belief::Doubt(Doubt::NoLeader);
+    }
+    // If it stays back for long enough, that is how things are now.
+    let back_for = now - held.back_since.unwrap_or(now);
+    if change.takes_away && held.goes_back(response.index) && back_for < DOUBT {
+        return Belief::Doubt(Doubt::WentBack);
+    }
+    match change.empties {
+        // Without a leader, or with a token that has lost its rights, what was known stays.
+        true => Belief::AskLeader,
+        false => Belief::News,
+    }
+}
+
+/// What the leader makes of news that empties: does its answer bear the emptiness out?
+fn judge_leader(filtered: bool, confirms: bool) -> Belief {
+    match confirms {
+        _ if filtered => Belief::Doubt(Doubt::Filtered),
+        true => Belief::News,
+        false => Belief::Doubt(Doubt::Unconfirmed),
     }
 }
 
@@ -124,26 +213,17 @@ pub(super) async fn refresh(
     subject: &mut impl Subject,
 ) -> Result<(), RequestError> {
     let mut watch = Watch::new(context, subject);
-    watch.turn().await
+    watch.ask(&State::Read).await.0
 }
 
-/// The state of one watch.
+/// One watch.
 struct Watch<'a, S> {
     context: &'a Context,
     subject: &'a mut S,
     ask: Ask,
-    /// The index to ask beyond; 0 to read at once.
-    index: u64,
-    /// The highest index that was believed.
-    highest: u64,
-    /// The last body that was believed.
-    last: Option<Vec<u8>>,
-    /// Since when the answers have been doubted because the index went back.
-    doubted: Option<Instant>,
+    held: Held,
     /// How long Consul may hold the next query.
     wait: Duration,
-    /// Consul has asked not to be asked before, which holds whatever else happens.
-    not_before: Option<Instant>,
 }
 
 impl<'a, S: Subject> Watch<'a, S> {
@@ -152,24 +232,21 @@ impl<'a, S: Subject> Watch<'a, S> {
             context,
             ask: subject.ask(),
             subject,
-            index: 0,
-            highest: 0,
-            last: None,
-            doubted: None,
+            held: Held::default(),
             wait: FIRST_WAIT,
-            not_before: None,
         }
     }
 
     async fn run(&mut self) {
         let mut pace = self.subject.pace();
-        let mut standing = Standing::new(&self.context.contact, &self.ask);
+        let mut handle = WatchHandle::new(&self.context.contact, &self.ask);
+        let mut state = State::Read;
         loop {
             let contact = Arc::clone(&self.context.contact);
             tokio::select! {
-                () = self.step(&mut pace, &mut standing) => {}
+                next = self.step(&state, &mut pace, &mut handle) => state = next,
                 () = contact.revived() => {
-                    self.index = 0;
+                    state = state.revived();
                     pace.start_anew();
                     sleep(REVIVAL.mul_f64(random_fraction())).await;
                 }
@@ -177,158 +254,444 @@ impl<'a, S: Subject> Watch<'a, S> {
         }
     }
 
-    /// One request, its consequences, and the pause after it.
-    async fn step(&mut self, pace: &mut Pace, standing: &mut Standing) {
-        if let Some(until) = self.not_before {
-            sleep_until(until).await;
-            self.not_before = None;
-        }
-        standing.begin();
-        match self.turn().await {
-            Ok(()) => {
-                standing.answered();
-                let pause = pace.after_success();
-                if !pause.is_zero() {
-                    sleep(pause).await;
-                }
-            }
-            Err(error) => {
-                standing.failed(&error);
-                let pause = pace.after_failure(standing.longest_pause(&error));
-                let pause = match error {
-                    RequestError::Suspect(_) => pause.clamp(LOOK_AGAIN, LOOK_LATER),
-                    RequestError::RateLimited { wait, .. } => {
-                        // Many are asked to wait for the same time, and must not come together.
-                        let wait = wait.mul_f64(1.0 + random_fraction() / 10.0);
-                        self.not_before = Some(Instant::now() + wait);
-                        wait + pause
-                    }
-                    _ => pause,
-                };
-                if !matches!(error, RequestError::Suspect(_)) {
-                    // A query that blocks would leave open for long whether all is well again.
-                    self.index = 0;
-                }
-                if standing.rest(pause).await {
+    /// Does what the state says, and gives the next one.
+    async fn step(&mut self, state: &State, pace: &mut Pace, handle: &mut WatchHandle) -> State {
+        match state {
+            State::Rest { pause, then } => {
+                if handle.rest(*pause).await {
                     pace.start_anew();
                 }
+                (**then).clone()
+            }
+            State::Hold { until } => {
+                sleep_until(*until).await;
+                State::Read
+            }
+            State::Read | State::Block { .. } => {
+                handle.begin();
+                let (result, next) = self.ask(state).await;
+                match result {
+                    Ok(()) => {
+                        handle.answered();
+                        let pause = pace.after_success();
+                        if !pause.is_zero() {
+                            sleep(pause).await;
+                        }
+                        next
+                    }
+                    Err(error) => {
+                        handle.failed(&error);
+                        let pause = pace.after_failure(handle.longest_pause(&error));
+                        rest(&error, pause, next)
+                    }
+                }
             }
         }
     }
 
-    /// One request and its consequences.
-    async fn turn(&mut self) -> Result<(), RequestError> {
-        let mode = if self.index == 0 {
-            Mode::Stale
-        } else {
-            // Watches that began together must not end together.
-            let wait = self.wait.mul_f64(0.9 + random_fraction() / 10.0);
-            self.wait = (self.wait * 2).min(WAIT);
-            let index = self.index;
-            Mode::Blocking { index, wait }
+    /// One request and its consequences: what came of it, and what to do next, after a pause if it failed.
+    async fn ask(&mut self, state: &State) -> (Result<(), RequestError>, State) {
+        let mode = match state {
+            State::Block { index } => {
+                // Watches that began together must not end together.
+                let wait = self.wait.mul_f64(0.9 + random_fraction() / 10.0);
+                self.wait = (self.wait * 2).min(WAIT);
+                Mode::Blocking {
+                    index: *index,
+                    wait,
+                }
+            }
+            _ => Mode::Stale,
         };
-        let response = self.context.get(&self.ask, mode).await?;
-        let arrived = Instant::now();
-        if self.last.as_ref() != Some(&response.body) {
-            let news = self.read(&response)?;
-            self.doubt(&response, &news).await?;
-            self.subject.publish(news);
-            self.context
-                .metrics
-                .lag
-                .observe(arrived.elapsed().as_secs_f64());
-            self.note_index(response.index);
-            self.last = Some(response.body);
-        } else {
-            if response.index.is_some_and(|index| index < self.highest) {
-                // It went back, but says the same: there is nothing to doubt.
-                self.context.metrics.suspect("index");
-                self.doubted = Some(arrived);
-            }
-            self.note_index(response.index);
-        }
-        self.subject.confirmed();
-        match response.index {
-            Some(_) => Ok(()),
+        let response = match self.context.get(&self.ask, mode).await {
+            Ok(response) => response,
+            // A query that blocks would leave open for long whether all is well again.
+            Err(error) => return (Err(error), State::Read),
+        };
+        match self.digest(response).await {
             // Without an index there is nothing to wait for: read it again after a while.
-            None => Err(RequestError::Suspect("it has no index")),
+            Ok(State::Read) => (Err(RequestError::Suspect("it has no index")), State::Read),
+            Ok(next) => (Ok(()), next),
+            Err((error, true)) => (Err(error), state.clone()),
+            Err((error, false)) => (Err(error), State::Read),
         }
     }
 
-    /// The index to ask beyond next: never of an error, never 0, and from the start again when it
-    /// went back (a restored snapshot, another server).
-    fn note_index(&mut self, returned: Option<u64>) {
-        match returned {
-            Some(index) if index >= self.highest => {
-                self.index = index.max(1);
-                self.highest = index;
-                self.doubted = None;
-            }
-            Some(index) if self.doubted.is_some() => {
-                // It stayed back for long enough: this is how things are now.
-                self.index = index.max(1);
-                self.highest = index;
-                self.doubted = None;
-            }
-            _ => self.index = 0,
-        }
-    }
-
-    fn read(&self, response: &Response) -> Result<S::News, RequestError> {
-        S::read(&response.body)
-            .inspect_err(|_| self.context.metrics.suspect("body"))
-            .map_err(RequestError::from)
-    }
-
-    /// Decides whether news is believed; an error if it is not.
-    async fn doubt(&mut self, response: &Response, news: &S::News) -> Result<(), RequestError> {
-        let metrics = &self.context.metrics;
-        let takes_away = self.subject.takes_away(news);
-        let went_back = response.index.is_some_and(|index| index < self.highest);
-        if went_back && self.doubted.is_none() {
+    /// Judges an answer, and publishes it if it is believed. Gives what to do next; or why it is not
+    /// believed, and whether the same is to be asked again.
+    async fn digest(&mut self, response: Response) -> Result<State, (RequestError, bool)> {
+        let (arrived, metrics) = (Instant::now(), &self.context.metrics);
+        let went_back = self.held.goes_back(response.index);
+        let is_same = self.held.body.as_ref() == Some(&response.body);
+        if went_back && (is_same || self.held.back_since.is_none()) {
             metrics.suspect("index");
         }
-        if response.filtered && takes_away {
-            metrics.suspect("filtered");
-            return Err(RequestError::Suspect("the token may not see all of it"));
-        }
-        if !response.known_leader && takes_away {
-            metrics.suspect("leader");
-            self.index = 0;
-            return Err(RequestError::Suspect("its server knows no leader"));
-        }
-        if went_back {
-            let since = *self.doubted.get_or_insert_with(Instant::now);
-            if takes_away && since.elapsed() < DOUBT {
-                self.index = 0;
-                return Err(RequestError::Suspect("its index went back"));
-            }
-        }
-        if !self.subject.empties(news) {
-            return Ok(());
-        }
-        // What became empty at once is only believed if the leader bears it out. Without a leader,
-        // or with a token that has lost its rights, what was known stays.
-        metrics.suspect("empty");
-        self.index = 0;
-        let leader = self
-            .context
-            .get(&self.subject.confirmation(), Mode::Leader)
-            .await?;
-        if leader.filtered {
-            metrics.suspect("filtered");
-            return Err(RequestError::Suspect("the token may not see all of it"));
-        }
-        let confirmed = self
-            .subject
-            .confirms(&leader.body)
-            .inspect_err(|_| metrics.suspect("body"))?;
-        if confirmed {
-            Ok(())
+        let read = if is_same {
+            None
         } else {
-            Err(RequestError::Suspect(
-                "it is empty, and should not be; has the ACL token lost its rights?",
-            ))
+            Some(self.subject.read(&response.body))
+        };
+        let change = read.as_ref().and_then(|read| read.as_ref().ok());
+        let change = change.map(|news| Change {
+            takes_away: self.subject.takes_away(news),
+            empties: self.subject.empties(news),
+        });
+        let mut belief = judge(&self.held, &response, change, arrived);
+        // Its index says nothing of the token, with which this changes.
+        let again = belief == Belief::Doubt(Doubt::Filtered);
+        if went_back && !matches!(belief, Belief::Doubt(doubt) if doubt != Doubt::WentBack) {
+            self.held.back_since.get_or_insert(arrived);
         }
+        if belief == Belief::AskLeader {
+            metrics.suspect("empty");
+            belief = self.ask_leader().await.map_err(|error| (error, false))?;
+        }
+        match (belief, read) {
+            (Belief::Doubt(doubt), read) => {
+                if let Some(kind) = doubt.suspicion() {
+                    metrics.suspect(kind);
+                }
+                let error = match read {
+                    Some(Err(error)) => error.into(),
+                    _ => doubt.error(),
+                };
+                return Err((error, again));
+            }
+            (Belief::News, Some(Ok(news))) => {
+                self.subject.publish(news);
+                metrics.lag.observe(arrived.elapsed().as_secs_f64());
+            }
+            _ => {}
+        }
+        self.subject.confirmed();
+        Ok(self.held.believe(response))
+    }
+
+    /// What became empty at once is only believed if the leader bears it out.
+    async fn ask_leader(&self) -> Result<Belief, RequestError> {
+        let confirmation = self.subject.confirmation();
+        let leader = self.context.get(&confirmation, Mode::Leader).await?;
+        let confirms = self.subject.confirms(&leader.body);
+        let confirms = confirms.inspect_err(|_| self.context.metrics.suspect("body"))?;
+        Ok(judge_leader(leader.filtered, confirms))
+    }
+}
+
+/// The rest after an error, and then `next`.
+fn rest(error: &RequestError, pause: Duration, next: State) -> State {
+    let (pause, then) = match error {
+        RequestError::Suspect(_) => (pause.clamp(LOOK_AGAIN, LOOK_LATER), next),
+        RequestError::RateLimited { wait, .. } => {
+            // Many are asked to wait for the same time, and must not come together.
+            let wait = wait.mul_f64(1.0 + random_fraction() / 10.0);
+            let until = Instant::now() + wait;
+            (wait + pause, State::Hold { until })
+        }
+        _ => (pause, next),
+    };
+    State::Rest {
+        pause,
+        then: Box::new(then),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELD: u64 = 50;
+
+    /// What a watch holds that has believed `body` at index 50.
+    fn held() -> Held {
+        Held {
+            body: Some(b"held".to_vec()),
+            highest: HELD,
+            back_since: None,
+        }
+    }
+
+    fn response(body: &str) -> Response {
+        Response {
+            index: Some(HELD + 1),
+            known_leader: true,
+            filtered: false,
+            body: body.as_bytes().to_vec(),
+        }
+    }
+
+    const NOTHING: Change = Change {
+        takes_away: false,
+        empties: false,
+    };
+    const LESS: Change = Change {
+        takes_away: true,
+        empties: false,
+    };
+    const EMPTY: Change = Change {
+        takes_away: true,
+        empties: true,
+    };
+
+    /// One row for each lie that the scripted Consul of the tests can tell, and for each rule beside.
+    #[test]
+    fn what_is_believed() {
+        let now = Instant::now() + 10 * DOUBT;
+        let back = |since: Duration| Held {
+            back_since: Some(now - since),
+            ..held()
+        };
+        let without_leader = |body| Response {
+            known_leader: false,
+            ..response(body)
+        };
+        let filtered = |body| Response {
+            filtered: true,
+            ..response(body)
+        };
+        let at = |index, body| Response {
+            index,
+            ..response(body)
+        };
+        let doubt = Belief::Doubt;
+        for (what, held, response, change, expected) in [
+            ("the same", held(), response("held"), None, Belief::Same),
+            (
+                "the same, index back",
+                held(),
+                at(Some(1), "held"),
+                None,
+                Belief::Same,
+            ),
+            (
+                "the same, no index",
+                held(),
+                at(None, "held"),
+                None,
+                Belief::Same,
+            ),
+            (
+                "news",
+                held(),
+                response("more"),
+                Some(NOTHING),
+                Belief::News,
+            ),
+            (
+                "the first news",
+                Held::default(),
+                response("more"),
+                Some(NOTHING),
+                Belief::News,
+            ),
+            ("fewer", held(), response("less"), Some(LESS), Belief::News),
+            (
+                "no index",
+                held(),
+                at(None, "more"),
+                Some(NOTHING),
+                Belief::News,
+            ),
+            (
+                "fewer, no index",
+                held(),
+                at(None, "less"),
+                Some(LESS),
+                Belief::News,
+            ),
+            // Lies.
+            (
+                "empty",
+                held(),
+                response("[]"),
+                Some(EMPTY),
+                Belief::AskLeader,
+            ),
+            (
+                "index backwards",
+                held(),
+                at(Some(1), "less"),
+                Some(LESS),
+                doubt(Doubt::WentBack),
+            ),
+            (
+                "no leader, older",
+                held(),
+                without_leader("less"),
+                Some(LESS),
+                doubt(Doubt::NoLeader),
+            ),
+            (
+                "no leader, empty",
+                held(),
+                without_leader("[]"),
+                Some(EMPTY),
+                doubt(Doubt::NoLeader),
+            ),
+            (
+                "filtered",
+                held(),
+                filtered("[]"),
+                Some(EMPTY),
+                doubt(Doubt::Filtered),
+            ),
+            (
+                "half of the JSON",
+                held(),
+                response("{"),
+                None,
+                doubt(Doubt::Unreadable),
+            ),
+            (
+                "HTML",
+                held(),
+                response("<html>"),
+                None,
+                doubt(Doubt::Unreadable),
+            ),
+            (
+                "other JSON",
+                held(),
+                response("{\"errors\": 7}"),
+                None,
+                doubt(Doubt::Unreadable),
+            ),
+            // What is harmless is believed of anybody.
+            (
+                "more, filtered",
+                held(),
+                filtered("more"),
+                Some(NOTHING),
+                Belief::News,
+            ),
+            (
+                "more, no leader",
+                held(),
+                without_leader("more"),
+                Some(NOTHING),
+                Belief::News,
+            ),
+            (
+                "more, index back",
+                held(),
+                at(Some(1), "more"),
+                Some(NOTHING),
+                Belief::News,
+            ),
+            // What stays is the truth.
+            (
+                "back for a while",
+                back(DOUBT - Duration::from_millis(1)),
+                at(Some(1), "less"),
+                Some(LESS),
+                doubt(Doubt::WentBack),
+            ),
+            (
+                "back for long",
+                back(DOUBT),
+                at(Some(1), "less"),
+                Some(LESS),
+                Belief::News,
+            ),
+            (
+                "back for long, and empty",
+                back(DOUBT),
+                at(Some(1), "[]"),
+                Some(EMPTY),
+                Belief::AskLeader,
+            ),
+            (
+                "back and forth",
+                back(Duration::from_secs(1)),
+                at(Some(HELD), "less"),
+                Some(LESS),
+                Belief::News,
+            ),
+            // Several things at once: what the token may not see comes first.
+            (
+                "filtered, no leader, index back",
+                held(),
+                Response {
+                    known_leader: false,
+                    index: Some(1),
+                    ..filtered("[]")
+                },
+                Some(EMPTY),
+                doubt(Doubt::Filtered),
+            ),
+        ] {
+            assert_eq!(judge(&held, &response, change, now), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn the_leader_decides_about_what_is_empty() {
+        let doubt = Belief::Doubt;
+        for (filtered, confirms, expected) in [
+            (false, true, Belief::News),
+            (false, false, doubt(Doubt::Unconfirmed)),
+            (true, true, doubt(Doubt::Filtered)),
+            (true, false, doubt(Doubt::Filtered)),
+        ] {
+            assert_eq!(judge_leader(filtered, confirms), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_believed_is_held() {
+        let mut held = held();
+        held.back_since = Some(Instant::now());
+        for (index, next, highest) in [
+            (Some(60), State::Block { index: 60 }, 60),
+            // Never ask beyond 0: that would not block.
+            (Some(0), State::Block { index: 1 }, 0),
+            (None, State::Read, 0),
+        ] {
+            let answer = Response {
+                index,
+                ..response("new")
+            };
+            assert_eq!(held.believe(answer), next);
+            assert_eq!((held.highest, held.back_since), (highest, None));
+            assert_eq!(held.body.as_deref(), Some(&b"new"[..]));
+        }
+    }
+
+    /// The lies that are no answers: a pause, and then from the start.
+    #[tokio::test(start_paused = true)]
+    async fn after_an_error_there_is_a_rest() {
+        let pause = Duration::from_millis(50);
+        let status = |status: u16| RequestError::Status {
+            status: reqwest::StatusCode::from_u16(status).expect("a status"),
+            body: String::new(),
+        };
+        for error in [
+            status(500),
+            status(403),
+            status(404),
+            RequestError::Transport("half a body".to_owned()),
+            RequestError::TooLong,
+        ] {
+            let expected = State::Rest {
+                pause,
+                then: Box::new(State::Read),
+            };
+            assert_eq!(rest(&error, pause, State::Read), expected, "{error}");
+            assert_eq!(expected.revived(), State::Read);
+        }
+        // What is doubted is looked at again soon, but not at once.
+        let suspect = rest(&Doubt::WentBack.error(), pause, State::Read);
+        assert!(matches!(suspect, State::Rest { pause, .. } if pause == LOOK_AGAIN));
+        // Nothing cuts short what Consul has asked for.
+        let limited = RequestError::RateLimited {
+            status: reqwest::StatusCode::TOO_MANY_REQUESTS,
+            wait: Duration::from_secs(2),
+        };
+        let before = Instant::now();
+        let held = rest(&limited, pause, State::Read).revived();
+        let State::Hold { until } = held else {
+            panic!("not held: {held:?}");
+        };
+        assert!((2.0..=2.2).contains(&(until - before).as_secs_f64()));
+        assert_eq!(held.clone().revived(), held);
     }
 }

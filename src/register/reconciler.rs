@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use crate::consul::{AgentError, AgentService, LocalAgent};
+use crate::consul::{Agent, AgentError, AgentService};
 use crate::docker::{self, Problem, Severity, Snapshot, desired};
 
 use super::health::{OUTPUT, Reports};
@@ -42,7 +42,7 @@ pub struct Failed(pub usize);
 /// Keeps what the agent holds equal to what runs.
 #[derive(Debug)]
 pub struct Reconciler {
-    agent: LocalAgent,
+    agent: Agent,
     identity: Identity,
     settings: Settings,
     metrics: Metrics,
@@ -71,7 +71,7 @@ struct Comparison {
 impl Reconciler {
     /// A reconciler of the services at `agent` that are `identity`'s.
     pub fn new(
-        agent: LocalAgent,
+        agent: Agent,
         identity: Identity,
         settings: Settings,
         metrics: Metrics,

@@ -84,7 +84,7 @@ mod tests {
 
     use prometheus_client::registry::Registry;
 
-    use crate::consul::{Client, LocalAgent};
+    use crate::consul::{Agent, Client};
     use crate::http::Tls;
     use crate::register::{self, Identity, Metrics, Status};
 
@@ -103,7 +103,7 @@ mod tests {
         // It is never asked: there is no list yet.
         let client = Client::new(&[], &Tls::default(), None).expect("a client");
         let mut reconciler = Reconciler::new(
-            LocalAgent::new(client),
+            Agent::new(client),
             Identity::new("me"),
             register::Settings {
                 mapping: mapping.clone(),

@@ -48,11 +48,11 @@ enum StateError {
 
 /// The state file of a layer.
 #[derive(Debug, Clone)]
-pub struct State {
+pub struct SavedCatalog {
     directory: PathBuf,
 }
 
-impl State {
+impl SavedCatalog {
     /// The state in a directory, which is made if it does not exist.
     ///
     /// # Errors
@@ -219,8 +219,8 @@ mod tests {
     use super::*;
     use crate::catalog::{Catalog, Found, Kind, Loaded, Miss, Patience, Scope};
 
-    fn saved(directory: &Path) -> State {
-        let state = State::in_directory(directory).expect("a directory");
+    fn saved(directory: &Path) -> SavedCatalog {
+        let state = SavedCatalog::in_directory(directory).expect("a directory");
         let (layer, _interests) = Catalog::new().add_lazy("test");
         let realm = layer.local();
         let key = ServiceKey::new(Kind::Service, "web");

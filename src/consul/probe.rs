@@ -7,9 +7,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::contact::Contact;
-use super::request::{Ask, Mode, RequestError};
-use super::watch::Context;
+use super::client::{Ask, Mode, RequestError};
+use super::contact::{Contact, Context};
 
 /// How often is asked.
 const EVERY: Duration = Duration::from_secs(1);

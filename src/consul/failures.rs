@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::request::RequestError;
+use super::client::RequestError;
 
 /// Watches that are named in the log in a minute because they failed in the same way. Of more of
 /// them the number is told, and again when it has grown to four times that.
@@ -48,7 +48,7 @@ pub(super) enum Again {
 
 /// The watches of one realm that have no good answer.
 #[derive(Debug)]
-pub(super) struct Troubles {
+pub(super) struct Failures {
     failing: BTreeMap<String, Failing>,
     told: HashMap<&'static str, Told>,
     /// Consul itself is in trouble: what befalls a watch meanwhile is no news.
@@ -89,7 +89,7 @@ struct Told {
     number: usize,
 }
 
-impl Troubles {
+impl Failures {
     pub(super) fn new() -> Self {
         Self {
             failing: BTreeMap::new(),
@@ -249,9 +249,9 @@ mod tests {
     }
 
     /// Lets so many watches fail; gives whether the first was news.
-    fn fail(troubles: &mut Troubles, numbers: std::ops::Range<usize>, now: Instant) -> bool {
+    fn fail(failures: &mut Failures, numbers: std::ops::Range<usize>, now: Instant) -> bool {
         let news: Vec<bool> = numbers
-            .map(|number| troubles.failed(&format!("w{number}"), &refused(), now))
+            .map(|number| failures.failed(&format!("w{number}"), &refused(), now))
             .collect();
         news.first().copied().unwrap_or_default()
     }
@@ -266,63 +266,63 @@ mod tests {
 
     #[test]
     fn one_is_named_and_many_are_counted() {
-        let (mut troubles, start) = (Troubles::new(), Instant::now());
-        assert!(fail(&mut troubles, 0..1, start));
-        assert!(!fail(&mut troubles, 0..1, start), "it is failing already");
-        assert_eq!(troubles.tell(start), [one(0, false)]);
-        assert_eq!(troubles.tell(start), []);
-        fail(&mut troubles, 0..99, start);
-        let lines = troubles.tell(start);
+        let (mut failures, start) = (Failures::new(), Instant::now());
+        assert!(fail(&mut failures, 0..1, start));
+        assert!(!fail(&mut failures, 0..1, start), "it is failing already");
+        assert_eq!(failures.tell(start), [one(0, false)]);
+        assert_eq!(failures.tell(start), []);
+        fail(&mut failures, 0..99, start);
+        let lines = failures.tell(start);
         assert!(
             matches!(&lines[..], [Line::Many { watches: 99, .. }]),
             "{lines:?}"
         );
         // The minute is full of it, but not of something else.
-        fail(&mut troubles, 99..100, start);
-        assert_eq!(troubles.tell(start), []);
-        troubles.failed("other", &RequestError::TooLong, start);
-        assert_eq!(troubles.tell(start).len(), 1);
-        fail(&mut troubles, 100..101, start + 2 * MINUTE);
-        assert_eq!(troubles.tell(start + 2 * MINUTE), [one(100, false)]);
+        fail(&mut failures, 99..100, start);
+        assert_eq!(failures.tell(start), []);
+        failures.failed("other", &RequestError::TooLong, start);
+        assert_eq!(failures.tell(start).len(), 1);
+        fail(&mut failures, 100..101, start + 2 * MINUTE);
+        assert_eq!(failures.tell(start + 2 * MINUTE), [one(100, false)]);
 
-        assert_eq!(troubles.failing(), 102);
-        assert_eq!(troubles.answered("w0"), Again::One);
-        assert_eq!(troubles.answered("w0"), Again::Quiet);
+        assert_eq!(failures.failing(), 102);
+        assert_eq!(failures.answered("w0"), Again::One);
+        assert_eq!(failures.answered("w0"), Again::Quiet);
         for number in 1..99 {
-            assert_eq!(troubles.answered(&format!("w{number}")), Again::Quiet);
+            assert_eq!(failures.answered(&format!("w{number}")), Again::Quiet);
         }
-        assert_eq!(troubles.answered("w99"), Again::Many);
+        assert_eq!(failures.answered("w99"), Again::Many);
     }
 
     #[test]
     fn a_moment_is_told_as_well() {
-        let (mut troubles, start) = (Troubles::new(), Instant::now());
-        fail(&mut troubles, 0..1, start);
-        assert_eq!(troubles.answered("w0"), Again::Quiet);
-        assert_eq!(troubles.failing(), 0);
-        assert_eq!(troubles.tell(start), [one(0, true)]);
-        assert!(fail(&mut troubles, 0..1, start), "it is another time");
-        troubles.forget("w0");
-        assert_eq!(troubles.tell(start), []);
+        let (mut failures, start) = (Failures::new(), Instant::now());
+        fail(&mut failures, 0..1, start);
+        assert_eq!(failures.answered("w0"), Again::Quiet);
+        assert_eq!(failures.failing(), 0);
+        assert_eq!(failures.tell(start), [one(0, true)]);
+        assert!(fail(&mut failures, 0..1, start), "it is another time");
+        failures.forget("w0");
+        assert_eq!(failures.tell(start), []);
     }
 
     #[test]
     fn what_fails_with_consul_is_told_if_it_stays_behind() {
-        let (mut troubles, start) = (Troubles::new(), Instant::now());
-        fail(&mut troubles, 0..50, start);
-        troubles.begin();
-        fail(&mut troubles, 50..60, start);
-        assert_eq!(troubles.end(start), 60);
+        let (mut failures, start) = (Failures::new(), Instant::now());
+        fail(&mut failures, 0..50, start);
+        failures.begin();
+        fail(&mut failures, 50..60, start);
+        assert_eq!(failures.end(start), 60);
         let soon = start + GRACE / 2;
-        assert!(!fail(&mut troubles, 0..60, soon));
-        assert_eq!(troubles.tell(soon), []);
+        assert!(!fail(&mut failures, 0..60, soon));
+        assert_eq!(failures.tell(soon), []);
         for number in 1..60 {
-            assert_eq!(troubles.answered(&format!("w{number}")), Again::Quiet);
+            assert_eq!(failures.answered(&format!("w{number}")), Again::Quiet);
         }
         let late = start + GRACE * 2;
-        assert!(fail(&mut troubles, 0..1, late));
-        assert_eq!(troubles.tell(late), [one(0, false)]);
-        troubles.begin();
-        assert_eq!(troubles.end(late), 0, "it was known before");
+        assert!(fail(&mut failures, 0..1, late));
+        assert_eq!(failures.tell(late), [one(0, false)]);
+        failures.begin();
+        assert_eq!(failures.end(late), 0, "it was known before");
     }
 }

@@ -1,0 +1,226 @@
+//! What cannot be watched: datacenters and cluster peers, which seldom change; prepared queries, which are
+//! executed; and the addresses of all services, for reverse names (D19).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tracing::debug;
+
+use crate::catalog::{Kind, Layer, PreparedKey, PreparedSlot, Realm, Scope, ServiceKey};
+
+use super::agent;
+use super::client::{Ask, Mode, RequestError};
+use super::contact::{Context, WatchHandle};
+use super::json;
+use super::pace::Pace;
+
+/// How often it is read. An unknown datacenter costs Consul nothing in between.
+const LISTS_EVERY: Duration = Duration::from_secs(60);
+
+/// Reads it again and again.
+pub(super) async fn poll_lists(context: Context, layer: Arc<Layer>) {
+    let mut pace = Pace::of_lists();
+    let mut handle = WatchHandle::new(&context.contact, &list_of_datacenters());
+    loop {
+        handle.begin();
+        match datacenters(&context, &layer).await {
+            Ok(()) => {
+                handle.answered();
+                peers(&context, &layer).await;
+                enterprise(&context, &layer).await;
+                pace.after_success();
+                sleep(LISTS_EVERY).await;
+            }
+            Err(error) => {
+                handle.failed(&error);
+                let pause = pace.after_failure(handle.longest_pause(&error));
+                if handle.rest(pause).await {
+                    pace.start_anew();
+                }
+            }
+        }
+    }
+}
+
+fn list_of_datacenters() -> Ask {
+    Ask::new(&["catalog", "datacenters"])
+}
+
+async fn datacenters(context: &Context, layer: &Layer) -> Result<(), RequestError> {
+    let response = context.get(&list_of_datacenters(), Mode::Stale).await?;
+    layer.publish_datacenters(json::datacenters(&response.body)?);
+    Ok(())
+}
+
+/// A Consul before 1.13 has no peers, and a token may not be allowed to list them.
+async fn peers(context: &Context, layer: &Layer) {
+    let ask = Ask::new(&["peerings"]);
+    let peers = match context.get(&ask, Mode::Stale).await {
+        Ok(response) => json::peers(&response.body),
+        Err(RequestError::Status { status, .. }) if status == StatusCode::NOT_FOUND => {
+            Ok(Default::default())
+        }
+        Err(error) => {
+            debug!(%error, "cannot read Consul's cluster peers");
+            return;
+        }
+    };
+    match peers {
+        Ok(peers) => layer.publish_peers(peers),
+        Err(error) => debug!(%error, "cannot read Consul's cluster peers"),
+    }
+}
+
+/// Without the agent's word it is taken for the community edition.
+async fn enterprise(context: &Context, layer: &Layer) {
+    let itself = agent::itself(&context.client).await;
+    let outcome = itself.as_ref().map_or_else(RequestError::kind, |_| "ok");
+    context.metrics.request(outcome);
+    match itself {
+        Ok(itself) => layer.publish_enterprise(itself.is_enterprise()),
+        Err(error) => debug!(%error, "cannot read which Consul this is"),
+    }
+}
+
+/// How long a result is good that sets no TTL of its own, or none above this.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// Executes a query once there is a place, and publishes the result.
+pub(super) async fn execute(
+    context: Context,
+    key: PreparedKey,
+    slot: Arc<PreparedSlot>,
+    places: Arc<Semaphore>,
+) {
+    let Ok(_place) = places.acquire().await else {
+        slot.failed();
+        return;
+    };
+    let scope = Scope {
+        datacenter: key
+            .scope
+            .datacenter
+            .clone()
+            .or_else(|| context.datacenter.clone()),
+        ..key.scope.clone()
+    };
+    let ask = Ask {
+        client: Some(key.client),
+        ..Ask::new(&["query", &key.name, "execute"]).in_scope(&scope)
+    };
+    let result = match context.get(&ask, Mode::Stale).await {
+        Ok(response) => json::executed(&response.body)
+            .map(Some)
+            .map_err(RequestError::from),
+        Err(RequestError::Status { status, .. }) if status == StatusCode::NOT_FOUND => Ok(None),
+        Err(error) => Err(error),
+    };
+    match result {
+        Ok(executed) => {
+            let ttl = executed.as_ref().and_then(|prepared| prepared.ttl);
+            let ttl = Duration::from_secs(ttl.unwrap_or(0).into());
+            slot.executed(executed, ttl.max(SHORTEST));
+        }
+        Err(error) => {
+            debug!(query = key.name, %error, "cannot execute; what was known stays");
+            slot.failed();
+        }
+    }
+}
+
+// The addresses of all services are learned from the first question for a reverse name on that is no node's.
+// All services are read once, a few at a time; after that new ones at once, and the others slowly in turn.
+
+/// Services that are read at a time. Each is a connection to Consul.
+const AT_A_TIME: usize = 4;
+
+/// How often new services are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// In this time every service is read anew, if that takes no more than `MAX_PER_LOOK`.
+const CYCLE: Duration = Duration::from_secs(60);
+
+/// Services read anew in one look at most: twenty a second.
+const MAX_PER_LOOK: usize = 5;
+
+/// Keeps the addresses of all services of a realm known.
+pub(super) async fn sweep(context: Context, realm: Arc<Realm>, layer: Arc<Layer>) {
+    let mut turn = 0;
+    let mut seen = 0;
+    let mut complete = false;
+    let looks = (CYCLE.as_millis() / LOOK_EVERY.as_millis()) as usize;
+    while layer.holds(&realm) {
+        let version = realm.version();
+        let mut due: Vec<Arc<str>> = Vec::new();
+        let names = realm.names();
+        if version != seen || !complete {
+            let unknown = names.iter().filter(|name| !realm.knows_addresses(name));
+            due.extend(unknown.cloned());
+        }
+        if complete && due.is_empty() && !names.is_empty() {
+            let share = names.len().div_ceil(looks).min(MAX_PER_LOOK);
+            let unwatched =
+                |name: &&Arc<str>| !realm.is_loaded(&ServiceKey::new(Kind::Service, name));
+            due.extend(
+                names
+                    .iter()
+                    .skip(turn)
+                    .take(share)
+                    .filter(unwatched)
+                    .cloned(),
+            );
+            turn = if turn + share >= names.len() {
+                0
+            } else {
+                turn + share
+            };
+        }
+        let all_read = read(&context, &realm, due).await;
+        if all_read {
+            seen = version;
+            if !complete {
+                complete = true;
+                realm.reverse_complete();
+                debug!(
+                    services = names.len(),
+                    "addresses of all services are known"
+                );
+            }
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Reads services, a few at a time. False if one could not be read.
+async fn read(context: &Context, realm: &Arc<Realm>, names: Vec<Arc<str>>) -> bool {
+    let mut names = names.into_iter();
+    let mut reads = JoinSet::new();
+    let mut all_read = true;
+    loop {
+        while reads.len() < AT_A_TIME
+            && let Some(name) = names.next()
+        {
+            let context = context.clone();
+            let realm = Arc::clone(realm);
+            reads.spawn(async move { read_one(&context, &realm, &name).await });
+        }
+        match reads.join_next().await {
+            None => return all_read,
+            Some(read) => all_read &= read.unwrap_or(false),
+        }
+    }
+}
+
+async fn read_one(context: &Context, realm: &Realm, name: &str) -> bool {
+    let ask = Ask::new(&["health", "service", name]).in_scope(&context.scope_of(realm));
+    let Ok(response) = context.get(&ask, Mode::Stale).await else {
+        return false;
+    };
+    json::service(&response.body)
+        .map(|service| realm.learn_addresses(name, &service))
+        .is_ok()
+}

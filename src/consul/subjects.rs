@@ -1,0 +1,390 @@
+//! What is watched: the names of all services with their tags, the nodes, the instances of one service, and
+//! the keys under a prefix.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use tokio::sync::watch::Sender;
+use tracing::debug;
+
+use crate::catalog::{Instance, Kind, Node, Realm, Service, ServiceKey, Slot};
+
+use super::client::Ask;
+use super::contact::Context;
+use super::json::{self, TagsByName};
+use super::pace::Pace;
+
+/// What a watch asks for, and what becomes of it.
+pub(super) trait Subject {
+    /// What to read.
+    fn ask(&self) -> Ask;
+    /// How fast.
+    fn pace(&self) -> Pace;
+    /// What a body says.
+    type News: Send + Sync;
+    /// Reads a body.
+    fn read(&self, body: &[u8]) -> serde_json::Result<Self::News>;
+    /// Would publishing this take away something that is published?
+    fn takes_away(&self, news: &Self::News) -> bool;
+    /// Is it empty although something must be there? That is never believed unconfirmed.
+    fn empties(&self, news: &Self::News) -> bool;
+    /// What to ask the leader before an empty answer is believed.
+    fn confirmation(&self) -> Ask;
+    /// Does the leader's answer bear the emptiness out?
+    fn confirms(&self, body: &[u8]) -> serde_json::Result<bool>;
+    /// Publishes it.
+    fn publish(&mut self, news: Self::News);
+    /// Consul has answered, whether with news or not.
+    fn confirmed(&mut self);
+}
+
+/// The service that every Consul server registers by itself: a list that has nothing else is
+/// what a server shows that has just started.
+pub(super) const OWN_SERVICE: &str = "consul";
+
+/// Is a list of names whole, as far as one can tell? Where the servers' own service was seen it is
+/// still there: a list without it is what a token without rights sees.
+fn is_whole(realm: &Realm, names: &HashSet<Arc<str>>) -> bool {
+    names.contains(OWN_SERVICE) || !realm.lists(OWN_SERVICE)
+}
+
+/// `/v1/catalog/services`: which services exist, and their tags for whoever wants them.
+pub(super) struct Names {
+    pub(super) context: Context,
+    pub(super) realm: Arc<Realm>,
+    /// Where the tags are published.
+    pub(super) tags: Option<Sender<Option<Arc<TagsByName>>>>,
+}
+
+/// What the list of services says.
+pub(super) struct NamesNews {
+    names: HashSet<Arc<str>>,
+    /// Nothing where nobody wants them.
+    tags: TagsByName,
+}
+
+impl Names {
+    /// Does a service lose a tag, as far as anybody wants to know?
+    fn loses_tags(&self, news: &TagsByName) -> bool {
+        let Some(published) = &self.tags else {
+            return false;
+        };
+        let known = published.borrow();
+        known
+            .iter()
+            .flat_map(|known| known.iter())
+            .any(|(name, tags)| {
+                let now = news.get(name);
+                now.is_none_or(|now| !tags.is_subset(now))
+            })
+    }
+}
+
+impl Subject for Names {
+    fn ask(&self) -> Ask {
+        Ask::new(&["catalog", "services"]).in_scope(&self.context.scope_of(&self.realm))
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::of_lists()
+    }
+
+    type News = NamesNews;
+
+    fn read(&self, body: &[u8]) -> serde_json::Result<Self::News> {
+        if self.tags.is_none() {
+            let tags = TagsByName::new();
+            return json::service_names(body).map(|names| NamesNews { names, tags });
+        }
+        let tags = json::service_tags(body)?;
+        let names = tags.keys().map(|name| Arc::from(name.as_str())).collect();
+        Ok(NamesNews { names, tags })
+    }
+
+    fn takes_away(&self, news: &Self::News) -> bool {
+        let known = self.realm.names();
+        known.iter().any(|name| !news.names.contains(name)) || self.loses_tags(&news.tags)
+    }
+
+    fn empties(&self, news: &Self::News) -> bool {
+        let others = |name: &Arc<str>| **name != *OWN_SERVICE;
+        !news.names.iter().any(others) && self.realm.names().iter().any(others)
+    }
+
+    fn confirmation(&self) -> Ask {
+        self.ask()
+    }
+
+    fn confirms(&self, body: &[u8]) -> serde_json::Result<bool> {
+        let names = json::service_names(body)?;
+        Ok(names.len() <= 1 && is_whole(&self.realm, &names))
+    }
+
+    fn publish(&mut self, news: Self::News) {
+        // Who has heard of a service by its tag may ask for its name at once.
+        if self.realm.publish_names(news.names) {
+            self.context.metrics.published.inc();
+        }
+        if let Some(published) = &self.tags {
+            self.context.publish(published, news.tags);
+        }
+    }
+
+    fn confirmed(&mut self) {}
+}
+
+/// `/v1/catalog/nodes`: the nodes with their addresses.
+pub(super) struct Nodes {
+    pub(super) context: Context,
+    pub(super) realm: Arc<Realm>,
+    pub(super) is_local: bool,
+}
+
+impl Subject for Nodes {
+    fn ask(&self) -> Ask {
+        Ask::new(&["catalog", "nodes"]).in_scope(&self.context.scope_of(&self.realm))
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::of_lists()
+    }
+
+    type News = Vec<Arc<Node>>;
+
+    fn read(&self, body: &[u8]) -> serde_json::Result<Self::News> {
+        json::nodes(body)
+    }
+
+    fn takes_away(&self, news: &Self::News) -> bool {
+        // Every node of the list that is known already stays; fewer of them than are known means
+        // that some go.
+        let staying = news
+            .iter()
+            .filter(|node| self.realm.node(&node.name.to_ascii_lowercase()).is_some());
+        staying.count() < self.realm.node_count()
+    }
+
+    fn empties(&self, news: &Self::News) -> bool {
+        news.is_empty() && self.realm.node_count() > 0
+    }
+
+    fn confirmation(&self) -> Ask {
+        self.ask()
+    }
+
+    /// There is no Consul without a node: none at all is what a token without rights sees.
+    fn confirms(&self, _body: &[u8]) -> serde_json::Result<bool> {
+        Ok(false)
+    }
+
+    fn publish(&mut self, news: Self::News) {
+        if let Some(node) = news.first().filter(|_| self.is_local) {
+            self.realm.name_datacenter(&node.datacenter);
+        }
+        if self.realm.publish_nodes(news) {
+            self.context.metrics.published.inc();
+        }
+    }
+
+    fn confirmed(&mut self) {}
+}
+
+/// `/v1/health/service/NAME` and its kin: the instances of one service. Without `?passing`: a
+/// service whose instances are all critical then has a body that is not empty, so that an empty
+/// one is worth a doubt.
+pub(super) struct Instances {
+    pub(super) context: Context,
+    pub(super) realm: Arc<Realm>,
+    pub(super) key: ServiceKey,
+    pub(super) slot: Arc<Slot<Service>>,
+}
+
+/// What an instance is known by: its node and its id there.
+fn identity(instance: &Instance) -> (&str, &str) {
+    (&instance.node.name, &instance.id)
+}
+
+impl Subject for Instances {
+    fn ask(&self) -> Ask {
+        let list = match self.key.kind() {
+            Kind::Service => "service",
+            Kind::Connect => "connect",
+            Kind::Ingress => "ingress",
+        };
+        Ask::new(&["health", list, self.key.name()]).in_scope(&self.context.scope_of(&self.realm))
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::of_service()
+    }
+
+    type News = Service;
+
+    fn read(&self, body: &[u8]) -> serde_json::Result<Self::News> {
+        json::service(body)
+    }
+
+    fn takes_away(&self, news: &Self::News) -> bool {
+        let Some((_, known)) = self.slot.get() else {
+            return false;
+        };
+        let stays: HashSet<(&str, &str)> = news.instances().iter().map(identity).collect();
+        !known
+            .instances()
+            .iter()
+            .all(|instance| stays.contains(&identity(instance)))
+    }
+
+    fn empties(&self, news: &Self::News) -> bool {
+        let was_empty = self
+            .slot
+            .get()
+            .is_none_or(|(_, service)| service.instances().is_empty());
+        let must_have_some = self.key.kind() == Kind::Service || !was_empty;
+        news.instances().is_empty() && must_have_some && self.realm.lists(self.key.name())
+    }
+
+    /// A service that the leader still lists has instances, whoever says that it has none.
+    fn confirmation(&self) -> Ask {
+        Ask::new(&["catalog", "services"]).in_scope(&self.context.scope_of(&self.realm))
+    }
+
+    fn confirms(&self, body: &[u8]) -> serde_json::Result<bool> {
+        let names = json::service_names(body)?;
+        // Lists of gateways and proxies can be empty while the service is not.
+        let is_gone = self.key.kind() != Kind::Service || !names.contains(self.key.name());
+        Ok(is_gone && is_whole(&self.realm, &names))
+    }
+
+    fn publish(&mut self, news: Self::News) {
+        if self.realm.publish(&self.key, &self.slot, news) {
+            self.context.metrics.published.inc();
+            debug!(service = %self.key, "published");
+        }
+    }
+
+    fn confirmed(&mut self) {
+        self.slot.confirm();
+    }
+}
+
+/// Values by key, as they are stored. The keys are whole, with the prefix.
+pub type KeyValues = BTreeMap<String, Vec<u8>>;
+
+/// `/v1/kv/PREFIX?recurse`.
+pub(super) struct Keys {
+    context: Context,
+    prefix: String,
+    published: Sender<Option<Arc<KeyValues>>>,
+}
+
+/// An element of the body.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PairJson {
+    key: String,
+    /// `null` for a key without a value.
+    #[serde(default, deserialize_with = "from_base64")]
+    value: Vec<u8>,
+}
+
+fn from_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let text: Option<String> = Option::deserialize(deserializer)?;
+    let text = text.unwrap_or_default();
+    STANDARD.decode(text).map_err(D::Error::custom)
+}
+
+impl Keys {
+    pub(super) fn new(
+        context: Context,
+        prefix: &str,
+        published: Sender<Option<Arc<KeyValues>>>,
+    ) -> Self {
+        Self {
+            context,
+            prefix: prefix.to_owned(),
+            published,
+        }
+    }
+}
+
+impl Subject for Keys {
+    /// Consul says 404 when there is no key under the prefix.
+    fn ask(&self) -> Ask {
+        let mut path = vec!["kv"];
+        path.extend(self.prefix.split('/'));
+        let scope = self.context.scope_of(self.context.contact.realm());
+        let mut ask = Ask::new(&path).in_scope(&scope);
+        ask.params.push(("recurse", "true".to_owned()));
+        ask.may_be_absent = true;
+        ask
+    }
+
+    fn pace(&self) -> Pace {
+        Pace::of_lists()
+    }
+
+    type News = KeyValues;
+
+    fn read(&self, body: &[u8]) -> serde_json::Result<Self::News> {
+        key_values(body)
+    }
+
+    fn takes_away(&self, news: &Self::News) -> bool {
+        let known = self.published.borrow();
+        let mut known = known.iter().flat_map(|known| known.keys());
+        known.any(|key| !news.contains_key(key))
+    }
+
+    fn empties(&self, news: &Self::News) -> bool {
+        let known = self.published.borrow();
+        news.is_empty() && known.as_ref().is_some_and(|known| !known.is_empty())
+    }
+
+    fn confirmation(&self) -> Ask {
+        self.ask()
+    }
+
+    fn confirms(&self, body: &[u8]) -> serde_json::Result<bool> {
+        Ok(self.read(body)?.is_empty())
+    }
+
+    fn publish(&mut self, news: Self::News) {
+        self.context.publish(&self.published, news);
+    }
+
+    fn confirmed(&mut self) {}
+}
+
+fn key_values(body: &[u8]) -> serde_json::Result<KeyValues> {
+    if body.is_empty() {
+        return Ok(KeyValues::new());
+    }
+    let pairs: Vec<PairJson> = serde_json::from_slice(body)?;
+    // A key that ends in a slash is a folder of Consul's user interface.
+    let pairs = pairs.into_iter().filter(|pair| !pair.key.ends_with('/'));
+    Ok(pairs.map(|pair| (pair.key, pair.value)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_decoded_and_folders_left_out() {
+        let body = br#"[{"Key":"a/","Value":null},{"Key":"a/b","Value":"NDA5Ng=="},
+            {"Key":"a/c","Value":null}]"#;
+        let keys = key_values(body).expect("Consul's form");
+        let expected = [("a/b", "4096"), ("a/c", "")];
+        let expected = expected.map(|(key, value)| (key.to_owned(), value.as_bytes().to_vec()));
+        assert_eq!(keys, KeyValues::from(expected));
+        assert!(key_values(b"").expect("nothing").is_empty());
+        for body in ["{}", "[{\"Key\":\"a\",\"Value\":\"?\"}]", "<html>"] {
+            assert!(key_values(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+}

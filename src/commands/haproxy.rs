@@ -16,7 +16,7 @@ use crate::admin::{self, Readiness};
 use crate::catalog::Catalog;
 use crate::config::{Config, Errand, Flags};
 use crate::consul;
-use crate::haproxy::{self, Feeds, Status, Supervisor};
+use crate::haproxy::{self, Feeds, Report, Supervisor};
 use crate::secret::TokenSource;
 
 use super::Failure;
@@ -63,9 +63,9 @@ async fn run(config: &Config, client: consul::Client, errand: Errand) -> Result<
         tags: source.watch_tags(),
     };
     let metrics = haproxy::Metrics::new(&mut registry);
-    let status = Status::default();
+    let report = Report::default();
     let output = settings.output.clone();
-    let supervisor = Supervisor::new(settings, feeds, metrics, status.clone()).await?;
+    let supervisor = Supervisor::new(settings, feeds, metrics, report.clone()).await?;
     if let TokenSource::File(_) = consul.token {
         let following = process::follow_token(consul.token.clone(), client, stop.clone());
         tasks.spawn(following);
@@ -81,7 +81,7 @@ async fn run(config: &Config, client: consul::Client, errand: Errand) -> Result<
                 }
                 let pages = admin::Pages::new(Arc::new(registry))
                     .with_part(layer.name(), only_told(process::readiness_of(layer)))
-                    .with_part("haproxy", readiness(status));
+                    .with_part("haproxy", readiness(report));
                 tasks.spawn(admin::serve(listener, pages, stop.clone()));
             }
             keep(supervisor).await
@@ -141,8 +141,8 @@ fn only_told(probe: admin::Probe) -> admin::Probe {
     })
 }
 
-fn readiness(status: Status) -> admin::Probe {
-    Arc::new(move || match status.ready() {
+fn readiness(report: Report) -> admin::Probe {
+    Arc::new(move || match report.ready() {
         Ok(what) => Readiness::Ready(what),
         Err(why) => Readiness::NotReady(why),
     })

@@ -10,6 +10,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 use tracing::debug;
 
 /// How often is looked for orphans besides when a child ends: several may end at once.
@@ -52,7 +53,7 @@ impl Children {
                 }
             };
             // Whichever comes first: both mean that it is time to look.
-            drop(tokio::time::timeout(EVERY, child_ended).await);
+            drop(timeout(EVERY, child_ended).await);
             self.reap_ended();
         }
     }

@@ -39,7 +39,7 @@ pub struct Feeds {
 
 /// What Consul says at one moment.
 #[derive(Debug, Clone)]
-pub(super) struct World {
+pub(super) struct Input {
     pub(super) keys: Arc<KeyValues>,
     pub(super) services: Arc<TagsByName>,
     /// The services with the tag, in order.
@@ -156,7 +156,7 @@ impl Inputs {
     }
 
     /// What Consul says now; `None` while it has not said enough to begin with.
-    pub(super) fn look(&mut self) -> Option<World> {
+    pub(super) fn look(&mut self) -> Option<Input> {
         let keys = self.believed_keys()?;
         let services = self.believed_services()?;
         let tagged: Vec<String> = tagged(&services, &self.tag).map(str::to_owned).collect();
@@ -190,7 +190,7 @@ impl Inputs {
         if missing && self.since.elapsed() < LOADING {
             return None;
         }
-        Some(World {
+        Some(Input {
             keys,
             services,
             tagged,

@@ -1,5 +1,6 @@
-//! What the supervisor counts.
+//! What is counted of an HAProxy, and how it stands, for `/ready`.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -40,7 +41,7 @@ pub struct Metrics {
 
 /// Which part of a change took so long.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Step {
+pub(super) enum Phase {
     Render,
     Check,
     Reload,
@@ -130,11 +131,11 @@ impl Metrics {
         self.reloads.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    pub(super) fn took(&self, step: Step, time: Duration) {
-        let step = match step {
-            Step::Render => "render",
-            Step::Check => "check",
-            Step::Reload => "reload",
+    pub(super) fn took(&self, phase: Phase, time: Duration) {
+        let step = match phase {
+            Phase::Render => "render",
+            Phase::Check => "check",
+            Phase::Reload => "reload",
         };
         let seconds = time.as_secs_f64();
         self.seconds
@@ -144,5 +145,74 @@ impl Metrics {
 
     pub(super) fn diverged(&self, side: &'static str) {
         self.divergences.get_or_create(&SideLabel { side }).inc();
+    }
+}
+
+/// How the supervisor stands, for others to look at.
+#[derive(Debug, Clone, Default)]
+pub struct Report(Arc<Mutex<Standing>>);
+
+#[derive(Debug, Default)]
+struct Standing {
+    is_up: bool,
+    is_current: bool,
+    backends: usize,
+    /// Why HAProxy did not start the last time.
+    unstarted: Option<String>,
+    /// What is wrong with the last change.
+    problem: Option<String>,
+    /// Keys that are refused.
+    refusals: Vec<String>,
+}
+
+impl Report {
+    /// `Ok` while HAProxy runs on a configuration that was made here or is the last good one; with
+    /// what there is to say either way. What is refused does not make it less ready: HAProxy goes on
+    /// with what was good.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn ready(&self) -> Result<String, String> {
+        let state = self.lock();
+        let mut text = match (state.is_up, state.is_current) {
+            (true, true) => format!("{} backends", state.backends),
+            (true, false) => "the last good configuration of before".to_owned(),
+            (false, _) => "HAProxy does not run".to_owned(),
+        };
+        let wrongs = state.unstarted.iter().chain(&state.problem);
+        for wrong in wrongs.chain(&state.refusals) {
+            text.push_str("; ");
+            text.push_str(wrong);
+        }
+        match state.is_up {
+            true => Ok(text),
+            false => Err(text),
+        }
+    }
+
+    pub(super) fn set_up(&self, is_up: bool) {
+        self.lock().is_up = is_up;
+    }
+
+    pub(super) fn is_current(&self, backends: usize) {
+        let mut state = self.lock();
+        state.is_current = true;
+        state.backends = backends;
+    }
+
+    pub(super) fn set_unstarted(&self, why: Option<String>) {
+        self.lock().unstarted = why;
+    }
+
+    pub(super) fn set_problem(&self, problem: Option<String>) {
+        self.lock().problem = problem;
+    }
+
+    pub(super) fn set_refusals(&self, refusals: Vec<String>) {
+        self.lock().refusals = refusals;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Standing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,18 +5,14 @@
 //! and is believed ([`Feeds`]), a template rendered from it, `haproxy -c` on the result, the file
 //! replaced with one backup, a reload whose result is read. Instances come and go by DNS alone.
 
-mod apply;
 mod children;
-mod errands;
 mod file;
 mod inputs;
-mod life;
+mod installed;
 mod master;
 mod metrics;
 mod process;
-mod slots;
-mod state;
-mod status;
+mod rollout;
 mod supervisor;
 mod template;
 mod values;
@@ -29,8 +25,7 @@ use std::time::Duration;
 use crate::secret::Token;
 
 pub use inputs::Feeds;
-pub use metrics::Metrics;
-pub use status::Status;
+pub use metrics::{Metrics, Report};
 pub use supervisor::{Error, Supervisor};
 pub use template::TemplateError;
 

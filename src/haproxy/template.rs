@@ -1,4 +1,5 @@
-//! The template of haproxy.cfg: what it can ask for, and how its words are kept words.
+//! The template of haproxy.cfg: what it can ask for, how its words are kept words, and how many slots a
+//! backend has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,7 +12,9 @@ use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, context, escap
 
 use crate::catalog::{Health, Instance, Service};
 use crate::consul::TagsByName;
+use crate::secret::Token;
 
+use super::Settings;
 use super::values::Texts;
 
 /// The template in the program.
@@ -49,22 +52,11 @@ pub enum TemplateError {
     },
 }
 
-/// What does not change while the program runs.
-#[derive(Debug, Clone)]
-pub(super) struct Frame {
-    pub(super) prefix: String,
-    pub(super) tag: String,
-    pub(super) domain: String,
-    pub(super) resolver: SocketAddr,
-    pub(super) bind: SocketAddr,
-    pub(super) stats_bind: Option<SocketAddr>,
-    pub(super) stats_auth: Option<String>,
-    pub(super) state_file: PathBuf,
-}
-
 /// What a template is rendered from.
-pub(super) struct Scene {
-    pub(super) frame: Frame,
+pub(super) struct Model {
+    pub(super) settings: Settings,
+    /// Where a new process of HAProxy finds its servers.
+    pub(super) state_file: PathBuf,
     pub(super) values: Texts,
     pub(super) services: Arc<TagsByName>,
     /// The services that get a backend, with the slots that each of them needs.
@@ -112,7 +104,7 @@ impl Template {
     ///
     /// # Errors
     /// With file and line, if it is wrong or asks for a key that is not there.
-    pub(super) fn render(&self, scene: &Arc<Scene>) -> Result<Rendered, TemplateError> {
+    pub(super) fn render(&self, model: &Arc<Model>) -> Result<Rendered, TemplateError> {
         let asked = Arc::new(Mutex::new(BTreeSet::new()));
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -123,19 +115,19 @@ impl Template {
             }
             _ => escape_formatter(out, state, value),
         });
-        add_helpers(&mut environment, scene, &asked);
-        let frame = &scene.frame;
+        add_helpers(&mut environment, model, &asked);
+        let settings = &model.settings;
         let mut text = environment
             .template_from_named_str(&self.name, &self.text)
             .and_then(|template| {
                 template.render(context! {
-                    prefix => &frame.prefix,
-                    tag => &frame.tag,
-                    domain => &frame.domain,
-                    resolver => frame.resolver.to_string(),
-                    bind => frame.bind.to_string(),
-                    state_file => frame.state_file.display().to_string(),
-                    stats => stats(scene),
+                    prefix => &settings.prefix,
+                    tag => &settings.tag,
+                    domain => &settings.domain,
+                    resolver => settings.resolver.to_string(),
+                    bind => settings.bind.to_string(),
+                    state_file => model.state_file.display().to_string(),
+                    stats => stats(model),
                 })
             })
             .map_err(|error| self.wrong(&error))?;
@@ -163,16 +155,17 @@ impl Template {
 
 /// The statistics: everybody may see them who can reach them, so without credentials nobody can from
 /// elsewhere, unless the operator says so.
-fn stats(scene: &Scene) -> Value {
-    let key = scene.values.get("stats/auth");
-    let auth = key.or(scene.frame.stats_auth.as_ref());
+fn stats(model: &Model) -> Value {
+    let key = model.values.get("stats/auth").map(String::as_str);
+    let set = model.settings.stats_auth.as_ref().map(Token::expose);
+    let auth = key.or(set);
     let address = match auth {
         Some(_) => SocketAddr::from(([0, 0, 0, 0], STATS_PORT)),
         None => SocketAddr::from(([127, 0, 0, 1], STATS_PORT)),
     };
-    let mut bind = scene.frame.stats_bind.unwrap_or(address);
+    let mut bind = model.settings.stats_bind.unwrap_or(address);
     // Whoever wants credentials does not want the page open to all because they are mistyped.
-    if auth.is_none() && scene.lacks_auth && !bind.ip().is_loopback() {
+    if auth.is_none() && model.lacks_auth && !bind.ip().is_loopback() {
         bind.set_ip(Ipv4Addr::LOCALHOST.into());
     }
     let bind = bind.to_string();
@@ -199,24 +192,24 @@ fn quoted(text: &str) -> Result<String, &'static str> {
 /// What a template can call.
 fn add_helpers(
     environment: &mut Environment<'_>,
-    scene: &Arc<Scene>,
+    model: &Arc<Model>,
     asked: &Arc<Mutex<BTreeSet<String>>>,
 ) {
-    let from = Arc::clone(scene);
+    let from = Arc::clone(model);
     environment.add_function("key", move |key: String| {
         let relative = from.relative(&key).to_owned();
         let found = from.values.get(&relative).cloned();
         found.ok_or_else(|| {
-            let whole = format!("{}/{relative}", from.frame.prefix);
+            let whole = format!("{}/{relative}", from.settings.prefix);
             invalid(format!("there is no key {whole}; `key_or` takes a default"))
         })
     });
-    let from = Arc::clone(scene);
+    let from = Arc::clone(model);
     environment.add_function("key_or", move |key: String, default: Value| {
         let found = from.values.get(from.relative(&key));
         found.map_or(default, |text| Value::from(text.clone()))
     });
-    let from = Arc::clone(scene);
+    let from = Arc::clone(model);
     environment.add_function("keys", move |below: Option<String>| {
         let below = below.unwrap_or_default();
         let mut inside = from.relative(&below).trim_matches('/').to_owned();
@@ -230,14 +223,14 @@ fn add_helpers(
             .map(|(key, value)| context! { key, value })
             .collect::<Vec<Value>>()
     });
-    let from = Arc::clone(scene);
+    let from = Arc::clone(model);
     environment.add_function("services", move || {
         let services = from.services.iter();
         services
             .map(|(name, tags)| context! { name, tags })
             .collect::<Vec<Value>>()
     });
-    let (from, asked) = (Arc::clone(scene), Arc::clone(asked));
+    let (from, asked) = (Arc::clone(model), Arc::clone(asked));
     environment.add_function("service", move |name: String| {
         let name = name.to_ascii_lowercase();
         let service = from.instances.get(&name);
@@ -258,7 +251,7 @@ fn add_helpers(
             })
             .collect::<Vec<Value>>()
     });
-    let from = Arc::clone(scene);
+    let from = Arc::clone(model);
     environment.add_function("tagged", move || {
         let slots = from.slots.iter();
         slots
@@ -271,11 +264,11 @@ fn add_helpers(
     });
 }
 
-impl Scene {
+impl Model {
     /// Keys may be written whole, as in a template of Consul Template.
     fn relative<'a>(&self, key: &'a str) -> &'a str {
         let key = key.trim_start_matches('/');
-        let below = key.strip_prefix(self.frame.prefix.as_str());
+        let below = key.strip_prefix(self.settings.prefix.as_str());
         below.and_then(|rest| rest.strip_prefix('/')).unwrap_or(key)
     }
 }
@@ -298,6 +291,51 @@ pub(super) fn address(instance: &Instance) -> &str {
 impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)
+    }
+}
+
+// How many server slots a backend has: room to grow, so that scaling is a matter of DNS alone.
+
+/// Free slots of all backends together. HAProxy sets a file descriptor aside for the check of each,
+/// and does not start when the system has fewer.
+const SLOTS: usize = 8000;
+
+/// A backend has at least so many, whatever all others have.
+const FEW: usize = 10;
+
+/// Slots by backend. They never shrink for fewer instances: a reload for nothing costs more than a
+/// free slot.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    known: BTreeMap<String, usize>,
+    /// What each backend has at least.
+    least: usize,
+}
+
+impl Slots {
+    /// The slots for these services with so many instances each: twice the instances, and at least
+    /// `wanted` while there are few services; as many as before while they fit. A service that is
+    /// not among them is forgotten.
+    pub(super) fn of<'a>(
+        &mut self,
+        services: impl ExactSizeIterator<Item = (&'a str, usize)>,
+        wanted: usize,
+    ) -> BTreeMap<String, usize> {
+        let share = SLOTS / services.len().max(1);
+        let least = wanted.min(share.max(FEW));
+        if least != self.least {
+            // Services have come or gone, so that there is a reload anyway.
+            self.known.clear();
+            self.least = least;
+        }
+        let sized = services.map(|(name, instances)| {
+            let known = self.known.get(name).copied();
+            let fitting = known.filter(|slots| instances <= *slots);
+            let slots = fitting.unwrap_or_else(|| instances.saturating_mul(2).max(least));
+            (name.to_owned(), slots)
+        });
+        self.known = sized.collect();
+        self.known.clone()
     }
 }
 
@@ -330,25 +368,16 @@ mod tests {
         }
     }
 
-    fn scene(values: &[(&str, &str)]) -> Arc<Scene> {
-        let address = |text: &str| text.parse().expect("an address");
+    fn model(values: &[(&str, &str)]) -> Arc<Model> {
         let web = Service::new(vec![
             instance("web-1", "10.0.0.1", 80, Health::Passing),
             instance("web-2", "", 81, Health::Warning),
             instance("web-3", "10.0.0.3", 82, Health::Critical),
         ]);
         let tags = |tag: &str| BTreeSet::from([tag.to_owned()]);
-        Arc::new(Scene {
-            frame: Frame {
-                prefix: "service/haproxy".to_owned(),
-                tag: "rest".to_owned(),
-                domain: "consul".to_owned(),
-                resolver: address("127.0.0.1:53"),
-                bind: address("0.0.0.0:80"),
-                stats_bind: None,
-                stats_auth: None,
-                state_file: "/x/haproxy.state".into(),
-            },
+        Arc::new(Model {
+            settings: Settings::default(),
+            state_file: "/x/haproxy.state".into(),
             values: values
                 .iter()
                 .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
@@ -371,7 +400,7 @@ mod tests {
             name: "edge.j2".to_owned(),
             text: text.to_owned(),
         };
-        template.render(&scene(values))
+        template.render(&model(values))
     }
 
     fn text(template: &str, values: &[(&str, &str)]) -> String {
@@ -453,7 +482,7 @@ mod tests {
     #[test]
     fn the_template_in_the_program() {
         let template = Template::read(None).expect("a template");
-        let shown = |values| template.render(&scene(values)).expect("rendered").text;
+        let shown = |values| template.render(&model(values)).expect("rendered").text;
         let plain = shown(&[]);
         for line in [
             "    maxconn 4096\n",
@@ -470,8 +499,8 @@ mod tests {
             "{plain}"
         );
         // A page that is for all without credentials is not when those in Consul are refused.
-        let mut public = Arc::into_inner(scene(&[])).expect("nobody else has it");
-        public.frame.stats_bind = "0.0.0.0:99".parse().ok();
+        let mut public = Arc::into_inner(model(&[])).expect("nobody else has it");
+        public.settings.stats_bind = "0.0.0.0:99".parse().ok();
         public.lacks_auth = true;
         let public = template.render(&Arc::new(public)).expect("rendered").text;
         assert!(public.contains("    bind 127.0.0.1:99\n"), "{public}");
@@ -494,5 +523,30 @@ mod tests {
             assert!(set.contains(line), "no {line:?} in:\n{set}");
         }
         assert_eq!(set.matches("timeout client").count(), 1, "{set}");
+    }
+
+    #[test]
+    fn they_grow_by_doubling_and_never_shrink() {
+        let mut slots = Slots::default();
+        let mut web = |instances| slots.of([("web", instances)].into_iter(), 10)["web"];
+        let grown = [0, 10, 11, 22, 23, 1].map(&mut web);
+        assert_eq!(grown, [10, 10, 22, 22, 46, 46]);
+        assert_eq!(slots.of([("db", 1)].into_iter(), 10).len(), 1);
+        assert_eq!(slots.of([("web", 1)].into_iter(), 10)["web"], 10);
+        assert_eq!(slots.of([("db", 8)].into_iter(), 10)["db"], 16);
+    }
+
+    #[test]
+    fn many_services_have_fewer_each() {
+        let mut slots = Slots::default();
+        let names: Vec<String> = (0..1000).map(|number| number.to_string()).collect();
+        let mut of = |count: usize| {
+            let services = names[..count].iter().map(|name| (name.as_str(), 1));
+            slots.of(services, 32).into_values().sum::<usize>()
+        };
+        assert_eq!(of(1), 32);
+        assert_eq!(of(250), 8000);
+        assert_eq!(of(400), 8000);
+        assert_eq!(of(1000), 10_000);
     }
 }

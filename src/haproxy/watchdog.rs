@@ -13,8 +13,8 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
+use super::master::{Endpoints, servers};
 use super::metrics::Metrics;
-use super::state::{Endpoint, Endpoints, servers};
 
 /// As many instances fit into an answer of the size that the template in the program takes. Of more,
 /// HAProxy holds a part that cannot be foretold.
@@ -179,7 +179,7 @@ async fn said_by_dns(dns: &TokioResolver, name: &str, domain: &str) -> Result<us
 
 /// The services whose servers are not those that they should be.
 fn differing(account: &str, known: &Endpoints, domain: &str) -> BTreeSet<String> {
-    let mut held: HashMap<(&str, &str), (HashSet<Endpoint>, usize)> = HashMap::new();
+    let mut held: HashMap<(&str, &str), (HashSet<SocketAddr>, usize)> = HashMap::new();
     let servers = servers(account);
     for server in &servers {
         if let Some(service) = server.service(domain) {
@@ -202,10 +202,10 @@ fn differing(account: &str, known: &Endpoints, domain: &str) -> BTreeSet<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::haproxy::state::EMPTY;
+    use crate::haproxy::master::EMPTY;
 
-    fn endpoint(last: u8) -> Endpoint {
-        ([10, 0, 0, last].into(), 80)
+    fn endpoint(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 80))
     }
 
     /// An account of one backend with these servers and one free slot.
@@ -218,7 +218,7 @@ mod tests {
         };
         let lines: String = lasts
             .iter()
-            .map(|last| line(&endpoint(*last).0.to_string(), 80))
+            .map(|last| line(&endpoint(*last).ip().to_string(), 80))
             .collect();
         format!("{EMPTY}{lines}{}", line("-", 0))
     }

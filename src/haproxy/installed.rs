@@ -1,0 +1,242 @@
+//! What is in HAProxy's file, and what it runs on: whatever fails, the two can be made one again. And its
+//! servers, written down for the next of its processes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+use crate::catalog::Service;
+
+use super::file::Target;
+use super::master::{EMPTY, ReloadError, endpoints, to_keep};
+use super::process::Process;
+
+/// How long Consul may take before HAProxy is started on what is in the file.
+const WITHOUT_CONSUL: Duration = Duration::from_secs(2);
+
+/// How soon something better is tried than what was in the file before us.
+pub(super) const ON_EARLIER: Duration = Duration::from_secs(10);
+
+/// The configuration of before, of now, and the servers in between.
+pub(super) struct Installed {
+    target: Target,
+    /// HAProxy's servers, for the next of its processes.
+    state: Target,
+    domain: String,
+    /// The text that HAProxy runs on.
+    loaded: Option<String>,
+    /// What was in the file before us, while nothing of ours has been loaded.
+    earlier: Option<String>,
+    /// What HAProxy last said of its servers.
+    account: Option<String>,
+    /// When to start HAProxy on what is in the file, if nothing better has come.
+    last_good_at: Instant,
+}
+
+impl Installed {
+    /// What `output` holds; HAProxy runs on nothing that we know of.
+    pub(super) fn new(output: &Path, domain: &str) -> Self {
+        Self {
+            target: Target::new(output),
+            state: Target::new(&output.with_extension("state")),
+            domain: domain.to_owned(),
+            loaded: None,
+            earlier: None,
+            account: None,
+            last_good_at: Instant::now() + WITHOUT_CONSUL,
+        }
+    }
+
+    /// HAProxy runs on the file, as far as anybody knows.
+    pub(super) fn take_over(&mut self) {
+        self.loaded = self.text();
+    }
+
+    /// What is in the file.
+    pub(super) fn text(&self) -> Option<String> {
+        self.target.read().ok().flatten()
+    }
+
+    /// Where a new process of HAProxy finds its servers.
+    pub(super) fn state_file(&self) -> PathBuf {
+        let path = self.state.path();
+        std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+    }
+
+    /// Is this what HAProxy runs on?
+    pub(super) fn is_loaded(&self, text: &str) -> bool {
+        self.loaded.as_deref() == Some(text)
+    }
+
+    /// Does HAProxy take this? `Err` within has HAProxy's own words.
+    ///
+    /// # Errors
+    /// In words, if that cannot be found out.
+    pub(super) async fn prove(
+        &self,
+        text: &str,
+        process: &Process,
+    ) -> Result<Result<(), String>, String> {
+        let proposed = self.target.propose(text);
+        proposed.map_err(|error| self.cannot_write(&error))?;
+        let verdict = process.prove(&self.target.candidate()).await;
+        // It was only there to be proven.
+        self.target.withdraw();
+        verdict
+    }
+
+    /// Puts a proven text in the file.
+    ///
+    /// # Errors
+    /// In words; then the file is as it was.
+    pub(super) fn put(&mut self, text: &str) -> Result<(), String> {
+        if self.loaded.is_none() && self.earlier.is_none() {
+            self.earlier = self.text();
+            self.earlier.take_if(|earlier| earlier == text);
+        }
+        let written = self.target.propose(text);
+        let written = written.and_then(|()| self.target.replace());
+        written.map_err(|error| self.cannot_write(&error))
+    }
+
+    /// Has HAProxy run on the file, with the servers that it holds now, but for those that Consul no longer
+    /// has.
+    ///
+    /// # Errors
+    /// [`ReloadError`].
+    pub(super) async fn load(
+        &mut self,
+        instances: &BTreeMap<String, Arc<Service>>,
+        process: &mut Process,
+    ) -> Result<(), ReloadError> {
+        // Of before, if it says nothing now.
+        let account = process.account().await;
+        self.account = account.ok().or_else(|| self.account.take());
+        self.write_state(instances);
+        match process.is_down() {
+            true => process.start(self.target.path()).await,
+            false => process.reload().await,
+        }
+    }
+
+    /// HAProxy runs on this.
+    pub(super) fn adopt(&mut self, text: String) {
+        self.loaded = Some(text);
+        self.earlier = None;
+    }
+
+    /// HAProxy has said what it holds.
+    pub(super) fn note_account(&mut self, account: String) {
+        self.account = Some(account);
+    }
+
+    /// Writes down what the next process is to start with.
+    fn write_state(&self, instances: &BTreeMap<String, Arc<Service>>) {
+        let state = match &self.account {
+            Some(account) => to_keep(account, &endpoints(instances), &self.domain),
+            None => EMPTY.to_owned(),
+        };
+        if let Err(error) = self.state.write_whole(&state) {
+            warn!(file = %self.state.path().display(), %error, "cannot write HAProxy's servers down");
+        }
+    }
+
+    /// Starts HAProxy anew on what it ran on, with the servers of then.
+    ///
+    /// # Errors
+    /// [`ReloadError`].
+    pub(super) async fn start_again(
+        &mut self,
+        instances: Option<&BTreeMap<String, Arc<Service>>>,
+        process: &mut Process,
+    ) -> Result<(), ReloadError> {
+        if let Some(instances) = instances {
+            self.write_state(instances);
+        }
+        self.restore();
+        process.start(self.target.path()).await?;
+        if self.loaded.is_none() {
+            // What is in the file is what was to be loaded.
+            self.loaded = self.text();
+        }
+        Ok(())
+    }
+
+    /// If nothing better is to be had, HAProxy is started on what is in the file, if it takes that.
+    pub(super) async fn start_on_last_good(&mut self, process: &mut Process) {
+        if Instant::now() < self.last_good_at {
+            return;
+        }
+        self.last_good_at = Instant::now() + ON_EARLIER;
+        let Some(text) = self.text() else {
+            warn!("there is nothing to start HAProxy with: nothing from Consul, nothing of before");
+            return;
+        };
+        match process.prove(self.target.path()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(words)) => {
+                error!(words, "the configuration of before is refused");
+                return;
+            }
+            Err(problem) => {
+                error!(problem, "HAProxy does not start");
+                return;
+            }
+        }
+        warn!("nothing from Consul yet: HAProxy starts with the configuration of before");
+        match process.start(self.target.path()).await {
+            Ok(()) => self.loaded = Some(text),
+            Err(error) => error!(%error, "HAProxy does not start"),
+        }
+    }
+
+    /// HAProxy takes the first text of ours and does not start on it: then on what was in the file
+    /// before. If that fails too the cause is around it, and ours stays. False if it does not run on that.
+    pub(super) async fn start_on_earlier(&mut self, process: &mut Process) -> bool {
+        if self.loaded.is_some() {
+            return false;
+        }
+        let (Some(earlier), Ok(Some(ours))) = (self.earlier.clone(), self.target.read()) else {
+            return false;
+        };
+        if let Err(error) = self.target.write_whole(&earlier) {
+            error!(%error, "cannot put the configuration of before back");
+            return false;
+        }
+        match process.start(self.target.path()).await {
+            Ok(()) => {
+                warn!("HAProxy runs on the configuration of before");
+                self.loaded = Some(earlier);
+                true
+            }
+            Err(error) => {
+                error!(%error, "HAProxy does not start on the configuration of before either");
+                if let Err(error) = self.target.write_whole(&ours) {
+                    error!(%error, "cannot put the new configuration back");
+                }
+                false
+            }
+        }
+    }
+
+    /// Puts what is loaded back in the file, if something else is in it.
+    pub(super) fn restore(&self) {
+        let Some(loaded) = &self.loaded else { return };
+        let there = self.target.read();
+        if there.is_ok_and(|text| text.as_ref() == Some(loaded)) {
+            return;
+        }
+        if let Err(error) = self.target.write_whole(loaded) {
+            error!(%error, "cannot put the last good configuration back");
+        }
+    }
+
+    fn cannot_write(&self, error: &io::Error) -> String {
+        format!("cannot write {}: {error}", self.target.path().display())
+    }
+}

@@ -1,0 +1,454 @@
+//! A configuration on its way: from what Consul says to a text, to the proof of it, to its place, to what
+//! HAProxy has loaded; or held back, and why.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, error, info};
+
+use super::Settings;
+use super::inputs::{Before, Feeds, Input, Inputs};
+use super::installed::{Installed, ON_EARLIER};
+use super::master::{Endpoints, ReloadError, endpoints};
+use super::metrics::{Metrics, Phase, Report};
+use super::process::Process;
+use super::template::{Model, Slots, Template, TemplateError};
+use super::values::{Texts, Values, any_value, builtin_value};
+
+/// A change is taken when there has been none for this long, and at the latest after that.
+const QUIET: Duration = Duration::from_millis(250);
+const LATEST: Duration = Duration::from_secs(2);
+
+/// How soon is tried again to load what is in the file, and at the latest what was refused: what was
+/// wrong with it may pass, such as a full disk.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+const LONGEST_REFUSAL: Duration = Duration::from_secs(60);
+
+/// Keys that are tried one by one when a configuration is refused. With more of them at once all
+/// that changed are refused.
+const TRIED: usize = 16;
+
+/// The key of the credentials for the statistics.
+const AUTH: &str = "stats/auth";
+
+/// What becomes of what Consul says.
+enum Rollout {
+    /// It is what HAProxy runs on, as far as Consul has said anything.
+    Current,
+    /// It has changed, and may change more in a moment.
+    Gathering {
+        input: Input,
+        first: Instant,
+        last: Instant,
+    },
+    /// It is not what HAProxy runs on, and is tried again then.
+    Held { until: Instant },
+}
+
+/// Why a change is held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Something that it asks for has to come first.
+    Waiting,
+    /// It is in the file, and HAProxy is not there to load it.
+    Unloaded,
+    /// It is not taken; what was before goes on.
+    Refused,
+    /// The same, for the sake of keys that are refused from now on.
+    KeysRefused,
+}
+
+/// A text that HAProxy takes, and what it was made from.
+struct Proven {
+    text: String,
+    values: Texts,
+    asked: BTreeSet<String>,
+    backends: usize,
+}
+
+/// The one configuration that is kept.
+pub(super) struct Configuration {
+    rollout: Rollout,
+    settings: Settings,
+    inputs: Inputs,
+    template: Template,
+    values: Values,
+    slots: Slots,
+    installed: Installed,
+    /// What Consul last said that was taken up.
+    taken: Option<Input>,
+    /// How long until what is refused is tried again.
+    refusal: Duration,
+    metrics: Metrics,
+    report: Report,
+}
+
+impl Configuration {
+    /// A configuration of which nothing is known yet.
+    ///
+    /// # Errors
+    /// If the template is wrong.
+    pub(super) fn new(
+        settings: Settings,
+        feeds: Feeds,
+        metrics: Metrics,
+        report: Report,
+    ) -> Result<Self, TemplateError> {
+        let template = Template::read(settings.template.as_deref())?;
+        let rule = match settings.template {
+            Some(_) => any_value,
+            None => builtin_value,
+        };
+        let installed = Installed::new(&settings.output, &settings.domain);
+        let text = installed.text().unwrap_or_default();
+        let before = before(&text, settings.template.is_some());
+        let (tag, doubt) = (&settings.tag, settings.doubt);
+        Ok(Self {
+            rollout: Rollout::Current,
+            inputs: Inputs::new(feeds, tag, doubt, before, metrics.clone()),
+            template,
+            values: Values::new(&settings.prefix, rule),
+            slots: Slots::default(),
+            installed,
+            taken: None,
+            refusal: TRY_AGAIN,
+            metrics,
+            report,
+            settings,
+        })
+    }
+
+    /// What is in HAProxy's file, and what it runs on.
+    pub(super) fn installed(&mut self) -> &mut Installed {
+        &mut self.installed
+    }
+
+    /// What Consul says now; `None` while it has not said enough to begin with.
+    pub(super) fn input(&mut self) -> Option<Input> {
+        self.inputs.look()
+    }
+
+    /// Takes up what Consul says, if it is time.
+    pub(super) async fn look(&mut self, process: &mut Process) {
+        let now = Instant::now();
+        let latest = self.inputs.look();
+        if let Some(input) = latest.clone() {
+            self.gather(input, now);
+        }
+        let due = match std::mem::replace(&mut self.rollout, Rollout::Current) {
+            Rollout::Gathering { input, first, last }
+                if now.duration_since(last) >= QUIET || now.duration_since(first) >= LATEST =>
+            {
+                self.refusal = TRY_AGAIN;
+                Some(input)
+            }
+            Rollout::Held { until } if until <= now => latest.or_else(|| self.taken.clone()),
+            waiting => {
+                self.rollout = waiting;
+                None
+            }
+        };
+        if let Some(input) = due {
+            let result = self.apply(&input, process).await;
+            self.taken = Some(input);
+            self.settle(result, process);
+        }
+    }
+
+    fn gather(&mut self, input: Input, now: Instant) {
+        let (seen, since) = match &self.rollout {
+            Rollout::Gathering { input, first, .. } => (Some(input.print), Some(*first)),
+            _ => (self.taken.as_ref().map(|taken| taken.print), None),
+        };
+        if seen != Some(input.print) {
+            self.rollout = Rollout::Gathering {
+                input,
+                first: since.unwrap_or(now),
+                last: now,
+            };
+        }
+    }
+
+    fn settle(&mut self, result: Result<(), Hold>, process: &Process) {
+        let pause = match result {
+            Ok(()) => {
+                self.refusal = TRY_AGAIN;
+                return;
+            }
+            // A start that failed is tried again by itself.
+            Err(Hold::Refused) if process.comes_back() => return,
+            Err(Hold::Refused) => {
+                let pause = self.refusal;
+                self.refusal = (pause * 2).min(LONGEST_REFUSAL);
+                pause
+            }
+            Err(Hold::Unloaded) => TRY_AGAIN,
+            // What comes is seen as a change of its own, or else after a while.
+            Err(Hold::Waiting) => LATEST,
+            // The rest of it is not held up by them.
+            Err(Hold::KeysRefused) => Duration::ZERO,
+        };
+        self.try_again(pause);
+    }
+
+    /// After a pause what Consul says is taken up once more, unless it changes before.
+    fn try_again(&mut self, pause: Duration) {
+        if !matches!(self.rollout, Rollout::Gathering { .. }) {
+            let until = Instant::now() + pause;
+            self.rollout = Rollout::Held { until };
+        }
+    }
+
+    /// Makes what Consul says what HAProxy runs on.
+    ///
+    /// # Errors
+    /// [`Hold`], and what runs stays as it is.
+    pub(super) async fn apply(&mut self, input: &Input, process: &mut Process) -> Result<(), Hold> {
+        let result = match self.prepare(input, process).await {
+            Ok(proven) if self.inputs.want(proven.asked.clone()) => Err(Hold::Waiting),
+            Ok(proven) => self.install(input, proven, process).await,
+            Err(words) => {
+                let problem = format!("the new configuration is refused: {words}");
+                self.fail("refused", &problem);
+                Err(Hold::Refused)
+            }
+        };
+        let refusals: Vec<String> = self
+            .values
+            .refusals()
+            .map(|(key, reason)| format!("{key}: {reason}"))
+            .collect();
+        let count = i64::try_from(refusals.len()).unwrap_or(i64::MAX);
+        self.metrics.refused.set(count);
+        self.report.set_refusals(refusals);
+        result
+    }
+
+    /// The text that would be put in place; `None` while something that it asks for has to come first.
+    ///
+    /// # Errors
+    /// What HAProxy says against it.
+    pub(super) async fn preview(
+        &mut self,
+        input: &Input,
+        process: &Process,
+    ) -> Result<Option<String>, String> {
+        let proven = self.prepare(input, process).await?;
+        Ok(match self.inputs.want(proven.asked) {
+            true => None,
+            false => Some(proven.text),
+        })
+    }
+
+    /// A proven text for this input. Values that break it are refused, with their keys; `Err` has the
+    /// words about what is wrong with the rest.
+    async fn prepare(&mut self, input: &Input, process: &Process) -> Result<Proven, String> {
+        let values = self.values.read(&input.keys);
+        let words = match self.prove(input, &values, process).await {
+            Ok(proven) => return Ok(proven),
+            Err(words) => words,
+        };
+        let changed = self.values.changed(&values);
+        let mut trial = values.clone();
+        for key in &changed {
+            match self.values.good().get(key) {
+                Some(good) => trial.insert(key.clone(), good.clone()),
+                None => trial.remove(key),
+            };
+        }
+        // If it is wrong without them, they are not to blame.
+        let mut proven = match self.prove(input, &trial, process).await {
+            Ok(proven) if !changed.is_empty() => proven,
+            _ => return Err(words),
+        };
+        for (number, key) in changed.iter().enumerate() {
+            let mut with = proven.values.clone();
+            with.extend(values.get(key).map(|value| (key.clone(), value.clone())));
+            let verdict = match number < TRIED {
+                true => self.prove(input, &with, process).await,
+                false => Err(words.clone()),
+            };
+            match verdict {
+                Ok(better) => proven = better,
+                Err(words) => self.refuse(input, key, words),
+            }
+        }
+        Ok(proven)
+    }
+
+    fn refuse(&mut self, input: &Input, key: &str, words: String) {
+        let value = input.keys.get(&self.values.whole(key));
+        let value = value.map_or(&[][..], Vec::as_slice);
+        self.values.refuse(key, value, words);
+    }
+
+    /// Renders and checks. What is loaded already needs no check.
+    async fn prove(
+        &mut self,
+        input: &Input,
+        values: &Texts,
+        process: &Process,
+    ) -> Result<Proven, String> {
+        let begun = Instant::now();
+        let sizes = input.tagged.iter().map(|name| {
+            let service = input.instances.get(name);
+            let instances = service.map_or(0, |service| service.instances().len());
+            (name.as_str(), instances)
+        });
+        let model = Arc::new(Model {
+            settings: self.settings.clone(),
+            state_file: self.installed.state_file(),
+            values: values.clone(),
+            services: Arc::clone(&input.services),
+            slots: self.slots.of(sizes, self.settings.min_slots),
+            instances: input.instances.clone(),
+            lacks_auth: input.keys.contains_key(&self.values.whole(AUTH))
+                && !values.contains_key(AUTH),
+        });
+        let rendered = self.template.render(&model);
+        let rendered = rendered.map_err(|error| error.to_string())?;
+        self.metrics.took(Phase::Render, begun.elapsed());
+        let proven = Proven {
+            text: rendered.text,
+            values: values.clone(),
+            asked: rendered.asked,
+            backends: input.tagged.len(),
+        };
+        if self.installed.is_loaded(&proven.text) {
+            return Ok(proven);
+        }
+        let begun = Instant::now();
+        let verdict = self.installed.prove(&proven.text, process).await?;
+        let took = begun.elapsed();
+        self.metrics.took(Phase::Check, took);
+        debug!(millis = took.as_millis(), "checked");
+        verdict.map(|()| proven)
+    }
+
+    /// Puts a proven text in place, unless it is there and loaded.
+    async fn install(
+        &mut self,
+        input: &Input,
+        proven: Proven,
+        process: &mut Process,
+    ) -> Result<(), Hold> {
+        let is_loaded = self.installed.is_loaded(&proven.text);
+        if is_loaded {
+            // Something that was not loaded may be in the file.
+            self.installed.restore();
+        } else {
+            if let Err(problem) = self.installed.put(&proven.text) {
+                self.fail("failed", &problem);
+                return Err(Hold::Refused);
+            }
+            if let Err(why) = self.installed.load(&input.instances, process).await {
+                return Err(self.not_loaded(input, &proven, why, process).await);
+            }
+        }
+        let change = if is_loaded { "unchanged" } else { "applied" };
+        self.metrics.change(change);
+        self.installed.adopt(proven.text);
+        self.values.adopt(proven.values);
+        self.report.set_problem(None);
+        self.report.is_current(proven.backends);
+        let backends = i64::try_from(proven.backends).unwrap_or(i64::MAX);
+        self.metrics.backends.set(backends);
+        Ok(())
+    }
+
+    /// HAProxy does not run on what is in the file now.
+    async fn not_loaded(
+        &mut self,
+        input: &Input,
+        proven: &Proven,
+        why: ReloadError,
+        process: &mut Process,
+    ) -> Hold {
+        if let ReloadError::Unreachable { .. } = why {
+            self.fail("failed", &why.to_string());
+            return Hold::Unloaded;
+        }
+        // A start or a reload must not find what has been refused.
+        self.installed.restore();
+        // `haproxy -c` cannot tell everything, such as whether there is enough memory. What keeps it
+        // from starting is more likely to be around it, such as a port that is taken; and without
+        // values that were good, there is nothing that could be put in the place of these.
+        let is_told = matches!(why, ReloadError::Refused(_)) && self.values.has_good();
+        let mut hold = Hold::Refused;
+        if is_told && !process.is_down() {
+            for key in self.values.changed(&proven.values) {
+                self.refuse(input, &key, why.to_string());
+                hold = Hold::KeysRefused;
+            }
+        }
+        self.fail("failed", &why.to_string());
+        if process.is_down() {
+            self.installed.start_on_earlier(process).await;
+        }
+        hold
+    }
+
+    /// Has HAProxy learn its servers anew: it holds others than Consul has.
+    pub(super) async fn heal(&mut self, process: &mut Process) {
+        let Some(input) = self.inputs.look().or_else(|| self.taken.clone()) else {
+            return;
+        };
+        self.installed.restore();
+        if let Err(error) = self.installed.load(&input.instances, process).await {
+            error!(%error, "that did not work");
+        }
+    }
+
+    /// The endpoints that Consul has now, not those that were last made something of: instances come and
+    /// go by DNS. `None` before anything was taken up.
+    pub(super) fn endpoints(&mut self) -> Option<Endpoints> {
+        let taken = self.taken.clone()?;
+        Some(endpoints(&self.inputs.look().unwrap_or(taken).instances))
+    }
+
+    /// Starts HAProxy anew on what it ran on.
+    pub(super) async fn start_again(&mut self, process: &mut Process) {
+        self.metrics.restarts.inc();
+        let instances = self.taken.as_ref().map(|taken| &taken.instances);
+        match self.installed.start_again(instances, process).await {
+            Ok(()) => self.try_again(Duration::ZERO),
+            Err(error) => {
+                error!(%error, "HAProxy does not start");
+                self.report.set_unstarted(Some(error.to_string()));
+                if self.installed.start_on_earlier(process).await {
+                    self.try_again(ON_EARLIER);
+                }
+            }
+        }
+    }
+
+    /// The operator has changed the template.
+    pub(super) fn read_template(&mut self) {
+        match Template::read(self.settings.template.as_deref()) {
+            Ok(template) => {
+                info!(%template, "template read again");
+                self.template = template;
+                self.try_again(Duration::ZERO);
+            }
+            Err(error) => error!(%error, "template refused; the one before it stays"),
+        }
+    }
+
+    fn fail(&mut self, outcome: &'static str, problem: &str) {
+        error!(problem, "what runs stays as it is");
+        self.metrics.change(outcome);
+        self.report.set_problem(Some(problem.to_owned()));
+    }
+}
+
+/// What the file of before was made from. The template in the program has a backend of its own.
+fn before(text: &str, has_template: bool) -> Before {
+    let mut backends = text.lines().filter(|line| line.starts_with("backend "));
+    match backends.any(|line| !line.starts_with("backend portolan:")) {
+        false => Before::Nothing,
+        true if has_template => Before::Any,
+        true => Before::Tagged,
+    }
+}

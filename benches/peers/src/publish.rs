@@ -5,7 +5,7 @@ use crate::chart;
 use crate::results::{Results, Row};
 use std::{fmt::Write as _, fs, io, path::Path};
 
-/// Between these lines the README's tables are.
+/// What is between these lines of a document is written here.
 const BEGIN: &str = "<!-- benches/peers: begin -->\n";
 const END: &str = "<!-- benches/peers: end -->\n";
 
@@ -16,21 +16,41 @@ pub(crate) const BESIDE: [(&str, &str); 3] = [
     ("recursion", "other names, cached"),
 ];
 
-/// Writes the figures, as JSON and as tables, the chart, and the short tables of the README.
+/// Writes the figures, as JSON and as tables, the chart, the short tables of `docs/speed.md`, and the
+/// README's one sentence.
 pub(crate) fn publish(results: &Results, repository: &Path) -> io::Result<()> {
     let here = repository.join("benches/peers");
     results.save(&here.join("results.json"))?;
     fs::write(here.join("RESULTS.md"), whole(results))?;
     fs::write(here.join("chart.svg"), chart::draw(results))?;
-    let readme = repository.join("README.md");
-    let text = fs::read_to_string(&readme)?;
-    let parts = text
+    put(&short(results), &repository.join("docs/speed.md"))?;
+    put(&sentence(results), &repository.join("README.md"))
+}
+
+/// Puts a text into its place in a document.
+fn put(text: &str, document: &Path) -> io::Result<()> {
+    let old = fs::read_to_string(document)?;
+    let parts = old
         .split_once(BEGIN)
         .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) =
-        parts.ok_or_else(|| io::Error::other("README.md has no place for the tables"))?;
-    let tables = short(results);
-    fs::write(&readme, format!("{before}{BEGIN}{tables}{END}{after}"))
+    let (before, after) = parts.ok_or_else(|| {
+        let place = format!("{} has no place for the figures", document.display());
+        io::Error::other(place)
+    })?;
+    fs::write(document, format!("{before}{BEGIN}{text}{END}{after}"))
+}
+
+/// What everybody's answer costs, in the words of the README.
+fn sentence(results: &Results) -> String {
+    let costs: Vec<String> = at_rate(results, BESIDE[0].0)
+        .filter(|row| row.server != "echo")
+        .map(|row| format!("{} × {:.2}", row.server, row.ratio))
+        .collect();
+    format!(
+        "The processor time of one answer (a service of 3 instances, 40 000 queries/s), as a multiple of an echo's:\n\
+         {}.\n",
+        costs.join(", ")
+    )
 }
 
 /// The rows of a case in which all servers are offered the same rate.
@@ -122,7 +142,7 @@ fn star(row: &Row) -> &'static str {
 /// Everything.
 fn whole(results: &Results) -> String {
     let mut text = format!(
-        "# Results\n\nWritten by `benches/peers/run --publish`; README.md says what was done.\n\n\
+        "# Results\n\nWritten by `benches/peers/run --publish`; [README.md](README.md) says what was done.\n\n\
          On {}.\n",
         results.machine
     );

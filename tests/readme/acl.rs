@@ -7,6 +7,9 @@ use crate::support::{
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// The document that has the policy.
+pub(crate) const POLICY: &str = "docs/consul.md";
+
 /// The token that may do everything.
 pub(crate) const MANAGEMENT: &str = "11111111-2222-3333-4444-555555555555";
 

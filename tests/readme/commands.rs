@@ -1,8 +1,8 @@
-//! The README's commands, from the first to the last, as somebody would type them who reads along.
+//! The commands of each document, from the first to the last, as somebody would type them who reads along.
 
 use crate::{
     acl,
-    blocks::{Command, commands, the_block},
+    documents::{Command, Document, documents, open, root},
     support::{
         consul::{Consul, instance},
         directory, dns,
@@ -24,6 +24,7 @@ use crate::{
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 use serde_json::json;
 use std::{
+    cell::LazyCell,
     env, fs,
     net::{Ipv4Addr, SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt,
@@ -33,7 +34,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Where `portolan dev` listens: the README says so, and here it really does.
+/// Where `portolan dev` listens: the README says so, and there it really does.
 const DEV_DNS: ([u8; 4], u16) = ([127, 0, 0, 1], 8053);
 const DEV_ADMIN: ([u8; 4], u16) = ([127, 0, 0, 1], 8054);
 
@@ -46,15 +47,17 @@ const WORLD_SAYS: [Ipv4Addr; 2] = [Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::new(8, 8
 
 #[test]
 fn the_commands_do_what_is_shown() {
-    let mut reader = Reader::new();
-    for command in commands() {
-        reader.types(&command);
+    for document in documents() {
+        let mut reader = Reader::new();
+        for command in document.commands() {
+            reader.types(&command);
+        }
+        reader.stop_dev();
+        daemon_json(&document);
     }
-    reader.stop_dev();
-    reader.daemon_json();
 }
 
-/// What the opening says about a Consul that is away.
+/// What the README's opening says about a Consul that is away.
 #[test]
 fn what_was_known_is_answered_while_consul_is_away() {
     let mut consul = Consul::start();
@@ -75,21 +78,24 @@ fn register_web(consul: &Consul) {
     consul.register(&instance("n1", "10.0.0.1", &service));
 }
 
-/// Somebody who reads the README and types what it says.
+/// Somebody who reads a document and types what it says. What a document does not start, because another one
+/// says how, is started when it is needed.
 struct Reader {
     files: TempDir,
     /// What `portolan dev` was started with, and that process.
     dev: Option<(Command, Process)>,
     /// An upstream that knows one name.
-    world: Upstream,
-    consul: Consul,
+    world: LazyCell<Upstream>,
+    /// With a service `web`.
+    consul: LazyCell<Consul>,
     /// The last `portolan serve`, and where it should have listened.
     serving: Option<Portolan>,
     listens: Vec<SocketAddr>,
-    /// Where Portolan was installed to, as the README has it.
+    /// Where Portolan was installed to, as the document has it.
     installed: Option<String>,
     /// The containers of `docker run -d`, and who registers them.
-    containers: Containers,
+    containers: LazyCell<Containers>,
+    has_container: bool,
     registrar: Option<Registrar>,
 }
 
@@ -100,44 +106,53 @@ struct Containers {
 
 impl Reader {
     fn new() -> Self {
-        let world = Upstream::start(|query, _| {
-            let question = upstream::question(query);
-            match question.name.to_ascii().to_lowercase() == WORLD {
-                true if question.query_type == RecordType::A => {
-                    upstream::addresses(query, 300, &WORLD_SAYS)
-                }
-                true => upstream::negative(query, ResponseCode::NoError),
-                false => upstream::negative(query, ResponseCode::NXDomain),
-            }
-        });
-        let consul = Consul::start();
-        register_web(&consul);
-        let docker = Docker::new();
         Self {
             files: directory(),
             dev: None,
-            world,
-            consul,
+            world: LazyCell::new(|| {
+                Upstream::start(|query, _| {
+                    let question = upstream::question(query);
+                    match question.name.to_ascii().to_lowercase() == WORLD {
+                        true if question.query_type == RecordType::A => {
+                            upstream::addresses(query, 300, &WORLD_SAYS)
+                        }
+                        true => upstream::negative(query, ResponseCode::NoError),
+                        false => upstream::negative(query, ResponseCode::NXDomain),
+                    }
+                })
+            }),
+            consul: LazyCell::new(|| {
+                let consul = Consul::start();
+                register_web(&consul);
+                consul
+            }),
             serving: None,
             listens: Vec::new(),
             installed: None,
-            containers: Containers {
-                proxy: DockerProxy::showing(&docker.label()),
-                docker,
-            },
+            containers: LazyCell::new(|| {
+                let docker = Docker::new();
+                Containers {
+                    proxy: DockerProxy::showing(&docker.label()),
+                    docker,
+                }
+            }),
+            has_container: false,
             registrar: None,
         }
     }
 
     fn types(&mut self, command: &Command) {
-        eprintln!("README.md:{}: {}", command.line, command.text);
+        eprintln!("{}: {}", command.place, command.text);
         match command.words().as_slice() {
             ["cargo", "run", "--release", "--", "dev"] => self.start_dev(command, &[]),
             ["dig", "@127.0.0.1", "-p", "8053", rest @ ..] => self.dig_dev(command, rest),
-            ["dig", "@127.0.0.1", name, rtype] => self.dig(name, rtype),
+            ["dig", "@127.0.0.1", "-p", "8600", name, rtype] => {
+                is_answered(self.consul.dns(), &[name, rtype]);
+            }
+            ["dig", "@127.0.0.1", name, rtype] => is_answered(self.serving().dns(), &[name, rtype]),
+            ["curl", "-s", url] => self.curl(url),
             // tests/compose runs it.
-            ["docker", "compose", "-f", file, "up", "-d"] => assert!(Path::new(file).is_file()),
-            ["tests/run"] => is_executable(Path::new("tests/run")),
+            ["docker", "compose", "-f", file, "up", "-d"] => assert!(root().join(file).is_file()),
             // The whole of it takes ten minutes and a quiet machine.
             ["benches/peers/run"] => {
                 succeeds(process::Command::new("benches/peers/run").arg("--smoke"));
@@ -153,25 +168,71 @@ impl Reader {
                     "another file than was installed"
                 );
             }
+            ["sudo", "cp", files @ .., "/etc/systemd/system/"] => {
+                assert!(files.iter().all(|file| root().join(file).is_file()));
+            }
+            // tests/command_line and tests/compose start the units.
+            ["sudo", "systemctl", .., unit] | ["journalctl", "-u", unit] => {
+                assert!(root().join("packaging").join(unit).is_file(), "no {unit}");
+            }
             ["portolan", "serve", flags @ ..] => self.serve(command, flags),
             // `haproxy.rs` runs these.
             ["portolan", "haproxy", ..] => {}
             ["portolan", "check", "--config", "portolan.toml"] => self.check(),
+            ["portolan", "check", "--running"] => {
+                let admin = self.serving().admin().to_string();
+                let outcome = run_to_end(&["check", "--running", "--admin", &admin], &[]);
+                assert_eq!(outcome.code, Some(0), "{outcome:?}");
+            }
             ["portolan", "register", flags @ ..] => self.register(command, flags),
             ["docker", "run", "-d", flags @ ..] => self.container(flags),
             ["docker", "run", flags @ ..] => self.docker(flags),
+            words if is_for_developers(words) => {}
             _ => panic!(
-                "README.md:{}: nothing tests this command: {}",
-                command.line, command.text
+                "{}: nothing tests this command: {}",
+                command.place, command.text
             ),
         }
         let compared = command.text.starts_with("dig ");
         assert!(
             compared || command.output.is_empty(),
-            "README.md:{}: nothing compares the output of {}",
-            command.line,
+            "{}: nothing compares the output of {}",
+            command.place,
             command.text
         );
+    }
+
+    /// The `portolan serve` that answers.
+    fn serving(&mut self) -> &Portolan {
+        let consul = &self.consul;
+        self.serving.get_or_insert_with(|| Portolan::beside(consul))
+    }
+
+    /// Asks what really runs, by the port that it has by default.
+    fn curl(&mut self, url: &str) {
+        let rest = url
+            .strip_prefix("http://127.0.0.1:")
+            .unwrap_or_else(|| panic!("{url}"));
+        let (port, path) = rest.split_at(rest.find('/').expect("a path"));
+        let answer = match port {
+            "8054" => self.serving().get(path),
+            "8055" => self.registrar().get(path),
+            "8500" => http::get(self.consul.http(), path),
+            _ => panic!("nobody listens there: {url}"),
+        };
+        let answer = answer.unwrap_or_else(|error| panic!("{url}: {error}"));
+        assert_eq!(answer.status, 200, "{url}: {answer:?}");
+        assert!(!answer.body.is_empty(), "{url}");
+    }
+
+    /// The `portolan register` that runs.
+    fn registrar(&mut self) -> &Registrar {
+        let (proxy, consul) = (self.containers.proxy.url(), self.consul.url());
+        self.registrar.get_or_insert_with(|| {
+            let registrar = Registrar::start(&["--docker", &proxy, "--consul", &consul]);
+            registrar.wait_until_ready();
+            registrar
+        })
     }
 
     /// Starts the first command, in this repository and on its own ports.
@@ -241,18 +302,10 @@ impl Reader {
         assert_eq!(
             lines(&String::from_utf8_lossy(&output.stdout)),
             lines(&command.output.join("\n")),
-            "README.md:{}: {}",
-            command.line,
+            "{}: {}",
+            command.place,
             command.text
         );
-    }
-
-    /// A `dig` whose answer is the reader's own: there has to be one.
-    fn dig(&self, name: &str, rtype: &str) {
-        let server = self.serving.as_ref().expect("`portolan serve` runs").dns();
-        let found = crate::support::dig::dig(server, &[name, rtype]);
-        assert_eq!(found.status, "NOERROR", "{}", found.output);
-        assert!(!found.answer.is_empty(), "{}", found.output);
     }
 
     fn install(&mut self, from: &str, to: &str) {
@@ -271,10 +324,10 @@ impl Reader {
         self.installed = Some(to.to_owned());
     }
 
-    /// Starts what the README says, with addresses and paths of the test's own.
+    /// Starts what the document says, with addresses and paths of the test's own.
     fn serve(&mut self, command: &Command, flags: &[&str]) {
         if let Err(error) = portolan::cli::parse_args(command.words()) {
-            panic!("README.md:{}: {error}", command.line);
+            panic!("{}: {error}", command.place);
         }
         let mut acl = None;
         let mut asked = "web.service.consul";
@@ -287,7 +340,7 @@ impl Reader {
                 continue;
             }
             if flag == "--docker" {
-                // The container of the page before still runs.
+                // The container of before still runs.
                 asked = "hello1.service.consul";
                 own.extend([flag.to_owned(), self.containers.proxy.url()]);
                 continue;
@@ -306,8 +359,13 @@ impl Reader {
                     self.listens.push(value.parse().expect("an address"));
                     continue;
                 }
+                // It is nobody here.
+                "--upstream" => {
+                    value.parse::<Ipv4Addr>().expect("an address");
+                    continue;
+                }
                 "--token-file" => {
-                    let (consul, token) = acl::start(&the_block("hcl").text);
+                    let (consul, token) = acl::start(&open(acl::POLICY).the_block("hcl").text);
                     let file = write_file(self.files.path(), "token", &format!("{token}\n"));
                     acl = Some(consul);
                     file
@@ -316,10 +374,10 @@ impl Reader {
                 "--state-dir" => self.files.path().join("state"),
                 "--zones" => {
                     asked = "www.example.internal";
-                    let sample = fs::read_to_string("zones/example.zone.sample");
+                    let sample = fs::read_to_string(root().join("zones/example.zone.sample"));
                     self.directory_with("example.internal.zone", &sample.expect("the sample"))
                 }
-                other => panic!("README.md:{}: nothing tests {other}", command.line),
+                other => panic!("{}: nothing tests {other}", command.place),
             };
             own.extend([flag.to_owned(), value.display().to_string()]);
         }
@@ -366,36 +424,35 @@ impl Reader {
     }
 
     fn check(&self) {
-        let file = write_file(self.files.path(), "portolan.toml", &the_block("toml").text);
+        let text = open(crate::snippets::CONFIGURATION).the_block("toml").text;
+        let file = write_file(self.files.path(), "portolan.toml", &text);
         let outcome = run_to_end(&["check", "--config", &file.display().to_string()], &[]);
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
         assert!(outcome.stdout.ends_with("all is right\n"), "{outcome:?}");
     }
 
-    /// Starts what the README says, beside the Docker Engine of this machine.
+    /// Starts what the document says, beside the Docker Engine of this machine.
     fn register(&mut self, command: &Command, flags: &[&str]) {
         if let Err(error) = portolan::cli::parse_args(command.words()) {
-            panic!("README.md:{}: {error}", command.line);
+            panic!("{}: {error}", command.place);
         }
         let ["--consul", "http://127.0.0.1:8500", mode @ ..] = flags else {
-            panic!("README.md:{}: another Consul", command.line);
+            panic!("{}: another Consul", command.place);
         };
-        let proxy = self.containers.proxy.url();
-        let ours = ["--docker", &proxy, "--consul", &self.consul.url()];
         if mode == ["--dry-run"] {
-            let arguments = [&["register"][..], &ours, mode].concat();
+            let (proxy, consul) = (self.containers.proxy.url(), self.consul.url());
+            let arguments = ["register", "--docker", &proxy, "--consul", &consul, mode[0]];
             let outcome = run_to_end(&arguments, &[]);
             assert_eq!(outcome.code, Some(0), "{outcome:?}");
-            assert!(outcome.stdout.contains("hello1"), "{outcome:?}");
+            let is_told = outcome.stdout.contains("hello1");
+            assert_eq!(is_told, self.has_container, "{outcome:?}");
         } else {
-            assert!(mode.is_empty(), "README.md:{}: {mode:?}", command.line);
-            let registrar = Registrar::start(&ours);
-            registrar.wait_until_ready();
-            self.registrar = Some(registrar);
+            assert!(mode.is_empty(), "{}: {mode:?}", command.place);
+            self.registrar();
         }
     }
 
-    /// Starts the container of the README, under a name of the test's own, and waits for its service.
+    /// Starts the container of the document, under a name of the test's own, and waits for its service.
     fn container(&mut self, flags: &[&str]) {
         let docker = &self.containers.docker;
         let (name, label) = (docker.name("hello1"), docker.label());
@@ -409,7 +466,8 @@ impl Reader {
         }
         arguments.extend(["sleep", "1000"]);
         crate::support::docker::docker(&arguments).unwrap_or_else(|error| panic!("{error}"));
-        let server = self.serving.as_ref().expect("`portolan serve` runs").dns();
+        self.has_container = true;
+        let server = self.serving().dns();
         eventually(Duration::from_secs(5), "the container has a name", || {
             let reply = dns::ask(server, "hello1.service.consul", SRV);
             ensure(reply.answers.len() == 1, || reply.summary())
@@ -430,16 +488,43 @@ impl Reader {
         let shares_loopback = flags.windows(2).any(|pair| pair == ["--network", "host"]);
         assert_eq!(dns.is_loopback(), shares_loopback, "{flags:?}");
     }
+}
 
-    /// The address that all containers are given is the one that `docker run` is given.
-    fn daemon_json(&self) {
-        let block = crate::snippets::json("dns");
-        let runs = commands();
-        for server in block["dns"].as_array().expect("a list") {
+/// The address that all containers are given is one that `docker run` is given.
+fn daemon_json(document: &Document) {
+    let runs = document.commands();
+    for settings in crate::snippets::json(document, "dns") {
+        for server in settings["dns"].as_array().expect("a list") {
             let flag = format!("--dns {} ", server.as_str().expect("an address"));
             let known = runs.iter().any(|command| command.text.contains(&flag));
-            assert!(known, "no `docker run {flag}`");
+            assert!(known, "{}: no `docker run {flag}`", document.name);
         }
+    }
+}
+
+/// A `dig` whose answer is the reader's own: there has to be one.
+fn is_answered(server: SocketAddr, question: &[&str]) {
+    let found = crate::support::dig::dig(server, question);
+    assert_eq!(found.status, "NOERROR", "{}", found.output);
+    assert!(!found.answer.is_empty(), "{}", found.output);
+}
+
+/// What builds, tests and measures is not run from within a test; but what it names has to be there.
+fn is_for_developers(words: &[&str]) -> bool {
+    let is_test = |name: &str| root().join(format!("tests/{name}/main.rs")).is_file();
+    match words {
+        ["tests/run"] => is_executable(&root().join("tests/run")),
+        ["tests/run" | "cargo", rest @ .., "--test", name] => {
+            matches!(rest, [] | ["test"]) && is_test(name)
+        }
+        ["cargo", "build" | "test"] | ["cargo", "run", "--", "dev"] => true,
+        ["cargo", "test", room] => {
+            let room = room.trim_end_matches(':');
+            root().join(format!("src/{room}")).is_dir()
+        }
+        ["cargo", "bench", "--bench", name] => root().join(format!("benches/{name}.rs")).is_file(),
+        ["benches/peers/run", "--quick"] => is_executable(&root().join("benches/peers/run")),
+        _ => false,
     }
 }
 
@@ -451,16 +536,14 @@ fn took_from_agent(portolan: &Portolan) {
 }
 
 fn services_json() -> String {
-    crate::snippets::json("services").to_string()
+    let found = crate::snippets::json(&open("docs/zones.md"), "services");
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].to_string()
 }
 
-fn is_executable(file: &Path) {
+fn is_executable(file: &Path) -> bool {
     let metadata = fs::metadata(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    assert!(
-        metadata.is_file() && metadata.permissions().mode() & 0o111 == 0o111,
-        "{} cannot be run",
-        file.display()
-    );
+    metadata.is_file() && metadata.permissions().mode() & 0o111 == 0o111
 }
 
 fn succeeds(command: &mut process::Command) {

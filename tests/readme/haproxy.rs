@@ -1,8 +1,8 @@
-//! The README's `portolan haproxy`, with addresses and paths of the test's own.
+//! The documents' `portolan haproxy`, with addresses and paths of the test's own.
 
 use crate::{
     acl,
-    blocks::{Command, commands, the_block},
+    documents::{Command, documents, open},
     support::{
         consul::{Consul, instance},
         directory, ensure, eventually, free_ports, http, own_loopback,
@@ -12,9 +12,9 @@ use crate::{
     },
 };
 use serde_json::json;
-use std::{ffi::OsString, fs, net::SocketAddr, path::Path, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, fs, net::SocketAddr, path::Path, time::Duration};
 
-/// The template in the program, which the README links to.
+/// The template in the program, which `docs/haproxy.md` links to.
 const TEMPLATE: &str = "src/haproxy/haproxy.cfg.j2";
 
 /// Where everything is in a test.
@@ -37,19 +37,21 @@ fn own(directory: &Path, consul: &Consul, dns: SocketAddr) -> Vec<String> {
 
 #[test]
 fn the_commands_keep_haproxy_right() {
-    let all = commands();
-    let ours = all
-        .iter()
-        .filter(|command| command.words().starts_with(&["portolan", "haproxy"]));
-    let ran = ours.map(runs).count();
-    assert!(ran >= 3, "{ran} commands");
+    let all = documents();
+    let all = all.iter().flat_map(|document| document.commands());
+    let ours: BTreeMap<String, Command> = all
+        .filter(|command| command.text.starts_with("portolan haproxy"))
+        .map(|command| (command.text.clone(), command))
+        .collect();
+    ours.values().for_each(runs);
+    assert!(ours.len() >= 3, "{ours:?}");
 }
 
-/// Runs a command of the README: it has to make the file, or say what it would be.
+/// Runs a command: it has to make the file, or say what it would be.
 fn runs(command: &Command) {
     let words = command.words();
     if let Err(error) = portolan_cli(&words) {
-        panic!("README.md:{}: {error}", command.line);
+        panic!("{}: {error}", command.place);
     }
     let files = directory();
     let consul = Consul::start();
@@ -92,10 +94,10 @@ fn portolan_cli(words: &[&str]) -> Result<(), String> {
     parsed.map(drop).map_err(|error| error.to_string())
 }
 
-/// The policy of the README is enough for the keys as well.
+/// The policy of the documents is enough for the keys as well.
 #[test]
 fn the_policy_shows_the_keys() {
-    let (consul, token) = acl::start(&the_block("hcl").text);
+    let (consul, token) = acl::start(&open(acl::POLICY).the_block("hcl").text);
     let path = format!("/v1/kv/service/haproxy/maxconn?token={}", acl::MANAGEMENT);
     let set = http::put(consul.http(), &path, "4321").expect("an answer");
     assert_eq!(set.status, 200, "{set:?}");

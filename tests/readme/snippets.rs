@@ -1,7 +1,7 @@
-//! The README's configuration files, given to the programs they are for.
+//! The configuration files in the documents, given to the programs they are for.
 
 use crate::{
-    blocks::{blocks, the_block},
+    documents::{Document, documents, open},
     support::{
         consul::{Consul, instance},
         directory, eventually,
@@ -20,20 +20,66 @@ use std::{
     time::Duration,
 };
 
-/// The JSON block that has this key.
-pub(crate) fn json(key: &str) -> Value {
-    let all = blocks()
-        .into_iter()
-        .filter(|block| block.language == "json");
-    let mut found: Vec<Value> = all
+/// The document that has every key.
+pub(crate) const CONFIGURATION: &str = "docs/configuration.md";
+
+/// The document with the `resolvers` section.
+const HAPROXY: &str = "docs/haproxy.md";
+
+/// The JSON blocks that have this key.
+pub(crate) fn json(document: &Document, key: &str) -> Vec<Value> {
+    let all = document.blocks().into_iter();
+    all.filter(|block| block.language == "json")
         .map(|block| {
             serde_json::from_str(&block.text)
-                .unwrap_or_else(|error| panic!("README.md:{}: {error}", block.line))
+                .unwrap_or_else(|error| panic!("{}: {error}", block.place()))
         })
         .filter(|value: &Value| value.get(key).is_some())
-        .collect();
-    assert_eq!(found.len(), 1, "JSON blocks with {key:?}");
-    found.remove(0)
+        .collect()
+}
+
+/// Each kind of block is where its test looks for it.
+#[test]
+fn snippets_are_where_they_are_tested() {
+    let places = [
+        ("toml", CONFIGURATION),
+        ("haproxy", HAPROXY),
+        ("hcl", crate::acl::POLICY),
+        ("mermaid", "README.md"),
+    ];
+    for document in documents() {
+        for block in document.blocks() {
+            let place = places
+                .iter()
+                .find(|(language, _)| *language == block.language);
+            let is_there = place.is_none_or(|(_, place)| *place == document.name);
+            assert!(is_there, "{}: nothing tests it here", block.place());
+        }
+        let known = ["services", "dns"].map(|key| json(&document, key).len());
+        let blocks = document.blocks();
+        let blocks = blocks.iter().filter(|block| block.language == "json");
+        assert_eq!(
+            known.iter().sum::<usize>(),
+            blocks.count(),
+            "{}",
+            document.name
+        );
+    }
+}
+
+/// What the drawing names is there, and its brackets match. What draws it is GitHub's.
+#[test]
+fn the_drawing_shows_the_commands() {
+    let text = open("README.md").the_block("mermaid").text;
+    assert!(text.starts_with("flowchart "), "{text}");
+    for command in ["serve", "register", "haproxy"] {
+        assert!(text.contains(&format!("portolan {command}")), "{command}");
+    }
+    for pair in ["()", "[]"] {
+        let [open, close] = [0, 1].map(|at| text.matches(&pair[at..=at]).count());
+        assert_eq!(open, close, "{pair}");
+    }
+    assert_eq!(text.matches('"').count() % 2, 0);
 }
 
 struct NoEnvironment;
@@ -48,7 +94,11 @@ impl Strings for NoEnvironment {
 #[test]
 fn the_configuration_is_the_defaults() {
     let files = directory();
-    let file = write_file(files.path(), "portolan.toml", &the_block("toml").text);
+    let file = write_file(
+        files.path(),
+        "portolan.toml",
+        &open(CONFIGURATION).the_block("toml").text,
+    );
     let mut flags = Flags::new(Verb::Serve);
     flags.config = Some(file.clone());
     let config = Config::load(&flags, &NoEnvironment, None).expect("a configuration");
@@ -76,7 +126,7 @@ fn check(text: &str) -> crate::support::portolan::Outcome {
 /// Each line that is switched off may be switched on.
 #[test]
 fn every_switched_off_key_can_be_set() {
-    let text = the_block("toml").text;
+    let text = open(CONFIGURATION).the_block("toml").text;
     let off = text.lines().filter_map(switched_off);
     for line in off {
         let outcome = check(&text.replace(&format!("#{line}"), line));
@@ -92,7 +142,8 @@ fn every_switched_off_key_can_be_set() {
 /// The example has all keys there are: the program lists them when it is given one that is none.
 #[test]
 fn the_configuration_has_every_key() {
-    let text: String = the_block("toml")
+    let text: String = open(CONFIGURATION)
+        .the_block("toml")
         .text
         .lines()
         .map(|line| switched_off(line).unwrap_or(line).to_owned() + "\n")
@@ -134,7 +185,7 @@ fn haproxy_takes_the_snippet() {
         "global\n    stats socket {}\ndefaults\n    mode tcp\n    timeout connect 1s\n    \
          timeout client 1s\n    timeout server 1s\n{}",
         socket.display(),
-        the_block("haproxy").text
+        open(HAPROXY).the_block("haproxy").text
     );
     let file = write_file(files.path(), "haproxy.cfg", &text);
     let output = Command::new(program("haproxy"))
@@ -162,7 +213,7 @@ fn haproxy_follows_a_service_with_the_snippet() {
         consul.register(&instance("n1", "10.0.0.1", &service));
     }
     let portolan = Portolan::beside(&consul);
-    let block = the_block("haproxy").text;
+    let block = open(HAPROXY).the_block("haproxy").text;
     let readme: SocketAddr = ([127, 0, 0, 1], 53).into();
     assert_eq!(block.matches(&readme.to_string()).count(), 1);
     let haproxy = Haproxy::start(&block.replace(&readme.to_string(), &portolan.dns().to_string()));

@@ -1,7 +1,8 @@
-//! The README's tables have all rows, and no other.
+//! The tables have all rows, and no other.
 
 use crate::{
-    blocks::readme,
+    documents::{documents, open, root},
+    snippets::CONFIGURATION,
     support::{
         consul::Consul,
         dns::{self, Query},
@@ -15,15 +16,18 @@ use crate::{
 };
 use portolan::config::KEYS;
 use prometheus_client::{encoding::text::encode, registry::Registry};
-use std::{collections::BTreeSet, fs, net::Ipv4Addr, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, net::Ipv4Addr, time::Duration};
+
+/// The document with the flags of `register` and the labels of containers.
+const REGISTER: &str = "docs/register.md";
+
+/// The document with the metrics.
+const OPERATING: &str = "docs/operating.md";
 
 /// Every word in backquotes that begins like this, in rows of tables or anywhere.
-fn quoted(prefix: &str, rows_only: bool) -> BTreeSet<String> {
-    let text = readme();
-    let lines = text
-        .lines()
-        .filter(|line| !rows_only || line.starts_with("| `"));
-    let quoted = lines.flat_map(|line| line.split('`').skip(1).step_by(2));
+fn quoted(document: &str, prefix: &str, rows_only: bool) -> BTreeSet<String> {
+    let document = open(document);
+    let quoted = document.quoted(rows_only).into_iter();
     quoted
         .filter(|text| text.starts_with(prefix))
         .filter_map(|text| text.split([' ', '=']).next())
@@ -33,7 +37,8 @@ fn quoted(prefix: &str, rows_only: bool) -> BTreeSet<String> {
 
 #[test]
 fn every_flag_is_listed() {
-    let listed = quoted("--", true);
+    let listed = [CONFIGURATION, REGISTER].map(|document| quoted(document, "--", true));
+    let listed: BTreeSet<String> = listed.into_iter().flatten().collect();
     let mut known = BTreeSet::new();
     for command in ["serve", "dev", "check", "register", "haproxy"] {
         let help = run_to_end(&[command, "--help"], &[]).stdout;
@@ -52,17 +57,18 @@ fn every_variable_is_listed() {
     // Each of these changes what another one sets.
     let others = ["CONSUL_HTTP_SSL", "DOCKER_TLS_VERIFY", "HOME"];
     let read: BTreeSet<String> = of_keys.chain(others).map(str::to_owned).collect();
-    let listed = ["CONSUL_", "DOCKER_", "HOME", "HAPROXY_"].map(|prefix| quoted(prefix, true));
+    let listed = ["CONSUL_", "DOCKER_", "HOME", "HAPROXY_"]
+        .map(|prefix| quoted(CONFIGURATION, prefix, true));
     assert_eq!(listed.into_iter().flatten().collect::<BTreeSet<_>>(), read);
 }
 
 /// The keys that containers may bear, from the two lists that the code has of them.
 #[test]
 fn every_label_is_listed() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docker");
     let mut known = BTreeSet::from(["SERVICE_X", "SERVICE_META_X"].map(str::to_owned));
     for (file, list) in [("meta.rs", "const KNOWN"), ("check.rs", "const KEYS")] {
-        let code = fs::read_to_string(folder.join(file)).expect("the code is readable");
+        let file = root().join("src/docker").join(file);
+        let code = fs::read_to_string(file).expect("the code is readable");
         let list = code.split_once(list).expect("the list").1;
         let list = list.split_once("= [").expect("its beginning").1;
         let list = list.split_once("];").expect("its end").0;
@@ -72,7 +78,7 @@ fn every_label_is_listed() {
         known.extend(keys.map(|key| format!("SERVICE_{}", key.to_uppercase())));
     }
     assert!(known.len() > 20, "{known:?}");
-    assert_eq!(quoted("SERVICE_", true), known);
+    assert_eq!(quoted(REGISTER, "SERVICE_", true), known);
 }
 
 /// Everything that can be measured happens here once, and then `/metrics` has all there is.
@@ -113,5 +119,33 @@ fn every_metric_is_listed() {
             _ => name.to_owned(),
         })
         .collect();
-    assert_eq!(quoted("portolan_", true), known, "{metrics}");
+    assert_eq!(quoted(OPERATING, "portolan_", false), known, "{metrics}");
+    for document in documents() {
+        let named = quoted(&document.name, "portolan_", false);
+        assert!(named.is_subset(&known), "{}: {named:?}", document.name);
+    }
+}
+
+/// Keys that a text names, such as `consul.max_stale`, are there.
+#[test]
+fn every_key_that_is_named_exists() {
+    let tables: BTreeSet<&str> = KEYS
+        .iter()
+        .filter_map(|key| Some(key.path.split_once('.')?.0))
+        .collect();
+    // A file and a name of DNS look alike.
+    let others = ["haproxy.cfg", "haproxy.cfg.bak", "consul.service.consul"];
+    let mut named = 0;
+    for document in documents() {
+        for text in document.quoted(false) {
+            let path = text.split([' ', '=']).next().unwrap_or_default();
+            let table = path.split_once('.').map(|(table, _)| table);
+            if table.is_some_and(|table| tables.contains(table)) && !others.contains(&path) {
+                let exists = KEYS.iter().any(|key| key.path == path);
+                assert!(exists, "{}: there is no key {path}", document.name);
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 20, "{named} keys");
 }

@@ -48,7 +48,7 @@ impl PreparedSlot {
         self.publish_for(result, ttl);
     }
 
-    /// The execution failed: what was known stays.
+    /// The execution failed: keeping what is known.
     pub fn failed(&self) {
         self.fail_for(AFTER_FAILURE);
     }

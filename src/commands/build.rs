@@ -249,7 +249,7 @@ fn upstreams(loaded: &Loaded) -> Result<Option<Vec<SocketAddr>>, Failure> {
             Ok(upstreams) => upstreams,
             // A host without a resolver can still serve its own names.
             Err(error) => {
-                warn!(%error, "no recursion: name a resolver with --upstream");
+                warn!(%error, "recursion is off; name a resolver with --upstream");
                 return Ok(None);
             }
         },
@@ -406,11 +406,11 @@ pub(super) async fn agents_defaults(loaded: &Loaded) -> Result<Config, Failure> 
     match DnsConfig::read(&client).await {
         Ok(agent) => {
             apply(&agent, &mut base);
-            info!("dns_config taken from the agent");
+            info!("using the agent's dns_config for defaults");
         }
         Err(error) => warn!(
             %error,
-            "the agent does not show its dns_config; our own defaults hold"
+            "cannot read the agent's dns_config; using Portolan's own defaults"
         ),
     }
     Ok(base)

@@ -96,7 +96,7 @@ async fn run(config: &Config, client: consul::Client, errand: Errand) -> Result<
     stop.cancel();
     tasks.close();
     if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
-        warn!("some tasks were still running");
+        warn!("stopped before all tasks had ended");
     }
     result
 }

@@ -79,7 +79,7 @@ pub(super) async fn follow_token(source: TokenSource, client: Client, stop: Canc
                 // Told once for each thing that is wrong, if it still is at the second look.
                 let text = error.to_string();
                 if failure.replace(text.clone()) == Some(text) && told != failure {
-                    warn!(%error, "the token cannot be read; the old one stays");
+                    warn!(%error, "the token cannot be read; keeping the old one");
                     told.clone_from(&failure);
                 }
                 continue;
@@ -89,7 +89,7 @@ pub(super) async fn follow_token(source: TokenSource, client: Client, stop: Canc
         if last.as_ref() != Some(&token) {
             match client.set_token(Some(token.expose())) {
                 Ok(()) => info!("token read again"),
-                Err(error) => error!(%error, "token refused; the old one stays"),
+                Err(error) => error!(%error, "token refused; keeping the old one"),
             }
             last = Some(token);
         }
@@ -125,7 +125,7 @@ pub(super) fn readiness_of(layer: Arc<Layer>) -> admin::Probe {
 /// Tells in the log why nothing was adopted, a line for each mistake.
 pub(super) fn tell_refusal(failure: &Failure) {
     for error in failure.each() {
-        error!(%error, "reload refused; everything stays as it was");
+        error!(%error, "reload refused; keeping everything as it was");
     }
 }
 

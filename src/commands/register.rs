@@ -198,7 +198,7 @@ impl Registrar {
                 Err(error) if !error.is_final() => {
                     self.status.set(Err(error.to_string()));
                     if !std::mem::replace(&mut told, true) {
-                        warn!(%error, "nothing is registered yet; trying on");
+                        warn!(%error, "cannot tell which Docker engine this is, so nothing is registered yet; still trying");
                     }
                 }
                 ended => return ended,
@@ -261,7 +261,7 @@ async fn run(
     };
     stop.cancel();
     if timeout(WITHDRAWING + DRAIN, tasks.wait()).await.is_err() {
-        warn!("some tasks were still running");
+        warn!("stopped before all tasks had ended");
     }
     info!("stopped");
     result

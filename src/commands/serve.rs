@@ -64,7 +64,7 @@ pub fn dev(flags: &Flags) -> Result<(), Failure> {
     let loaded = load();
     process::start_log(loaded.config.log.format);
     let local = Local::new(loaded, Unnamed::HereOrEmbedded)?;
-    info!(origins = ?local.origins, "services come from here");
+    info!(origins = ?local.origins, "serving the services of");
     let again = || Local::new(load(), Unnamed::HereOrEmbedded);
     process::runtime()?.block_on(run(local, Vec::new(), &again))
 }
@@ -227,14 +227,14 @@ impl Serving {
 
     async fn stop(self) {
         if !self.server.drain(DRAIN_QUERIES).await {
-            warn!("some queries were still unanswered");
+            warn!("stopped with some queries unanswered");
         }
         self.stop.cancel();
         if tokio::time::timeout(DRAIN_REST, self.tasks.wait())
             .await
             .is_err()
         {
-            warn!("some tasks were still running");
+            warn!("stopped before all tasks had ended");
         }
         info!("stopped");
     }

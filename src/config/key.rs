@@ -21,6 +21,8 @@ pub struct Key {
     pub help: &'static str,
     /// What holds if nobody sets it, as people write it; `None` if that is nothing, or is found out.
     pub default: Option<&'static str>,
+    /// What it may be set to, where there is no default to show.
+    pub example: Option<&'static str>,
     /// The flag that sets it.
     pub flag: Option<KeyFlag>,
     /// The environment variable that sets it.

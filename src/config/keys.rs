@@ -25,6 +25,7 @@ macro_rules! keys {
         #[doc = $help:literal]
         $head:ident $(. $tail:ident)* : $form:ident $(( $($how:tt)* ))?
         $(, default $default:literal)?
+        $(, example $example:literal)?
         $(, flag $flag:literal $value:literal $verbs:ident)?
         $(, env $variable:literal)? ;
     )*) => {
@@ -34,6 +35,7 @@ macro_rules! keys {
                 path: concat!(stringify!($head) $(, ".", stringify!($tail))*),
                 help: $help.trim_ascii_start(),
                 default: keys!(@option $($default)?),
+                example: keys!(@option $($example)?),
                 flag: keys!(@option $(KeyFlag { name: $flag, value: $value, verbs: $verbs })?),
                 variable: keys!(@option $($variable)?),
                 slot: keys!(@$form [$head $(. $tail)*] $($($how)*)?),
@@ -97,16 +99,16 @@ keys! {
     /// Domain that services are under
     domain: Text(parse::domain), default "consul", flag "domain" "NAME" WITH_DOMAIN;
     /// A second domain with the same names
-    alt_domain: Optional(parse::domain);
+    alt_domain: Optional(parse::domain), example "example";
     /// Datacenter that services from files and containers belong to
     datacenter: Text(parse::datacenter), default "dc1";
     /// Keep the last known catalog here, so that a restart while Consul is away still answers
-    state_dir: Optional(parse::path), flag "state-dir" "DIR" SERVE;
+    state_dir: Optional(parse::path), example "/var/lib/portolan", flag "state-dir" "DIR" SERVE;
 
     /// Address for UDP and TCP; may be repeated
     server.listen: List(parse::listen_address), default "127.0.0.1:53", flag "listen" "IP:PORT" SERVERS;
     /// UDP workers for each address; one per core if not set
-    server.workers: Number(1..=1024), flag "workers" "N" SERVE;
+    server.workers: Number(1..=1024), example "4", flag "workers" "N" SERVE;
     /// TCP connections at most
     server.max_tcp_connections: Number(1..=1_000_000), default "512";
     /// TCP connections of one client at most
@@ -123,21 +125,21 @@ keys! {
     consul.token: Own(Slot::Text(|config, text| {
         config.consul.token = TokenSource::Given(Token::new(text)?);
         Ok(())
-    })), env "CONSUL_HTTP_TOKEN";
+    })), example "11111111-2222-3333-4444-555555555555", env "CONSUL_HTTP_TOKEN";
     /// File that holds the ACL token for Consul; it is followed as it changes
     consul.token_file: Own(Slot::Text(|config, text| {
         config.consul.token = TokenSource::File(parse::path(text)?);
         Ok(())
-    })), flag "token-file" "FILE" WITH_CONSUL, env "CONSUL_HTTP_TOKEN_FILE";
+    })), example "/etc/portolan/token", flag "token-file" "FILE" WITH_CONSUL, env "CONSUL_HTTP_TOKEN_FILE";
     /// Datacenter to ask for; the agent's own if not set
-    consul.datacenter: Optional(parse::datacenter);
+    consul.datacenter: Optional(parse::datacenter), example "dc2";
     /// Other agents of the same datacenter, asked in this order while the first is not well
-    consul.fallback_addresses: List(address::consul);
+    consul.fallback_addresses: List(address::consul), example "http://10.0.0.2:8500";
     /// Connections to Consul at most; its agent resets the 201st of one client
     // With fewer there is no room for watches beside what is always open.
     consul.max_watches: Number(32..=10_000), default "128";
     /// For how long at most the last known good is served while Consul is away; for ever if not set
-    consul.max_stale: Time(Duration::ZERO..=Duration::MAX);
+    consul.max_stale: Time(Duration::ZERO..=Duration::MAX), example "24h";
     /// Whether instances and nodes of other datacenters answer with their `wan` addresses
     consul.translate_wan_addrs: Own(Slot::Switch(|config, on| {
         config.answers.translate_wan_addrs = on;
@@ -146,18 +148,18 @@ keys! {
     consul.ca_path: Own(Slot::Text(|config, text| {
         config.consul.authorities = Authorities::Directory(parse::path(text)?);
         Ok(())
-    })), env "CONSUL_CAPATH";
+    })), example "/etc/portolan/ca", env "CONSUL_CAPATH";
     /// PEM file of authorities for Consul's certificate; those that the system trusts if not set
     consul.ca_file: Own(Slot::Text(|config, text| {
         config.consul.authorities = Authorities::File(parse::path(text)?);
         Ok(())
-    })), env "CONSUL_CACERT";
+    })), example "/etc/portolan/ca.pem", env "CONSUL_CACERT";
     /// Our own certificate, where Consul asks for one
-    consul.client_cert: Optional(parse::path), env "CONSUL_CLIENT_CERT";
+    consul.client_cert: Optional(parse::path), example "/etc/portolan/client.pem", env "CONSUL_CLIENT_CERT";
     /// The key of our certificate
-    consul.client_key: Optional(parse::path), env "CONSUL_CLIENT_KEY";
+    consul.client_key: Optional(parse::path), example "/etc/portolan/client-key.pem", env "CONSUL_CLIENT_KEY";
     /// Name to expect in Consul's certificate; the host of the address if not set
-    consul.tls_server_name: Optional(parse::domain), env "CONSUL_TLS_SERVER_NAME";
+    consul.tls_server_name: Optional(parse::domain), example "server.dc1.consul", env "CONSUL_TLS_SERVER_NAME";
     /// Whether Consul's certificate is checked
     consul.verify: Switch, default "true", env "CONSUL_HTTP_SSL_VERIFY";
 
@@ -165,18 +167,18 @@ keys! {
     docker.address: Text(address::docker), default "unix:///var/run/docker.sock",
         flag "docker" "URL" REGISTER, env "DOCKER_HOST";
     /// Directory of ca.pem, cert.pem and key.pem, for TLS to Docker
-    docker.cert_path: Optional(parse::path), env "DOCKER_CERT_PATH";
+    docker.cert_path: Optional(parse::path), example "/etc/portolan/docker", env "DOCKER_CERT_PATH";
     /// Whether `serve` answers for the running containers
     docker.serve: Switch, default "false";
     /// Address at which `serve` says that published ports are
-    docker.ip: Optional(parse::service_address);
+    docker.ip: Optional(parse::service_address), example "10.0.0.5";
 
     /// Name that our services bear in Consul, and only what bears it is ever taken away; the ID of the Docker engine if not set
-    register.owner: Optional(parse::owner), flag "owner" "NAME" REGISTER;
+    register.owner: Optional(parse::owner), example "host-1", flag "owner" "NAME" REGISTER;
     /// Address of published ports; that of Consul's agent if not set
-    register.ip: Optional(parse::service_address), flag "ip" "IP" REGISTER;
+    register.ip: Optional(parse::service_address), example "10.0.0.5", flag "ip" "IP" REGISTER;
     /// Tags that every service gets
-    register.tags: List(parse::tag), flag "tags" "TAG,…" REGISTER;
+    register.tags: List(parse::tag), example "rest", flag "tags" "TAG,…" REGISTER;
     /// Register containers with their own addresses and ports instead of published ones
     register.internal: Switch, default "false", flag "internal" "" REGISTER;
     /// Register only containers with a SERVICE_NAME
@@ -193,16 +195,16 @@ keys! {
     register.resync: Time(SECOND..=DAY), default "30s", flag "resync" "TIME" REGISTER;
 
     /// Directory of Consul service-definition files to serve; may be repeated
-    services.directories: List(parse::path), flag "services" "DIR" SERVERS;
+    services.directories: List(parse::path), example "/etc/portolan/services", flag "services" "DIR" SERVERS;
 
     /// Directory of zone files (*.zone) to serve
-    zones.directory: Optional(parse::path), flag "zones" "DIR" SERVERS;
+    zones.directory: Optional(parse::path), example "/etc/portolan/zones", flag "zones" "DIR" SERVERS;
 
     /// Resolver for all other names, port 53 if left out, or `none`; may be repeated; the system's resolv.conf if not set
     recursion.upstreams: Own(Slot::List {
         empty: |config| config.recursion.upstreams = Upstreams::List(Vec::new()),
         add: add_upstream,
-    }), flag "upstream" "IP[:PORT]|none" SERVERS;
+    }), example "192.0.2.53, [2001:db8::53]:53", flag "upstream" "IP[:PORT]|none" SERVERS;
     /// Networks whose clients may recurse
     recursion.allow: List(parse::network), default "127.0.0.0/8, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 169.254.0.0/16, ::1/128, fc00::/7, fe80::/10";
     /// In which order upstreams are asked: `sequential` or `random`
@@ -262,7 +264,7 @@ keys! {
     /// Services with this tag get a backend
     haproxy.tag: Text(parse::tag), default "rest", flag "tag" "TAG" HAPROXY;
     /// Template of haproxy.cfg; the one in the program if not set
-    haproxy.template: Optional(parse::path), flag "template" "FILE" HAPROXY;
+    haproxy.template: Optional(parse::path), example "/etc/portolan/haproxy.cfg.j2", flag "template" "FILE" HAPROXY;
     /// The file to keep right
     haproxy.output: Text(parse::path), default "/etc/haproxy/haproxy.cfg", flag "output" "FILE" HAPROXY;
     /// HAProxy, as a path or as a name on the PATH
@@ -277,9 +279,9 @@ keys! {
     /// Address for requests
     haproxy.bind: Text(parse::listen_address), default "0.0.0.0:80", flag "bind" "IP:PORT" HAPROXY;
     /// Address of HAProxy's statistics; port 1936 if not set, of 127.0.0.1 alone while there are no credentials for them
-    haproxy.stats_bind: Optional(parse::listen_address), flag "stats-bind" "IP:PORT" HAPROXY;
+    haproxy.stats_bind: Optional(parse::listen_address), example "127.0.0.1:1936", flag "stats-bind" "IP:PORT" HAPROXY;
     /// USER:PASSWORD for HAProxy's statistics
-    haproxy.stats_auth: Optional(parse::credentials), env "HAPROXY_STATS_AUTH";
+    haproxy.stats_auth: Optional(parse::credentials), example "admin:secret", env "HAPROXY_STATS_AUTH";
     /// Server slots of a backend at least
     haproxy.min_slots: Number(1..=10_000), default "32";
     /// For how long more than half of the services, or all keys, must have been gone before that is believed

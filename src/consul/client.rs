@@ -30,13 +30,13 @@ pub(super) enum RequestError {
     #[error("HTTP {status}: asked to wait {}s", wait.as_secs())]
     RateLimited { status: StatusCode, wait: Duration },
     /// The answer is well-formed, and not believed before it is confirmed.
-    #[error("not believed: {0}")]
+    #[error("not believed yet: {0}")]
     Suspect(&'static str),
     /// The body is longer than anything that Consul would send.
     #[error("the body is longer than {MAX_BODY} bytes")]
     TooLong,
     /// The body is not what it should be.
-    #[error("not what Consul would say: {0}")]
+    #[error("the answer is not what Consul would send: {0}")]
     Body(#[from] serde_json::Error),
 }
 
@@ -199,7 +199,7 @@ impl Client {
     /// From now on, another token; `None` for none.
     ///
     /// # Errors
-    /// [`ClientError::Token`], and the old one stays.
+    /// [`ClientError::Token`], and keeping the old one.
     pub fn set_token(&self, token: Option<&str>) -> Result<(), ClientError> {
         let header = token
             .map(|token| {

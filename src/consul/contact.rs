@@ -172,7 +172,7 @@ impl Contact {
                 Line::One { path, error, .. } => {
                     warn!(
                         path,
-                        error, "no good answer of Consul; what was known stays"
+                        error, "no usable answer from Consul; keeping what is known"
                     );
                 }
                 Line::Many {
@@ -184,7 +184,7 @@ impl Contact {
                     watches,
                     path,
                     error,
-                    "no good answer of Consul to many, such as this; what was known stays"
+                    "no usable answer from Consul to many watches, such as this one; keeping what is known"
                 ),
             }
             if is_over {
@@ -272,7 +272,7 @@ impl WatchHandle {
     pub(super) fn failed(&mut self, error: &RequestError) {
         self.is_failing = true;
         let path = &self.path;
-        debug!(path, %error, "no good answer of Consul");
+        debug!(path, %error, "no usable answer from Consul");
         let is_news = self.contact.failures().failed(path, error, Instant::now());
         if is_news {
             self.contact.suspected.notify_one();

@@ -126,7 +126,7 @@ pub(super) async fn execute(
             slot.executed(executed, ttl.max(SHORTEST));
         }
         Err(error) => {
-            debug!(query = key.name, %error, "cannot execute; what was known stays");
+            debug!(query = key.name, %error, "cannot execute; keeping what is known");
             slot.failed();
         }
     }

@@ -257,7 +257,7 @@ impl Source {
             self.tasks.spawn(stop.run_until_cancelled_owned(async move {
                 let Ok(_place) = places.acquire().await else { return };
                 if let Err(error) = refresh(&context, &mut instances).await {
-                    debug!(service = %instances.key, %error, "cannot refresh; what was known stays");
+                    debug!(service = %instances.key, %error, "cannot refresh; keeping what is known");
                     instances.slot.excuse();
                 }
             }));

@@ -164,7 +164,7 @@ impl Doubt {
 
 /// All rules of doubt. `change` is what the body would change, `None` if it cannot be read.
 ///
-/// Nothing is lost by waiting: what was known stays, and the next answer is judged anew.
+/// Nothing is lost by waiting: keeping what is known, and the next answer is judged anew.
 fn judge(held: &Held, response: &Response, change: Option<Change>, now: Instant) -> Belief {
     if held.body.as_ref() == Some(&response.body) {
         // Even if the index went back: it says the same, so there is nothing to doubt.
@@ -185,7 +185,7 @@ fn judge(held: &Held, response: &Response, change: Option<Change>, now: Instant)
         return Belief::Doubt(Doubt::WentBack);
     }
     match change.empties {
-        // Without a leader, or with a token that has lost its rights, what was known stays.
+        // Without a leader, or with a token that has lost its rights, keeping what is known.
         true => Belief::AskLeader,
         false => Belief::News,
     }

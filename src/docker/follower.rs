@@ -224,7 +224,7 @@ impl Follower {
         self.view.send_if_modified(|view| {
             if view.trouble.is_none() {
                 let address = self.client.address();
-                warn!(%error, address, "no contact to Docker; what was known stays");
+                warn!(%error, address, "cannot reach Docker; keeping what is known");
             }
             let is_new = view.trouble.as_ref() != Some(&trouble);
             view.trouble = Some(trouble);
@@ -259,7 +259,7 @@ fn take(world: &mut World, id: &str, result: Result<Option<Arc<Container>>, Erro
     match result {
         Ok(container) => world.inspected(id, container),
         Err(error) => {
-            warn!(container = id, %error, "cannot be inspected; what was known of it stays");
+            warn!(container = id, %error, "cannot inspect the container; keeping what is known of it");
             world.not_inspected(id);
         }
     }

@@ -110,7 +110,7 @@ impl Source {
         }
         if let Err(error) = following.await {
             // What ran stays answered; that it grows old is to be seen.
-            error!(%error, "no longer following the containers");
+            error!(%error, "no longer watching the containers; restart Portolan");
             layer.local().mark_stale(layer.versions().millis());
         }
     }

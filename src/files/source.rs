@@ -67,7 +67,7 @@ impl Source {
             match looked.await {
                 Ok(source) => self = source,
                 Err(error) => {
-                    warn!(%error, "no longer following the service files");
+                    warn!(%error, "no longer watching the service files; restart Portolan");
                     return;
                 }
             }
@@ -90,7 +90,7 @@ impl Source {
             }
             Err(errors) => {
                 for error in errors {
-                    warn!(%error, "service file refused; the last good services stay");
+                    warn!(%error, "service file refused; keeping the last good services");
                 }
             }
         }

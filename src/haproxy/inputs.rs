@@ -219,7 +219,10 @@ impl Inputs {
         if begins {
             self.metrics.held.inc();
             let seconds = self.doubt.as_secs();
-            warn!(seconds, "all keys are gone; that is believed if it lasts");
+            warn!(
+                seconds,
+                "all keys have vanished from Consul; keeping the last ones unless that lasts"
+            );
         }
         keys
     }
@@ -251,7 +254,7 @@ impl Inputs {
                 Some(_) => "more than half of the services are gone",
                 None => "there is no service, other than in the file of before",
             };
-            warn!(seconds, "{what}; that is believed if it lasts");
+            warn!(seconds, "{what}; keeping the last ones unless that lasts");
         }
         services
     }

@@ -142,7 +142,7 @@ impl Installed {
             None => EMPTY.to_owned(),
         };
         if let Err(error) = self.state.write_whole(&state) {
-            warn!(file = %self.state.path().display(), %error, "cannot write HAProxy's servers down");
+            warn!(file = %self.state.path().display(), %error, "cannot save HAProxy's server state; its next process starts with empty slots");
         }
     }
 
@@ -174,13 +174,15 @@ impl Installed {
         }
         self.last_good_at = Instant::now() + ON_EARLIER;
         let Some(text) = self.text() else {
-            warn!("there is nothing to start HAProxy with: nothing from Consul, nothing of before");
+            warn!(
+                "HAProxy is not started: Consul has not answered yet, and there is no configuration file from before"
+            );
             return;
         };
         match process.prove(self.target.path()).await {
             Ok(Ok(())) => {}
             Ok(Err(words)) => {
-                error!(words, "the configuration of before is refused");
+                error!(words, "HAProxy rejects the configuration file from before");
                 return;
             }
             Err(problem) => {
@@ -188,7 +190,9 @@ impl Installed {
                 return;
             }
         }
-        warn!("nothing from Consul yet: HAProxy starts with the configuration of before");
+        warn!(
+            "Consul has not answered yet: starting HAProxy with the configuration file from before"
+        );
         match process.start(self.target.path()).await {
             Ok(()) => self.loaded = Some(text),
             Err(error) => error!(%error, "HAProxy does not start"),
@@ -205,19 +209,19 @@ impl Installed {
             return false;
         };
         if let Err(error) = self.target.write_whole(&earlier) {
-            error!(%error, "cannot put the configuration of before back");
+            error!(%error, "cannot restore the previous configuration");
             return false;
         }
         match process.start(self.target.path()).await {
             Ok(()) => {
-                warn!("HAProxy runs on the configuration of before");
+                warn!("HAProxy runs on the previous configuration");
                 self.loaded = Some(earlier);
                 true
             }
             Err(error) => {
-                error!(%error, "HAProxy does not start on the configuration of before either");
+                error!(%error, "HAProxy does not start on the previous configuration either");
                 if let Err(error) = self.target.write_whole(&ours) {
-                    error!(%error, "cannot put the new configuration back");
+                    error!(%error, "cannot write the new configuration again");
                 }
                 false
             }
@@ -232,7 +236,7 @@ impl Installed {
             return;
         }
         if let Err(error) = self.target.write_whole(loaded) {
-            error!(%error, "cannot put the last good configuration back");
+            error!(%error, "cannot restore the last good configuration");
         }
     }
 

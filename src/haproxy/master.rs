@@ -52,13 +52,13 @@ pub(super) enum ReloadError {
     #[error("no HAProxy answers at {}: {source}", socket.display())]
     Unreachable { socket: PathBuf, source: io::Error },
     /// HAProxy refuses it, in its own words as far as it says them here.
-    #[error("HAProxy refuses to load it: {0}")]
+    #[error("HAProxy refuses to load the new configuration: {0}")]
     Refused(String),
     /// HAProxy does not say how it went.
-    #[error("HAProxy did not say in {} s whether it has loaded it", LOADING.as_secs())]
+    #[error("HAProxy did not say within {} s whether it has loaded the new configuration", LOADING.as_secs())]
     Silent,
     /// It is gone.
-    #[error("HAProxy ended while it was to load it")]
+    #[error("HAProxy ended while it loaded the new configuration")]
     Ended,
 }
 

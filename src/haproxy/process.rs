@@ -446,7 +446,7 @@ impl Running {
             }
             () = too_late => {}
         }
-        warn!("requests were still in flight; HAProxy is stopped all the same");
+        warn!("stopping HAProxy although requests are still in flight");
         let _ = kill(pid, Signal::SIGTERM);
         if timeout(ENDING, self.ended()).await.is_err() {
             let _ = killpg(pid, Signal::SIGKILL);
@@ -463,7 +463,10 @@ fn dismiss(master: u32) {
     };
     // In a container of its own it has another number here.
     if name.trim() == "haproxy" {
-        info!(pid, "an HAProxy of before ends with its last requests");
+        info!(
+            pid,
+            "asking the previous HAProxy to end after its last requests"
+        );
         let _ = kill(Pid::from_raw(pid), Signal::SIGUSR1);
     }
 }

@@ -204,7 +204,7 @@ impl Configuration {
     /// Makes what Consul says what HAProxy runs on.
     ///
     /// # Errors
-    /// [`Hold`], and what runs stays as it is.
+    /// [`Hold`], and the change is not applied; HAProxy keeps running as it was.
     pub(super) async fn apply(&mut self, input: &Input, process: &mut Process) -> Result<(), Hold> {
         let result = match self.prepare(input, process).await {
             Ok(proven) if self.inputs.want(proven.asked.clone()) => Err(Hold::Waiting),
@@ -397,7 +397,7 @@ impl Configuration {
         };
         self.installed.restore();
         if let Err(error) = self.installed.load(&input.instances, process).await {
-            error!(%error, "that did not work");
+            error!(%error, "the reload failed; the watchdog tries again later");
         }
     }
 
@@ -432,12 +432,15 @@ impl Configuration {
                 self.template = template;
                 self.try_again(Duration::ZERO);
             }
-            Err(error) => error!(%error, "template refused; the one before it stays"),
+            Err(error) => error!(%error, "template refused; keeping the one before it"),
         }
     }
 
     fn fail(&mut self, outcome: &'static str, problem: &str) {
-        error!(problem, "what runs stays as it is");
+        error!(
+            problem,
+            "the change is not applied; HAProxy keeps running as it was"
+        );
         self.metrics.change(outcome);
         self.report.set_problem(Some(problem.to_owned()));
     }

@@ -67,7 +67,7 @@ impl Values {
                 },
             };
             if text.is_some() && self.refused.remove(key).is_some() {
-                info!(key = whole, "the key has another value, which is tried");
+                info!(key = whole, "the key has a new value, which is tried");
             }
             let text = text.or_else(|| self.good.get(key).cloned());
             texts.extend(text.map(|text| (key.to_owned(), text)));
@@ -81,7 +81,7 @@ impl Values {
         let whole = format!("{}{key}", self.prefix);
         warn!(
             key = whole,
-            reason, "the value is refused; the one before it stays"
+            reason, "the value is refused; keeping the one before it"
         );
         let value = value.to_owned();
         self.refused

@@ -71,7 +71,7 @@ impl Recursor {
                             self.lost(entrant, failure);
                         }
                     }
-                    Err(error) => tracing::error!(%error, "a query to an upstream broke off"),
+                    Err(error) => tracing::error!(%error, "a query to an upstream ended unexpectedly"),
                 },
                 () = tokio::time::sleep(self.settings.hedge_after), if more => is_hedge = true,
             }
@@ -127,7 +127,7 @@ impl Recursor {
         let is_well = upstream.note_failure(entrant.sent, now);
         self.metrics.healthy(upstream.address, is_well);
         if was_well && !is_well {
-            tracing::warn!(upstream = %upstream.address, "asked last from now on: it keeps failing");
+            tracing::warn!(upstream = %upstream.address, "this upstream keeps failing and is asked last from now on");
         }
     }
 

@@ -51,7 +51,10 @@ fn name_servers(text: &str) -> Vec<SocketAddr> {
                     found.push(upstream);
                 }
             }
-            Err(_) => tracing::warn!(nameserver = word, "not a usable address in resolv.conf"),
+            Err(_) => tracing::warn!(
+                nameserver = word,
+                "resolv.conf names a server that is not an IP address; ignoring it"
+            ),
         }
     }
     found

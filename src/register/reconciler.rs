@@ -138,7 +138,7 @@ impl Reconciler {
                     match self.agent.deregister(id).await {
                         Ok(()) => {
                             self.metrics.write("deregister", "ok");
-                            info!(service = service.name, id, "deregistered: we end");
+                            info!(service = service.name, id, "deregistered on exit");
                         }
                         Err(error) if error.is_refusal() => {
                             self.metrics.write("deregister", error.kind());

@@ -13,7 +13,7 @@ use super::reconciler::Reconciler;
 
 /// Whoever followed the containers has ended, and not because of a stop.
 #[derive(Debug, thiserror::Error)]
-#[error("nobody follows the containers any more")]
+#[error("Docker's containers are no longer watched; restart Portolan")]
 pub struct Unfollowed;
 
 /// First and longest pause while the agent cannot be asked.
@@ -44,7 +44,7 @@ pub async fn run(
             if let Err(error) = result {
                 reconciler.unreachable(&error);
                 if pause.is_none() {
-                    warn!(%error, "Consul's agent cannot be used; trying on");
+                    warn!(%error, "cannot use Consul's agent; still trying");
                 }
                 let length = pause.map_or(FIRST_PAUSE, |pause: Duration| pause * 2);
                 let length = length.min(LONGEST_PAUSE);

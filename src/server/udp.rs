@@ -207,7 +207,7 @@ impl Worker {
                 Err(Errno::EAGAIN) if stopped.is_some() => return,
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(error) => {
-                    warn!(%error, "cannot receive");
+                    warn!(%error, "cannot receive queries");
                     // A lasting error must not turn the thread into a busy loop.
                     std::thread::sleep(STOP_CHECK);
                 }

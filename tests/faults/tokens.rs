@@ -275,7 +275,7 @@ fn a_token_that_may_not_read_any_more_empties_nothing() {
     throughout(
         SOON,
         Duration::from_millis(50),
-        "what was known stays",
+        "keeping what is known",
         || {
             unchanged
                 .iter()

@@ -530,8 +530,9 @@ fn is_for_developers(words: &[&str]) -> bool {
 
 fn took_from_agent(portolan: &Portolan) {
     let events = portolan.events();
-    let took =
-        |event: &serde_json::Value| event["fields"]["message"] == "dns_config taken from the agent";
+    let took = |event: &serde_json::Value| {
+        event["fields"]["message"] == "using the agent's dns_config for defaults"
+    };
     assert!(events.iter().any(took), "{events:?}");
 }
 

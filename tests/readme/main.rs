@@ -7,6 +7,7 @@ mod support;
 
 mod acl;
 mod commands;
+mod configuration;
 mod documents;
 mod haproxy;
 mod links;

@@ -207,7 +207,7 @@ fn flags_and_file_say_how_containers_are_registered() {
     // What is wrong changes nothing.
     file("nowhere");
     registrar.signal("HUP");
-    let refused = "reload refused; everything stays as it was";
+    let refused = "reload refused; keeping everything as it was";
     eventually(SOON, "it says so", || {
         ensure(registrar.events(refused).len() == 1, || registrar.log())
     });

@@ -296,6 +296,26 @@ fn every_key_stands_in_everything() {
     }
 }
 
+#[test]
+fn every_key_can_be_shown() {
+    for key in KEYS {
+        let shown = key.default.or(key.example);
+        let shown = shown.unwrap_or_else(|| panic!("{} has nothing to show", key.path));
+        assert!(
+            key.default.is_none() || key.example.is_none(),
+            "{}",
+            key.path
+        );
+        let text: Result<toml::Table, _> = format!("value = {}", key.in_toml(shown)).parse();
+        assert!(text.is_ok(), "{}: {text:?}", key.path);
+        assert!(
+            !key.help.is_empty() && !key.help.ends_with('.'),
+            "{}",
+            key.path
+        );
+    }
+}
+
 /// So the table's own text of each default is what holds.
 #[test]
 fn a_default_changes_nothing() {

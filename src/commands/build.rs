@@ -159,9 +159,11 @@ impl Local {
             name,
             datacenter: self.config.datacenter.clone(),
         };
-        let pace = docker::Pace::default();
+        let follow = docker::Follow::default();
         let client = client.clone();
-        Ok(docker::Source::new(client, pace, settings, &host, catalog))
+        Ok(docker::Source::new(
+            client, follow, settings, &host, catalog,
+        ))
     }
 }
 

@@ -101,7 +101,7 @@ impl Local {
 struct Registrar {
     consul: Client,
     docker: docker::Client,
-    pace: docker::Pace,
+    follow: docker::Follow,
     mode: RegisterMode,
     config: config::Register,
     metrics: register::Metrics,
@@ -115,7 +115,7 @@ impl Registrar {
         Self {
             consul: local.consul.clone(),
             docker: local.docker.clone(),
-            pace: docker::Pace {
+            follow: docker::Follow {
                 resync: config.resync,
                 deregister: config.deregister,
             },
@@ -144,7 +144,7 @@ impl Registrar {
     /// `--once` and `--dry-run`.
     #[expect(clippy::print_stdout, reason = "the plan is the command's output")]
     async fn once(&self) -> Result<(), Failure> {
-        let snapshot = Follower::once(&self.docker, &self.pace);
+        let snapshot = Follower::once(&self.docker, &self.follow);
         let snapshot = snapshot.await.map_err(Failure::Docker)?;
         let owner = match &self.config.owner {
             Some(owner) => owner.clone(),
@@ -237,7 +237,7 @@ async fn run(
         None => None,
     };
     let consul = registrar.consul.clone();
-    let (follower, view) = Follower::new(registrar.docker.clone(), registrar.pace.clone());
+    let (follower, view) = Follower::new(registrar.docker.clone(), registrar.follow.clone());
     let (mapping_sender, mapping_receiver) = watch::channel(mapping(&config.register)?);
     if let Some(listener) = admin {
         if let Ok(address) = listener.local_addr() {

@@ -13,10 +13,9 @@ use url::Url;
 
 use crate::http::{self, Endpoint, Fault, SetupError, Tls};
 
-use super::container::Container;
-use super::event::Events;
+use super::container::{Container, Summary};
+use super::events::Events;
 use super::metrics::Metrics;
-use super::summary::Summary;
 
 /// The oldest and the newest version of the API that we speak: `1.x`. What we read has been there,
 /// and been the same, all the time.

@@ -9,11 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::client::{Client, Error};
-use super::container::Container;
-use super::settings::Deregister;
-use super::snapshot::Snapshot;
-use super::summary::Summary;
-use super::world::World;
+use super::container::{Container, Summary};
+use super::containers::{Containers, Deregister, Snapshot};
 
 /// Inspections that run at a time. One that hangs takes its time-out; the others go on.
 const MAX_INSPECTIONS: usize = 16;
@@ -31,14 +28,14 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// How often things are done.
 #[derive(Debug, Clone)]
-pub struct Pace {
+pub struct Follow {
     /// How often everything is listed, events or not. Default 30 s.
     pub resync: Duration,
     /// Whether containers that failed are looked for too.
     pub deregister: Deregister,
 }
 
-impl Default for Pace {
+impl Default for Follow {
     fn default() -> Self {
         Self {
             resync: Duration::from_secs(30),
@@ -60,8 +57,8 @@ pub struct View {
 #[derive(Debug)]
 pub struct Follower {
     client: Client,
-    pace: Pace,
-    world: World,
+    follow: Follow,
+    containers: Containers,
     /// The first list, and what is in it, has been read.
     is_complete: bool,
     /// The present contact has told all there is.
@@ -78,12 +75,12 @@ enum Done {
 impl Follower {
     /// A follower, and where it publishes. The receiver is woken by every change and by nothing
     /// else.
-    pub fn new(client: Client, pace: Pace) -> (Self, watch::Receiver<View>) {
+    pub fn new(client: Client, follow: Follow) -> (Self, watch::Receiver<View>) {
         let (view, receiver) = watch::channel(View::default());
         let follower = Self {
-            world: World::new(pace.deregister),
+            containers: Containers::new(follow.deregister),
             client,
-            pace,
+            follow,
             is_complete: false,
             was_well: false,
             view,
@@ -96,17 +93,17 @@ impl Follower {
     /// # Errors
     /// [`Error`] if Docker cannot be asked. A container that cannot be inspected is
     /// [`Snapshot::unknown`].
-    pub async fn once(client: &Client, pace: &Pace) -> Result<Snapshot, Error> {
-        let mut world = World::new(pace.deregister);
+    pub async fn once(client: &Client, follow: &Follow) -> Result<Snapshot, Error> {
+        let mut containers = Containers::new(follow.deregister);
         client.negotiate().await?;
-        world.listed(&client.list(world.states()).await?);
+        containers.listed(&client.list(containers.states()).await?);
         let mut requests = JoinSet::new();
         loop {
-            inspect(client, &mut world, &mut requests);
+            inspect(client, &mut containers, &mut requests);
             match requests.join_next().await {
-                Some(Ok(Done::Inspected(id, result))) => take(&mut world, &id, result),
+                Some(Ok(Done::Inspected(id, result))) => take(&mut containers, &id, result),
                 Some(_) => {}
-                None => return Ok(world.snapshot()),
+                None => return Ok(containers.snapshot()),
             }
         }
     }
@@ -124,7 +121,7 @@ impl Follower {
                 Ok(never) => match never {},
                 Err(error) => error,
             };
-            self.world.interrupted();
+            self.containers.interrupted();
             if std::mem::take(&mut self.was_well) {
                 // Whatever ended it may be over: a proxy that cuts idle streams, for one.
                 debug!(%error, "contact to Docker ended");
@@ -151,8 +148,8 @@ impl Follower {
         let mut next_list = Instant::now();
         let (mut retry, mut has_failed) = (RETRY, false);
         loop {
-            inspect(&self.client, &mut self.world, &mut requests);
-            if is_listed && self.world.is_settled() {
+            inspect(&self.client, &mut self.containers, &mut requests);
+            if is_listed && self.containers.is_settled() {
                 (self.is_complete, self.was_well) = (true, true);
                 self.well();
                 if !has_failed {
@@ -163,39 +160,39 @@ impl Follower {
             let now = Instant::now();
             if !is_listing && next_list <= now {
                 (is_listing, has_failed) = (true, false);
-                next_list = now + self.pace.resync;
-                let (client, states) = (self.client.clone(), self.world.states());
+                next_list = now + self.follow.resync;
+                let (client, states) = (self.client.clone(), self.containers.states());
                 requests.spawn(async move { Done::Listed(client.list(states).await) });
             }
-            let wake = match (self.world.next_reprieve(), is_listing) {
+            let wake = match (self.containers.next_reprieve(), is_listing) {
                 (Some(reprieve), false) => reprieve.min(next_list),
                 (Some(reprieve), true) => reprieve,
                 (None, false) => next_list,
-                (None, true) => now + self.pace.resync,
+                (None, true) => now + self.follow.resync,
             };
             tokio::select! {
                 event = events.next() => {
-                    if self.world.event(event?, Instant::now()) {
+                    if self.containers.event(event?, Instant::now()) {
                         self.client.metrics.events.inc();
                     }
                 }
                 Some(done) = requests.join_next() => match done {
                     Ok(Done::Listed(list)) => {
                         is_listing = false;
-                        self.world.listed(&list?);
+                        self.containers.listed(&list?);
                         is_listed = true;
                     }
                     Ok(Done::Inspected(id, result)) => {
                         if result.is_err() && !has_failed {
                             has_failed = true;
                             next_list = next_list.min(Instant::now() + retry);
-                            retry = (retry * 2).min(self.pace.resync);
+                            retry = (retry * 2).min(self.follow.resync);
                         }
-                        take(&mut self.world, &id, result);
+                        take(&mut self.containers, &id, result);
                     }
                     Err(error) => return Err(Error::Transport(error.to_string())),
                 },
-                () = tokio::time::sleep_until(wake.into()) => self.world.reprieve(Instant::now()),
+                () = tokio::time::sleep_until(wake.into()) => self.containers.reprieve(Instant::now()),
             }
         }
     }
@@ -205,7 +202,7 @@ impl Follower {
         if !self.is_complete {
             return;
         }
-        let snapshot = self.world.snapshot();
+        let snapshot = self.containers.snapshot();
         let metrics = &self.client.metrics;
         metrics.containers.set(length(snapshot.containers.len()));
         metrics.unknown.set(length(snapshot.unknown.len()));
@@ -245,8 +242,8 @@ impl Follower {
 }
 
 /// Starts the inspections that are due.
-fn inspect(client: &Client, world: &mut World, requests: &mut JoinSet<Done>) {
-    while let Some(id) = world.next_to_inspect(MAX_INSPECTIONS) {
+fn inspect(client: &Client, containers: &mut Containers, requests: &mut JoinSet<Done>) {
+    while let Some(id) = containers.next_to_inspect(MAX_INSPECTIONS) {
         let client = client.clone();
         requests.spawn(async move {
             let result = client.inspect(&id).await.map(|found| found.map(Arc::new));
@@ -255,12 +252,12 @@ fn inspect(client: &Client, world: &mut World, requests: &mut JoinSet<Done>) {
     }
 }
 
-fn take(world: &mut World, id: &str, result: Result<Option<Arc<Container>>, Error>) {
+fn take(containers: &mut Containers, id: &str, result: Result<Option<Arc<Container>>, Error>) {
     match result {
-        Ok(container) => world.inspected(id, container),
+        Ok(container) => containers.inspected(id, container),
         Err(error) => {
             warn!(container = id, %error, "cannot inspect the container; keeping what is known of it");
-            world.not_inspected(id);
+            containers.not_inspected(id);
         }
     }
 }

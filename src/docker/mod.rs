@@ -11,29 +11,20 @@
 //! [`desired`] turns the containers of a snapshot into [`Registration`]s in Consul's terms; it is
 //! pure, and nothing that one container says affects another.
 
-mod check;
 mod client;
 mod container;
-mod desired;
-mod event;
+mod containers;
+mod events;
 mod follower;
-mod inspect;
-mod meta;
-mod metadata;
+mod labels;
 mod metrics;
-mod place;
-mod registration;
-mod settings;
-mod snapshot;
 mod source;
-mod summary;
-mod world;
 
 pub use client::{Client, Error};
-pub use container::{Binding, Container, Endpoint, Health, Port, Protocol, Status};
-pub use desired::{Desired, Problem, Severity, desired};
-pub use follower::{Follower, Pace, View};
-pub use registration::{Check, Probe, Registration, Weights};
-pub use settings::{Deregister, Reach, Settings};
-pub use snapshot::{Ended, Snapshot};
+pub use container::{Attachment, Binding, Container, Healthcheck, Port, Protocol, Run};
+pub use containers::{Deregister, Ended, Snapshot};
+pub use follower::{Follow, Follower, View};
+pub use labels::{
+    Check, Desired, Probe, Problem, Reach, Registration, Settings, Severity, desired,
+};
 pub use source::{Host, Source, host_address};

@@ -13,11 +13,9 @@ use crate::catalog::{
 };
 
 use super::client::Client;
-use super::container;
-use super::desired::{Desired, Problem, Severity, desired};
-use super::follower::{Follower, Pace, View};
-use super::registration::Registration;
-use super::settings::Settings;
+use super::container::Healthcheck;
+use super::follower::{Follow, Follower, View};
+use super::labels::{Desired, Problem, Registration, Settings, Severity, desired};
 
 /// The host that the containers run on.
 #[derive(Debug, Clone)]
@@ -55,12 +53,12 @@ impl Source {
     /// A source, which will publish in a layer of the catalog.
     pub fn new(
         client: Client,
-        pace: Pace,
+        follow: Follow,
         settings: Settings,
         host: &Host,
         catalog: &mut Catalog,
     ) -> Self {
-        let (follower, views) = Follower::new(client, pace);
+        let (follower, views) = Follower::new(client, follow);
         Self {
             follower,
             views,
@@ -189,9 +187,9 @@ fn health(registration: &Registration) -> Health {
     let check = registration.check.as_ref();
     let initial = check.and_then(|check| check.initial_status.as_deref());
     match (registration.health, initial) {
-        (None | Some(container::Health::Healthy), _) => Health::Passing,
-        (Some(container::Health::Starting), Some("passing")) => Health::Passing,
-        (Some(container::Health::Starting), Some("warning")) => Health::Warning,
+        (None | Some(Healthcheck::Healthy), _) => Health::Passing,
+        (Some(Healthcheck::Starting), Some("passing")) => Health::Passing,
+        (Some(Healthcheck::Starting), Some("warning")) => Health::Warning,
         (Some(_), _) => Health::Critical,
     }
 }

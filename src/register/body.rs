@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::docker::{Check, Health, Probe, Registration};
+use crate::docker::{Check, Healthcheck, Probe, Registration};
 
 /// The body for a registration, without the owner's own keys in `Meta`. It depends on the
 /// registration alone, and not on what a HEALTHCHECK says at the moment ([`status`]), so that it
@@ -44,9 +44,9 @@ pub fn body(registration: &Registration, health_ttl: &str) -> Value {
 pub fn status(registration: &Registration) -> Option<&str> {
     let check = registration.check.as_ref()?;
     match (&check.probe, registration.health?) {
-        (Probe::Health, Health::Healthy) => Some("passing"),
-        (Probe::Health, Health::Unhealthy) => Some("critical"),
-        (Probe::Health, Health::Starting) => {
+        (Probe::Health, Healthcheck::Healthy) => Some("passing"),
+        (Probe::Health, Healthcheck::Unhealthy) => Some("critical"),
+        (Probe::Health, Healthcheck::Starting) => {
             Some(check.initial_status.as_deref().unwrap_or("critical"))
         }
         _ => None,

@@ -4,12 +4,11 @@
 
 use std::net::SocketAddr;
 
+use crate::docker::container::{Container, Healthcheck};
 use crate::duration;
 
-use super::container::{Container, Health};
-use super::desired::Trouble;
-use super::metadata::Values;
 use super::registration::{Check, Probe};
+use super::values::{Trouble, Values};
 
 /// How often Consul checks if nothing else is said, as in Registrator.
 const INTERVAL: &str = "10s";
@@ -74,7 +73,7 @@ pub(super) fn check(
 }
 
 /// What the container's HEALTHCHECK says, unless it is not to be listened to.
-pub(super) fn health(values: &Values<'_>, container: &Container) -> Option<Health> {
+pub(super) fn health(values: &Values<'_>, container: &Container) -> Option<Healthcheck> {
     let health = container.health?;
     (values.flag("check_healthcheck") != Some(false)).then_some(health)
 }

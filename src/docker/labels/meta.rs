@@ -7,8 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::desired::Trouble;
-use super::metadata::Values;
+use super::values::{Trouble, Values};
 
 /// Consul's limits (`agent/structs`).
 const MAX_KEY: usize = 128;

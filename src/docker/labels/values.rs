@@ -5,9 +5,11 @@
 //! what is said for all, and what is said for a port and protocol (`SERVICE_53_UDP_NAME`) before
 //! both. Keys are not case-sensitive after the prefix.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::container::{Container, Port, Protocol};
+use crate::docker::container::{Container, Port, Protocol};
+
+use super::{Problem, Severity};
 
 const PREFIX: &str = "SERVICE_";
 
@@ -131,5 +133,45 @@ impl<'a> Values<'a> {
         self.values
             .iter()
             .map(|(key, value)| (key.as_str(), *value))
+    }
+}
+
+/// Takes the problems of one container.
+pub(super) struct Trouble<'a> {
+    container: &'a str,
+    problems: &'a mut BTreeSet<Problem>,
+}
+
+impl<'a> Trouble<'a> {
+    /// Takes those of this container.
+    pub(super) fn of(container: &'a Container, problems: &'a mut BTreeSet<Problem>) -> Self {
+        Self {
+            container: &container.name,
+            problems,
+        }
+    }
+
+    /// Takes problems that were told already, or concern nobody.
+    pub(super) fn unheard(problems: &'a mut BTreeSet<Problem>) -> Self {
+        Self {
+            container: "",
+            problems,
+        }
+    }
+
+    pub(super) fn note(&mut self, message: String) {
+        self.add(Severity::Note, message);
+    }
+
+    pub(super) fn warn(&mut self, message: String) {
+        self.add(Severity::Warning, message);
+    }
+
+    fn add(&mut self, severity: Severity, message: String) {
+        self.problems.insert(Problem {
+            container: self.container.to_owned(),
+            severity,
+            message,
+        });
     }
 }

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::container::{Binding, Container, Endpoint, Port};
-use super::desired::Trouble;
-use super::metadata::{Metadata, Values};
-use super::settings::{Reach, Settings};
+use crate::docker::container::{Attachment, Binding, Container, Port};
+
+use super::registration::{Reach, Settings};
+use super::values::{Metadata, Trouble, Values};
 
 /// Where one port is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,11 +159,11 @@ impl<'a> Places<'a> {
         let bindings = self.network.published.get(&port);
         if bindings.is_none() && self.shares_network() {
             // As in Registrator: what another container's network hides is reached inside it.
-            let endpoint = self.endpoint(None, &mut Trouble::unheard(&mut BTreeSet::new()))?;
-            return endpoint
+            let attachment = self.attachment(None, &mut Trouble::unheard(&mut BTreeSet::new()))?;
+            return attachment
                 .0
                 .ipv4
-                .or(endpoint.0.ipv6)
+                .or(attachment.0.ipv6)
                 .map(|address| Place::new(address, port.number));
         }
         let binding = best(bindings?)?;
@@ -188,7 +188,7 @@ impl<'a> Places<'a> {
         trouble: &mut Trouble<'_>,
     ) -> Option<Place> {
         let wanted = values.get("network").map(str::trim);
-        let Some((endpoint, family)) = self.endpoint(wanted, trouble) else {
+        let Some((attachment, family)) = self.attachment(wanted, trouble) else {
             if has_address {
                 // It will be replaced by the one that was given.
                 return Some(Place::new(self.settings.host, port.number));
@@ -197,9 +197,9 @@ impl<'a> Places<'a> {
             return None;
         };
         let (first, second) = match family {
-            Some(IpAddr::V6(_)) => (endpoint.ipv6, None),
-            Some(IpAddr::V4(_)) => (endpoint.ipv4, None),
-            None => (endpoint.ipv4, endpoint.ipv6),
+            Some(IpAddr::V6(_)) => (attachment.ipv6, None),
+            Some(IpAddr::V4(_)) => (attachment.ipv4, None),
+            None => (attachment.ipv4, attachment.ipv6),
         };
         let mut place = Place::new(first.or(second)?, port.number);
         if let (Some(ipv4), Some(ipv6)) = (first, second) {
@@ -214,17 +214,17 @@ impl<'a> Places<'a> {
     /// The place in the network that is wanted, by name or subnet; else in the one that the
     /// container was started in; else in the first by name. With a subnet, also which address is
     /// meant.
-    fn endpoint(
+    fn attachment(
         &self,
         wanted: Option<&str>,
         trouble: &mut Trouble<'_>,
-    ) -> Option<(&'a Endpoint, Option<IpAddr>)> {
-        let networks: BTreeMap<&str, &Endpoint> = self
+    ) -> Option<(&'a Attachment, Option<IpAddr>)> {
+        let networks: BTreeMap<&str, &Attachment> = self
             .network
             .networks
             .iter()
-            .filter(|(_, endpoint)| endpoint.ipv4.or(endpoint.ipv6).is_some())
-            .map(|(name, endpoint)| (name.as_str(), endpoint))
+            .filter(|(_, attachment)| attachment.ipv4.or(attachment.ipv6).is_some())
+            .map(|(name, attachment)| (name.as_str(), attachment))
             .collect();
         if let Some(wanted) = wanted {
             match named(&networks, wanted) {
@@ -239,7 +239,7 @@ impl<'a> Places<'a> {
             "" | "default" => "bridge",
             name => name,
         };
-        let (name, endpoint) = networks
+        let (name, attachment) = networks
             .get_key_value(started_in)
             .or_else(|| networks.first_key_value())?;
         if networks.len() > 1 && wanted.is_none() {
@@ -249,36 +249,36 @@ impl<'a> Places<'a> {
                 names(&networks)
             ));
         }
-        Some((endpoint, None))
+        Some((attachment, None))
     }
 }
 
 fn named<'a>(
-    networks: &BTreeMap<&str, &'a Endpoint>,
+    networks: &BTreeMap<&str, &'a Attachment>,
     wanted: &str,
-) -> Option<(&'a Endpoint, Option<IpAddr>)> {
+) -> Option<(&'a Attachment, Option<IpAddr>)> {
     if let Ok(subnet) = wanted.parse::<IpNet>() {
-        return networks.values().find_map(|endpoint| {
-            let addresses = [endpoint.ipv4, endpoint.ipv6].into_iter().flatten();
+        return networks.values().find_map(|attachment| {
+            let addresses = [attachment.ipv4, attachment.ipv6].into_iter().flatten();
             let inside = addresses
                 .into_iter()
                 .find(|address| subnet.contains(address))?;
-            Some((*endpoint, Some(inside)))
+            Some((*attachment, Some(inside)))
         });
     }
-    if let Some(endpoint) = networks.get(wanted) {
-        return Some((endpoint, None));
+    if let Some(attachment) = networks.get(wanted) {
+        return Some((attachment, None));
     }
     // Compose puts the project before the network's name.
     let suffix = format!("_{wanted}");
     let mut found = networks.iter().filter(|(name, _)| name.ends_with(&suffix));
     match (found.next(), found.next()) {
-        (Some((_, endpoint)), None) => Some((endpoint, None)),
+        (Some((_, attachment)), None) => Some((attachment, None)),
         _ => None,
     }
 }
 
-fn names(networks: &BTreeMap<&str, &Endpoint>) -> String {
+fn names(networks: &BTreeMap<&str, &Attachment>) -> String {
     let names: Vec<&str> = networks.keys().copied().collect();
     names.join(", ")
 }

@@ -1,24 +1,80 @@
-//! What is known of the containers, and what has to be looked at. No I/O, and no clock but an
-//! argument.
+//! What is known of all containers, what has to be looked at, and what of it is told to others. No
+//! I/O, and no clock but an argument.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::container::{Container, Status};
-use super::event::{Event, What};
-use super::settings::Deregister;
-use super::snapshot::{Ended, Snapshot};
-use super::summary::{Reached, Summary};
+use super::container::{Container, Reached, Run, Summary};
+use super::events::{Event, What};
 
 /// How long `docker stop` waits if nothing else was said, and how much longer than that a container
 /// counts as being stopped.
 const STOP_TIME: Duration = Duration::from_secs(10);
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
+/// When the services of a container that has ended are removed from Consul.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Deregister {
+    /// Whatever it ended with.
+    #[default]
+    Always,
+    /// Only when it ended with 0 or was ended by a signal (a code with bit 128), as in Registrator.
+    OnSuccess,
+}
+
+impl Deregister {
+    /// Is a container that ended with this code to stay registered?
+    pub fn keeps(self, exit_code: i64) -> bool {
+        self == Self::OnSuccess && exit_code != 0 && exit_code & 128 == 0
+    }
+}
+
+/// A container that ended, with an error, and still exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Its name.
+    pub name: String,
+    /// What it ended with.
+    pub exit_code: i64,
+}
+
+/// What runs, at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The containers that run and are not being stopped, sorted by name.
+    pub containers: Vec<Arc<Container>>,
+    /// Containers that run but could not be inspected, id to name: nothing is known about them,
+    /// so whatever is registered for them is to stay.
+    pub unknown: BTreeMap<String, String>,
+    /// With [`Deregister::OnSuccess`]: containers that ended with an error, by
+    /// id. Whatever is registered for them is to stay.
+    pub failed: BTreeMap<String, Ended>,
+}
+
+impl Snapshot {
+    /// The containers whose registered services are to stay as they are, id to name: those that
+    /// failed, those of which nothing is known, and those in the network of one of the latter.
+    pub fn kept(&self) -> BTreeMap<String, String> {
+        let failed = self.failed.iter();
+        let failed = failed.map(|(id, ended)| (id.clone(), ended.name.clone()));
+        let mut kept = self.unknown.clone();
+        kept.extend(failed);
+        let is_unknown = |other: &str| {
+            let mut unknown = self.unknown.iter();
+            unknown.any(|(id, name)| Container::is_called(other, id, name))
+        };
+        let dependent = self.containers.iter();
+        let dependent =
+            dependent.filter(|container| container.network_container().is_some_and(is_unknown));
+        kept.extend(dependent.map(|container| (container.id.clone(), container.name.clone())));
+        kept
+    }
+}
+
 /// What is known.
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct Containers {
     deregister: Deregister,
     /// The containers that run, by id.
     running: BTreeMap<String, Arc<Container>>,
@@ -35,7 +91,7 @@ pub(super) struct World {
     disputed: HashMap<String, Reached>,
 }
 
-impl World {
+impl Containers {
     pub(super) fn new(deregister: Deregister) -> Self {
         Self {
             deregister,
@@ -185,8 +241,8 @@ impl World {
     pub(super) fn inspected(&mut self, id: &str, container: Option<Arc<Container>>) {
         self.unknown.remove(id);
         match container {
-            Some(container) => match container.status {
-                Status::Running => {
+            Some(container) => match container.run {
+                Run::Running => {
                     self.failed.remove(id);
                     let started_at = container.started_at.clone();
                     let before = self.running.insert(id.to_owned(), container);
@@ -195,7 +251,7 @@ impl World {
                         self.stopping.remove(id);
                     }
                 }
-                Status::Stopped { exit_code } => {
+                Run::Stopped { exit_code } => {
                     self.running.remove(id);
                     self.stopping.remove(id);
                     self.ended(id, container.name.clone(), exit_code);
@@ -358,8 +414,8 @@ mod tests {
         event(container, what)
     }
 
-    fn names(world: &World) -> Vec<String> {
-        let containers = world.snapshot().containers;
+    fn names(containers: &Containers) -> Vec<String> {
+        let containers = containers.snapshot().containers;
         containers
             .iter()
             .map(|container| container.name.clone())
@@ -367,55 +423,58 @@ mod tests {
     }
 
     /// What has to be inspected, all of it.
-    fn due(world: &mut World) -> Vec<String> {
-        std::iter::from_fn(|| world.next_to_inspect(usize::MAX)).collect()
+    fn due(containers: &mut Containers) -> Vec<String> {
+        std::iter::from_fn(|| containers.next_to_inspect(usize::MAX)).collect()
     }
 
-    /// A world in which these containers run.
-    fn world_with(deregister: Deregister, ids: &[&str]) -> World {
-        let mut world = World::new(deregister);
+    /// What is known when these containers run.
+    fn containers_with(deregister: Deregister, ids: &[&str]) -> Containers {
+        let mut containers = Containers::new(deregister);
         let elements: Vec<_> = ids
             .iter()
             .map(|id| (*id, "running", "Up 1 second"))
             .collect();
-        world.listed(&list(&elements));
-        for id in due(&mut world) {
-            world.inspected(&id, running(&id));
+        containers.listed(&list(&elements));
+        for id in due(&mut containers) {
+            containers.inspected(&id, running(&id));
         }
-        assert!(world.is_settled());
-        assert_eq!(names(&world), ids);
-        world
+        assert!(containers.is_settled());
+        assert_eq!(names(&containers), ids);
+        containers
     }
 
     #[test]
     fn a_list_that_says_what_is_known_asks_for_nothing() {
-        let mut world = world_with(Deregister::Always, &["a", "b"]);
-        world.listed(&list(&[
+        let mut containers = containers_with(Deregister::Always, &["a", "b"]);
+        containers.listed(&list(&[
             ("a", "running", "Up 2 hours"),
             ("b", "paused", "Up 2 hours (Paused)"),
         ]));
-        assert_eq!(due(&mut world), Vec::<String>::new());
+        assert_eq!(due(&mut containers), Vec::<String>::new());
     }
 
     #[test]
     fn a_list_makes_up_for_lost_events() {
-        let mut world = world_with(Deregister::Always, &["a", "b", "c"]);
+        let mut containers = containers_with(Deregister::Always, &["a", "b", "c"]);
         // a got a name or a health that is not known, b is gone, d is new.
         let healthy = "Up 2 seconds (healthy)";
-        world.listed(&list(&[
+        containers.listed(&list(&[
             ("a", "running", healthy),
             ("c", "running", "Up 1 hour"),
             ("d", "running", "Up 1 second"),
         ]));
         // Until it is known what became of them, they are as they were.
-        assert_eq!(names(&world), ["a", "b", "c"]);
-        assert_eq!(world.snapshot().unknown.keys().collect::<Vec<_>>(), ["d"]);
-        assert_eq!(due(&mut world), ["a", "b", "d"]);
-        world.inspected("b", None);
-        world.not_inspected("d");
-        assert_eq!(names(&world), ["a", "c"]);
+        assert_eq!(names(&containers), ["a", "b", "c"]);
         assert_eq!(
-            world.snapshot().unknown.len(),
+            containers.snapshot().unknown.keys().collect::<Vec<_>>(),
+            ["d"]
+        );
+        assert_eq!(due(&mut containers), ["a", "b", "d"]);
+        containers.inspected("b", None);
+        containers.not_inspected("d");
+        assert_eq!(names(&containers), ["a", "c"]);
+        assert_eq!(
+            containers.snapshot().unknown.len(),
             1,
             "it runs, and nothing is known of it"
         );
@@ -423,13 +482,13 @@ mod tests {
 
     #[test]
     fn a_list_that_is_older_than_an_event_does_no_harm() {
-        let mut world = world_with(Deregister::Always, &["a"]);
+        let mut containers = containers_with(Deregister::Always, &["a"]);
         let now = Instant::now();
         // The list was made before b started and a died, and arrives after.
-        assert!(world.event(event("b", What::Started), now));
-        assert!(world.event(died("a", 0), now));
-        for id in due(&mut world) {
-            world.inspected(
+        assert!(containers.event(event("b", What::Started), now));
+        assert!(containers.event(died("a", 0), now));
+        for id in due(&mut containers) {
+            containers.inspected(
                 &id,
                 if id == "b" {
                     running("b")
@@ -438,10 +497,10 @@ mod tests {
                 },
             );
         }
-        world.listed(&list(&[("a", "running", "Up 1 second")]));
-        assert_eq!(names(&world), ["b"]);
-        for id in due(&mut world) {
-            world.inspected(
+        containers.listed(&list(&[("a", "running", "Up 1 second")]));
+        assert_eq!(names(&containers), ["b"]);
+        for id in due(&mut containers) {
+            containers.inspected(
                 &id,
                 if id == "b" {
                     running("b")
@@ -450,61 +509,61 @@ mod tests {
                 },
             );
         }
-        assert_eq!(names(&world), ["b"]);
+        assert_eq!(names(&containers), ["b"]);
     }
 
     #[test]
     fn an_event_during_an_inspection_is_a_reason_for_another() {
-        let mut world = world_with(Deregister::Always, &["a"]);
+        let mut containers = containers_with(Deregister::Always, &["a"]);
         let now = Instant::now();
-        world.event(event("a", What::Changed), now);
-        assert_eq!(due(&mut world), ["a"]);
-        world.event(event("a", What::Changed), now);
-        assert_eq!(due(&mut world), Vec::<String>::new(), "one at a time");
-        world.inspected("a", running("a"));
-        assert_eq!(due(&mut world), ["a"]);
+        containers.event(event("a", What::Changed), now);
+        assert_eq!(due(&mut containers), ["a"]);
+        containers.event(event("a", What::Changed), now);
+        assert_eq!(due(&mut containers), Vec::<String>::new(), "one at a time");
+        containers.inspected("a", running("a"));
+        assert_eq!(due(&mut containers), ["a"]);
     }
 
     #[test]
     fn a_network_is_joined_before_the_start_and_that_is_no_reason_to_look() {
-        let mut world = world_with(Deregister::Always, &[]);
+        let mut containers = containers_with(Deregister::Always, &[]);
         let now = Instant::now();
-        assert!(!world.event(event("a", What::Changed), now));
-        assert!(world.event(event("a", What::Started), now));
-        assert_eq!(due(&mut world), ["a"]);
+        assert!(!containers.event(event("a", What::Changed), now));
+        assert!(containers.event(event("a", What::Started), now));
+        assert_eq!(due(&mut containers), ["a"]);
     }
 
     #[test]
     fn what_is_told_to_stop_is_gone_at_once_and_back_if_it_does_not() {
-        let mut world = world_with(Deregister::Always, &["a", "b"]);
+        let mut containers = containers_with(Deregister::Always, &["a", "b"]);
         let now = Instant::now();
-        assert!(world.event(signal("a", "15"), now));
-        assert_eq!(names(&world), ["b"]);
-        let until = world.next_reprieve().expect("a moment");
+        assert!(containers.event(signal("a", "15"), now));
+        assert_eq!(names(&containers), ["b"]);
+        let until = containers.next_reprieve().expect("a moment");
         assert_eq!(until - now, STOP_TIME + STOP_GRACE);
-        world.reprieve(now + STOP_TIME);
-        assert_eq!(names(&world), ["b"]);
-        world.reprieve(until);
-        assert_eq!(due(&mut world), ["a"]);
-        world.inspected("a", running("a"));
-        assert_eq!(names(&world), ["a", "b"]);
-        assert_eq!(world.next_reprieve(), None);
+        containers.reprieve(now + STOP_TIME);
+        assert_eq!(names(&containers), ["b"]);
+        containers.reprieve(until);
+        assert_eq!(due(&mut containers), ["a"]);
+        containers.inspected("a", running("a"));
+        assert_eq!(names(&containers), ["a", "b"]);
+        assert_eq!(containers.next_reprieve(), None);
     }
 
     #[test]
     fn signals_that_end_nothing_change_nothing() {
-        let mut world = world_with(Deregister::Always, &["a"]);
+        let mut containers = containers_with(Deregister::Always, &["a"]);
         for harmless in ["1", "10", "SIGUSR2", "28", "3", "", "none"] {
             assert!(
-                !world.event(signal("a", harmless), Instant::now()),
+                !containers.event(signal("a", harmless), Instant::now()),
                 "{harmless}"
             );
-            assert_eq!(names(&world), ["a"]);
+            assert_eq!(names(&containers), ["a"]);
         }
         for deadly in ["2", "9", "15", "SIGTERM", "kill"] {
-            let mut world = world_with(Deregister::Always, &["a"]);
-            world.event(signal("a", deadly), Instant::now());
-            assert_eq!(names(&world), Vec::<String>::new(), "{deadly}");
+            let mut containers = containers_with(Deregister::Always, &["a"]);
+            containers.event(signal("a", deadly), Instant::now());
+            assert_eq!(names(&containers), Vec::<String>::new(), "{deadly}");
         }
     }
 
@@ -521,28 +580,31 @@ mod tests {
                 "Config": { "StopSignal": configured, "StopTimeout": 60 }
             });
             let container = Container::from_inspect(json.to_string().as_bytes());
-            let mut world = World::new(Deregister::Always);
-            world.inspected("a", container.ok().map(Arc::new));
+            let mut containers = Containers::new(Deregister::Always);
+            containers.inspected("a", container.ok().map(Arc::new));
             let now = Instant::now();
-            assert!(world.event(signal("a", sent), now), "{configured} {sent}");
-            assert_eq!(names(&world), Vec::<String>::new());
-            let until = world.next_reprieve().expect("a moment");
+            assert!(
+                containers.event(signal("a", sent), now),
+                "{configured} {sent}"
+            );
+            assert_eq!(names(&containers), Vec::<String>::new());
+            let until = containers.next_reprieve().expect("a moment");
             assert_eq!(until - now, Duration::from_secs(65));
         }
     }
 
     #[test]
     fn a_restart_is_a_death_and_a_start() {
-        let mut world = world_with(Deregister::OnSuccess, &["a"]);
+        let mut containers = containers_with(Deregister::OnSuccess, &["a"]);
         let now = Instant::now();
-        world.event(signal("a", "15"), now);
-        world.event(died("a", 1), now);
-        assert_eq!(world.snapshot().failed.len(), 1);
-        world.event(event("a", What::Started), now);
-        assert_eq!(due(&mut world), ["a"]);
-        world.inspected("a", running("a"));
-        assert_eq!(names(&world), ["a"]);
-        assert_eq!(world.snapshot().failed.len(), 0);
+        containers.event(signal("a", "15"), now);
+        containers.event(died("a", 1), now);
+        assert_eq!(containers.snapshot().failed.len(), 1);
+        containers.event(event("a", What::Started), now);
+        assert_eq!(due(&mut containers), ["a"]);
+        containers.inspected("a", running("a"));
+        assert_eq!(names(&containers), ["a"]);
+        assert_eq!(containers.snapshot().failed.len(), 0);
     }
 
     #[test]
@@ -555,39 +617,55 @@ mod tests {
             (143, false),
             (255, false),
         ] {
-            let mut world = world_with(Deregister::OnSuccess, &["a"]);
-            world.event(died("a", code), Instant::now());
-            assert_eq!(world.snapshot().failed.contains_key("a"), is_kept, "{code}");
-            world.inspected("a", exited("a", code));
-            assert_eq!(world.snapshot().failed.contains_key("a"), is_kept, "{code}");
+            let mut containers = containers_with(Deregister::OnSuccess, &["a"]);
+            containers.event(died("a", code), Instant::now());
+            assert_eq!(
+                containers.snapshot().failed.contains_key("a"),
+                is_kept,
+                "{code}"
+            );
+            containers.inspected("a", exited("a", code));
+            assert_eq!(
+                containers.snapshot().failed.contains_key("a"),
+                is_kept,
+                "{code}"
+            );
             // The list tells too, for a death that nobody saw.
-            let mut world = world_with(Deregister::OnSuccess, &["a"]);
-            world.listed(&list(&[(
+            let mut containers = containers_with(Deregister::OnSuccess, &["a"]);
+            containers.listed(&list(&[(
                 "a",
                 "exited",
                 &format!("Exited ({code}) 2 minutes ago"),
             )]));
-            assert_eq!(world.snapshot().failed.contains_key("a"), is_kept, "{code}");
-            assert!(world.event(event("a", What::Removed), Instant::now()));
-            assert_eq!(world.snapshot().failed.len(), 0);
+            assert_eq!(
+                containers.snapshot().failed.contains_key("a"),
+                is_kept,
+                "{code}"
+            );
+            assert!(containers.event(event("a", What::Removed), Instant::now()));
+            assert_eq!(containers.snapshot().failed.len(), 0);
         }
-        let mut world = world_with(Deregister::Always, &["a"]);
-        world.event(died("a", 1), Instant::now());
-        assert_eq!(world.snapshot().failed.len(), 0);
+        let mut containers = containers_with(Deregister::Always, &["a"]);
+        containers.event(died("a", 1), Instant::now());
+        assert_eq!(containers.snapshot().failed.len(), 0);
     }
 
     #[test]
     fn an_inspection_that_hangs_holds_up_nobody() {
-        let mut world = World::new(Deregister::Always);
-        world.listed(&list(&[("a", "running", ""), ("b", "running", "")]));
-        assert_eq!(world.next_to_inspect(1).as_deref(), Some("a"));
-        assert_eq!(world.next_to_inspect(1), None, "so many at a time");
-        assert_eq!(world.next_to_inspect(2).as_deref(), Some("b"));
-        world.inspected("b", running("b"));
-        assert_eq!(names(&world), ["b"]);
-        assert!(!world.is_settled());
-        world.interrupted();
-        assert_eq!(due(&mut world), ["b"], "of what runs nothing is certain");
+        let mut containers = Containers::new(Deregister::Always);
+        containers.listed(&list(&[("a", "running", ""), ("b", "running", "")]));
+        assert_eq!(containers.next_to_inspect(1).as_deref(), Some("a"));
+        assert_eq!(containers.next_to_inspect(1), None, "so many at a time");
+        assert_eq!(containers.next_to_inspect(2).as_deref(), Some("b"));
+        containers.inspected("b", running("b"));
+        assert_eq!(names(&containers), ["b"]);
+        assert!(!containers.is_settled());
+        containers.interrupted();
+        assert_eq!(
+            due(&mut containers),
+            ["b"],
+            "of what runs nothing is certain"
+        );
     }
 
     /// A container at an address and a port of the host, since a moment.
@@ -627,8 +705,8 @@ mod tests {
         };
         let networks =
             |address: &str| json!({ "bridge": { "IPAddress": address, "GlobalIPv6Address": "" } });
-        let mut world = World::new(Deregister::Always);
-        world.inspected("a", placed("a", "172.17.0.2", 32768, "1"));
+        let mut containers = Containers::new(Deregister::Always);
+        containers.inspected("a", placed("a", "172.17.0.2", 32768, "1"));
         // Nothing has changed, or the list does not say.
         for (ports, networks) in [
             (ports(32768), networks("172.17.0.2")),
@@ -636,53 +714,90 @@ mod tests {
             (ports(32768), json!({ "bridge": null })),
             (ports(32768), json!({ "bridge": {} })),
         ] {
-            world.listed(&listed(&ports, &networks));
-            assert_eq!(due(&mut world), Vec::<String>::new(), "{ports} {networks}");
+            containers.listed(&listed(&ports, &networks));
+            assert_eq!(
+                due(&mut containers),
+                Vec::<String>::new(),
+                "{ports} {networks}"
+            );
         }
         for (ports, networks) in [
             (ports(32769), networks("172.17.0.2")),
             (ports(32768), networks("172.17.0.3")),
             (ports(32768), json!({ "other": {} })),
         ] {
-            world.listed(&listed(&ports, &networks));
-            assert_eq!(due(&mut world), ["a"], "{ports} {networks}");
+            containers.listed(&listed(&ports, &networks));
+            assert_eq!(due(&mut containers), ["a"], "{ports} {networks}");
             // An inspection that failed is no answer.
-            world.not_inspected("a");
-            world.listed(&listed(&ports, &networks));
-            assert_eq!(due(&mut world), ["a"], "{ports} {networks}");
+            containers.not_inspected("a");
+            containers.listed(&listed(&ports, &networks));
+            assert_eq!(due(&mut containers), ["a"], "{ports} {networks}");
             // It is as it was: then the two differ for good, and one look is enough.
-            world.inspected("a", placed("a", "172.17.0.2", 32768, "1"));
-            world.listed(&listed(&ports, &networks));
-            assert_eq!(due(&mut world), Vec::<String>::new(), "{ports} {networks}");
+            containers.inspected("a", placed("a", "172.17.0.2", 32768, "1"));
+            containers.listed(&listed(&ports, &networks));
+            assert_eq!(
+                due(&mut containers),
+                Vec::<String>::new(),
+                "{ports} {networks}"
+            );
         }
     }
 
     #[test]
     fn who_was_told_to_stop_and_started_since_runs() {
-        let mut world = World::new(Deregister::Always);
-        world.inspected("a", placed("a", "172.17.0.2", 32768, "1"));
-        world.event(signal("a", "15"), Instant::now());
+        let mut containers = Containers::new(Deregister::Always);
+        containers.inspected("a", placed("a", "172.17.0.2", 32768, "1"));
+        containers.event(signal("a", "15"), Instant::now());
         // It still ends.
-        world.inspected("a", placed("a", "172.17.0.2", 32768, "1"));
-        assert_eq!(names(&world), Vec::<String>::new());
-        world.interrupted();
-        assert_eq!(due(&mut world), ["a"]);
-        world.inspected("a", placed("a", "172.17.0.3", 32769, "2"));
-        assert_eq!(names(&world), ["a"]);
+        containers.inspected("a", placed("a", "172.17.0.2", 32768, "1"));
+        assert_eq!(names(&containers), Vec::<String>::new());
+        containers.interrupted();
+        assert_eq!(due(&mut containers), ["a"]);
+        containers.inspected("a", placed("a", "172.17.0.3", 32769, "2"));
+        assert_eq!(names(&containers), ["a"]);
     }
 
     #[test]
     fn who_waits_for_a_restart_has_failed_too() {
-        let mut world = world_with(Deregister::OnSuccess, &["a"]);
+        let mut containers = containers_with(Deregister::OnSuccess, &["a"]);
         let waits = [("a", "restarting", "Restarting (1) 3 seconds ago")];
         for _ in 0..2 {
-            world.listed(&list(&waits));
-            for id in due(&mut world) {
+            containers.listed(&list(&waits));
+            for id in due(&mut containers) {
                 let state = json!({ "Status": "restarting", "ExitCode": 1 });
-                world.inspected(&id, Some(inspected(&id, &state)));
+                containers.inspected(&id, Some(inspected(&id, &state)));
             }
-            assert_eq!(names(&world), Vec::<String>::new());
-            assert_eq!(world.snapshot().failed.len(), 1);
+            assert_eq!(names(&containers), Vec::<String>::new());
+            assert_eq!(containers.snapshot().failed.len(), 1);
         }
+    }
+
+    #[test]
+    fn what_hangs_on_the_unknown_is_kept_with_it() {
+        let container = |id: &str, mode: &str| {
+            let json = json!({
+                "Id": id, "Name": format!("/{id}-name"), "HostConfig": { "NetworkMode": mode },
+            });
+            let container = Container::from_inspect(json.to_string().as_bytes());
+            Arc::new(container.expect("an inspection"))
+        };
+        let ended = Ended {
+            name: "failed-name".to_owned(),
+            exit_code: 1,
+        };
+        let snapshot = Snapshot {
+            containers: vec![
+                container("by-id", "container:dark"),
+                container("by-name", "container:dark-name"),
+                container("of-another", "container:by-id"),
+                container("of-none", "container:"),
+                container("on-its-own", "bridge"),
+            ],
+            unknown: BTreeMap::from([("dark".to_owned(), "dark-name".to_owned())]),
+            failed: BTreeMap::from([("failed".to_owned(), ended)]),
+        };
+        let kept = ["by-id", "by-name", "dark", "failed"];
+        let kept = kept.map(|id| (id.to_owned(), format!("{id}-name")));
+        assert_eq!(snapshot.kept(), BTreeMap::from(kept));
     }
 }

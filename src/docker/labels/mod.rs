@@ -1,16 +1,29 @@
 //! What should be registered, given what runs. Pure.
+//!
+//! [`desired`] turns containers into [`Registration`]s in Consul's terms, by what their labels and
+//! variables say (`values`): where they are reached (`place`), how they are checked (`check`) and
+//! what else is said of them (`meta`). Nothing that one container says affects another.
+
+mod check;
+mod meta;
+mod place;
+mod registration;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::check::{check, health};
-use super::container::{Container, Port, Protocol, Status};
-use super::meta::meta;
-use super::metadata::{Metadata, Values};
-use super::place::{Place, Places, ports};
-use super::registration::{Registration, Weights};
-use super::settings::Settings;
+use crate::catalog::Weights;
+
+use super::container::{Container, Port, Protocol, Run};
+
+pub use registration::{Check, Probe, Reach, Registration, Settings};
+
+use check::{check, health};
+use meta::meta;
+use place::{Place, Places, ports};
+use values::{Metadata, Trouble, Values};
 
 /// How much a [`Problem`] matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,38 +55,6 @@ pub struct Desired {
     pub problems: Vec<Problem>,
 }
 
-/// Takes the problems of one container.
-pub(super) struct Trouble<'a> {
-    container: &'a str,
-    problems: &'a mut BTreeSet<Problem>,
-}
-
-impl<'a> Trouble<'a> {
-    /// Takes problems that were told already, or concern nobody.
-    pub(super) fn unheard(problems: &'a mut BTreeSet<Problem>) -> Self {
-        Self {
-            container: "",
-            problems,
-        }
-    }
-
-    pub(super) fn note(&mut self, message: String) {
-        self.add(Severity::Note, message);
-    }
-
-    pub(super) fn warn(&mut self, message: String) {
-        self.add(Severity::Warning, message);
-    }
-
-    fn add(&mut self, severity: Severity, message: String) {
-        self.problems.insert(Problem {
-            container: self.container.to_owned(),
-            severity,
-            message,
-        });
-    }
-}
-
 /// What should be registered when these containers exist. Of two registrations with one id the
 /// first stays, by the name of the container. The same containers yield the same registrations,
 /// in whatever order they come.
@@ -81,17 +62,14 @@ pub fn desired(containers: &[Arc<Container>], settings: &Settings) -> Desired {
     let mut running: Vec<&Container> = containers
         .iter()
         .map(AsRef::as_ref)
-        .filter(|container| container.status == Status::Running)
+        .filter(|container| container.run == Run::Running)
         .collect();
     running.sort_by(|one, other| (&one.name, &one.id).cmp(&(&other.name, &other.id)));
 
     let mut registrations: BTreeMap<String, Registration> = BTreeMap::new();
     let mut problems = BTreeSet::new();
     for container in running {
-        let mut trouble = Trouble {
-            container: &container.name,
-            problems: &mut problems,
-        };
+        let mut trouble = Trouble::of(container, &mut problems);
         for registration in registrations_of(container, containers, settings, &mut trouble) {
             match registrations.get(&registration.id) {
                 None => {

@@ -1,9 +1,10 @@
-//! One service instance as Consul is to hear of it.
+//! One service instance as Consul is to hear of it, and what an operator may say of all.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::container::Health;
+use crate::catalog::Weights;
+use crate::docker::container::Healthcheck;
 
 /// Everything that a registration can say, in Consul's terms. What Consul would reject is not in
 /// here: see [`super::desired`].
@@ -35,7 +36,7 @@ pub struct Registration {
     pub container_name: String,
     /// What the container's HEALTHCHECK says now, if it has one and `SERVICE_CHECK_HEALTHCHECK` does
     /// not switch it off. With another `check` than [`Probe::Health`] it is not for Consul.
-    pub health: Option<Health>,
+    pub health: Option<Healthcheck>,
 }
 
 impl Registration {
@@ -43,15 +44,6 @@ impl Registration {
     pub fn check_id(&self) -> String {
         format!("service:{}", self.id)
     }
-}
-
-/// SRV weights by health.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Weights {
-    /// While passing, 1 to 65535.
-    pub passing: u16,
-    /// While warning, 0 to 65535.
-    pub warning: u16,
 }
 
 /// How Consul's agent is to check an instance. Durations are in Go's notation, as Consul takes
@@ -115,4 +107,35 @@ pub enum Probe {
     },
     /// The container's own HEALTHCHECK, reported to Consul as a TTL check by whoever registers.
     Health,
+}
+
+/// Where instances are reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reach {
+    /// Published ports, at the host's address: Registrator's default.
+    #[default]
+    Published,
+    /// All exposed ports, at the container's address: Registrator's `-internal`.
+    Internal,
+    /// A container's published ports if it has any, else its exposed ports at its own address.
+    Either,
+}
+
+/// How containers become registrations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where instances are reached; `SERVICE_INTERNAL` of a container goes before it.
+    pub reach: Reach,
+    /// Only containers that bear a `SERVICE_NAME`.
+    pub explicit: bool,
+    /// `--ip`: the address of published ports, whatever address they are published on (except on
+    /// loopback, where nobody else would reach them). Without effect on internal ones.
+    pub ip: Option<IpAddr>,
+    /// The host's own address, for ports that are published on all addresses: for `register` the
+    /// address of Consul's agent.
+    pub host: IpAddr,
+    /// Tags that every service gets, after its own.
+    pub tags: Vec<String>,
+    /// The first part of service ids, `<host name>:<container name>:<port>[:udp]`.
+    pub host_name: String,
 }

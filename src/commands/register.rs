@@ -15,7 +15,7 @@ use crate::admin::{self, Readiness};
 use crate::config::{self, Config, Flags, Loaded, OnExit};
 use crate::consul::{Agent, Client};
 use crate::docker::{self, Follower, View};
-use crate::register::{self, Failed, Identity, OwnerError, Reconciler, Status, table};
+use crate::register::{self, Failed, Identity, OwnerError, Reconciler, Report, table};
 use crate::secret::{Token, TokenSource};
 
 use super::Failure;
@@ -105,7 +105,7 @@ struct Registrar {
     mode: RegisterMode,
     config: config::Register,
     metrics: register::Metrics,
-    status: Status,
+    report: Report,
 }
 
 impl Registrar {
@@ -122,7 +122,7 @@ impl Registrar {
             mode,
             config: config.clone(),
             metrics: register::Metrics::new(registry),
-            status: Status::default(),
+            report: Report::default(),
         }
     }
 
@@ -137,7 +137,7 @@ impl Registrar {
             Identity::new(owner),
             settings,
             self.metrics.clone(),
-            self.status.clone(),
+            self.report.clone(),
         ))
     }
 
@@ -196,7 +196,7 @@ impl Registrar {
         loop {
             match register::owner(&self.docker).await {
                 Err(error) if !error.is_final() => {
-                    self.status.set(Err(error.to_string()));
+                    self.report.set(Err(error.to_string()));
                     if !std::mem::replace(&mut told, true) {
                         warn!(%error, "cannot tell which Docker engine this is, so nothing is registered yet; still trying");
                     }
@@ -245,7 +245,7 @@ async fn run(
         }
         let pages = admin::Pages::new(Arc::new(registry))
             .with_part("docker", docker_readiness(view.clone()))
-            .with_part("consul", consul_readiness(registrar.status.clone()));
+            .with_part("consul", consul_readiness(registrar.report.clone()));
         tasks.spawn(admin::serve(listener, pages, stop.clone()));
     }
     if let source @ TokenSource::File(_) = config.consul.token.clone() {
@@ -280,8 +280,8 @@ fn docker_readiness(view: watch::Receiver<View>) -> admin::Probe {
     })
 }
 
-fn consul_readiness(status: Status) -> admin::Probe {
-    Arc::new(move || match status.get() {
+fn consul_readiness(report: Report) -> admin::Probe {
+    Arc::new(move || match report.get() {
         Ok(what) => Readiness::Ready(what),
         Err(why) => Readiness::NotReady(why),
     })

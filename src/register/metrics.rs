@@ -1,4 +1,6 @@
-//! What the registrar counts.
+//! What the registrar counts, and what an operator may ask: does it work?
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -94,4 +96,36 @@ impl Metrics {
 /// A count as a gauge takes it.
 pub(super) fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// How it stands with Consul, as of the last comparison. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Report {
+    now: Arc<Mutex<Result<String, String>>>,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            now: Arc::new(Mutex::new(Err("nothing compared yet".to_owned()))),
+        }
+    }
+}
+
+impl Report {
+    /// What there is to say if all is well, or what is wrong.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn get(&self) -> Result<String, String> {
+        self.now
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Says how it stands.
+    pub fn set(&self, now: Result<String, String>) {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
 }

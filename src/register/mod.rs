@@ -6,27 +6,15 @@
 //!
 //! Only what bears our owner's name is ever taken away.
 
-mod body;
-mod health;
+mod due;
 mod identity;
-mod legacy;
 mod metrics;
-mod owner;
 mod plan;
 mod reconciler;
-mod retry;
-mod run;
-mod status;
-mod table;
 mod wanted;
-mod writers;
 
-pub use body::{body, status};
-pub use identity::Identity;
-pub use metrics::Metrics;
-pub use owner::{OwnerError, owner};
-pub use plan::{Action, Step, Why};
-pub use reconciler::{Failed, Reconciler, Settings};
-pub use run::{Unfollowed, run};
-pub use status::Status;
-pub use table::table;
+pub use identity::{Identity, OwnerError, owner};
+pub use metrics::{Metrics, Report};
+pub use plan::{Action, Step, Why, table};
+pub use reconciler::{Failed, Reconciler, Settings, Unfollowed, run};
+pub use wanted::{body, status};

@@ -1,14 +1,13 @@
-//! What has to be done so that the agent holds what should be registered. Pure.
+//! What has to be done so that the agent holds what should be registered; also as a table for people.
+//! Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::consul::AgentService;
 
-use super::identity::{CONTAINER, HASH, Identity, WRITER};
-use super::legacy::LegacyId;
+use super::identity::{CONTAINER, HASH, Identity, WRITER, Writers};
 use super::wanted::{Wanted, endpoint};
-use super::writers::Writers;
 
 /// What is known beside the two sides that are compared.
 #[derive(Debug)]
@@ -193,6 +192,65 @@ impl Circumstances<'_> {
     }
 }
 
+/// One of Registrator's IDs, `<host>:<container>:<port>` with `:udp` after it for UDP, taken apart. What
+/// `SERVICE_ID` sets is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LegacyId<'a> {
+    /// The name of the host, or in a container of its own the ID of Registrator's container.
+    host: &'a str,
+    /// The container's name.
+    container: &'a str,
+}
+
+impl<'a> LegacyId<'a> {
+    /// Takes an ID apart, as Registrator's own cleanup does:
+    /// `^(.+?):([a-zA-Z0-9][a-zA-Z0-9_.-]+):[0-9]+(?::udp)?$`.
+    fn parse(id: &'a str) -> Option<Self> {
+        let rest = id.strip_suffix(":udp").unwrap_or(id);
+        let (rest, port) = rest.rsplit_once(':')?;
+        let (host, container) = rest.split_once(':')?;
+        let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        let mut letters = container.bytes();
+        let is_container = container.len() > 1
+            && letters
+                .next()
+                .is_some_and(|byte| byte.is_ascii_alphanumeric())
+            && letters.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+        (is_port && is_container && !host.is_empty()).then_some(Self { host, container })
+    }
+}
+
+/// The names of its columns.
+const HEAD: [&str; 5] = ["ACTION", "SERVICE", "ID", "ADDRESS", "WHY"];
+
+/// The steps as a table, with a line for each and one that names the columns.
+pub fn table(steps: &[Step]) -> String {
+    let head = HEAD.map(str::to_owned);
+    let rows = steps.iter().map(|step| {
+        [
+            step.action.to_string(),
+            step.service.clone(),
+            step.id.clone(),
+            step.address.clone(),
+            step.why.to_string(),
+        ]
+    });
+    let rows: Vec<[String; 5]> = std::iter::once(head).chain(rows).collect();
+    let width = |column: usize| {
+        let widths = rows.iter().map(|row| row[column].chars().count());
+        widths.max().unwrap_or_default()
+    };
+    let widths: [usize; 5] = std::array::from_fn(width);
+    let line = |row: &[String; 5]| {
+        let cells = row.iter().zip(widths);
+        let cells: String = cells
+            .map(|(cell, width)| format!("{cell:width$}  "))
+            .collect();
+        format!("{}\n", cells.trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     // Every case of the comparison.
@@ -273,7 +331,7 @@ mod tests {
     }
 
     const WEB: &str = "host:web:80";
-    use super::super::identity::OWNER;
+    use crate::register::identity::OWNER;
     use Action::{Deregister, Keep, Leave, Register};
 
     #[test]
@@ -426,5 +484,27 @@ mod tests {
             ..Case::default()
         }
         .check();
+    }
+
+    #[test]
+    fn registrators_ids_are_known() {
+        for (id, host) in [
+            ("node1:hello1:80", Some("node1")),
+            ("node1:hello1:53:udp", Some("node1")),
+            ("node-1.example:my_app.1-a:8080", Some("node-1.example")),
+            ("node1:hello1", None),
+            ("node1:hello1:http", None),
+            ("node1:h:80", None),
+            ("node1:-hello:80", None),
+            ("node1:hel/lo:80", None),
+            ("node1:a1:b1:80", None),
+            (":hello1:80", None),
+            ("hello1", None),
+            ("", None),
+        ] {
+            assert_eq!(LegacyId::parse(id).map(|id| id.host), host, "{id}");
+        }
+        let id = LegacyId::parse("node1:my_app.1-a:53:udp");
+        assert_eq!(id.map(|id| id.container), Some("my_app.1-a"));
     }
 }

@@ -1,27 +1,36 @@
-//! One comparison of what runs with what is registered, and what follows from it.
+//! Compares what runs with what is registered, does what follows from it, and waits until something
+//! may have changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::consul::{Agent, AgentError, AgentService};
-use crate::docker::{self, Problem, Severity, Snapshot, desired};
+use crate::docker::{self, Problem, Severity, Snapshot, View, desired};
 
-use super::health::{OUTPUT, Reports};
-use super::identity::{Identity, WRITER};
-use super::metrics::{Metrics, count};
+use super::due::{HealthReports, OUTPUT, Retries};
+use super::identity::{Identity, WRITER, Writers};
+use super::metrics::{Metrics, Report, count};
 use super::plan::{Action, Circumstances, Step, Why, plan};
-use super::retry::Retries;
-use super::status::Status;
 use super::wanted::{Wanted, wanted};
-use super::writers::Writers;
 
 /// The agent is looked at this often even if a resync is further away: one that was restarted may
 /// have forgotten everything.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// First and longest pause while the agent cannot be asked.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Whoever followed the containers has ended, and not because of a stop.
+#[derive(Debug, thiserror::Error)]
+#[error("the containers are no longer watched; restart Portolan")]
+pub struct Unfollowed;
 
 /// How services are registered.
 #[derive(Debug, Clone)]
@@ -46,13 +55,13 @@ pub struct Reconciler {
     identity: Identity,
     settings: Settings,
     metrics: Metrics,
-    status: Status,
+    report: Report,
     /// The agent's address, once it is known.
     host: Option<IpAddr>,
     adopting: bool,
     writers: Writers,
     retries: Retries,
-    reports: Reports,
+    health: HealthReports,
     /// Services whose check the agent does not know.
     damaged: BTreeSet<String>,
     /// What the log has told already.
@@ -75,7 +84,7 @@ impl Reconciler {
         identity: Identity,
         settings: Settings,
         metrics: Metrics,
-        status: Status,
+        report: Report,
     ) -> Self {
         Self {
             agent,
@@ -85,9 +94,9 @@ impl Reconciler {
             adopting: settings.adopt,
             settings,
             metrics,
-            status,
+            report,
             retries: Retries::default(),
-            reports: Reports::default(),
+            health: HealthReports::default(),
             damaged: BTreeSet::new(),
             told: BTreeSet::new(),
             conflicts: BTreeMap::new(),
@@ -236,8 +245,8 @@ impl Reconciler {
             self.damaged.remove(id);
             match &wanted.health {
                 // A service that was there keeps the status it had: the next report says it anew.
-                Some(_) if step.why != Why::New => self.reports.forget(id),
-                Some(reported) => self.reports.sent(id, &reported.status, Instant::now()),
+                Some(_) if step.why != Why::New => self.health.forget(id),
+                Some(reported) => self.health.sent(id, &reported.status, Instant::now()),
                 None => {}
             }
             info!(
@@ -295,7 +304,7 @@ impl Reconciler {
         Ok(false)
     }
 
-    /// Reports what HEALTHCHECKs say: at once when it changes, and now and then when it does not.
+    /// HealthReports what HEALTHCHECKs say: at once when it changes, and now and then when it does not.
     async fn report_health(&mut self, comparison: &Comparison) -> Result<(), AgentError> {
         let now = Instant::now();
         for step in &comparison.steps {
@@ -304,20 +313,20 @@ impl Reconciler {
             let Some(reported) = health.filter(|_| step.action != Action::Leave) else {
                 continue;
             };
-            if !self.reports.is_due(id, &reported.status, now) {
+            if !self.health.is_due(id, &reported.status, now) {
                 continue;
             }
             let (check, status) = (&reported.check, &reported.status);
             match self.agent.update_check(check, status, OUTPUT).await {
                 Ok(()) => {
                     self.metrics.write("health", "ok");
-                    self.reports.sent(id, status, now);
+                    self.health.sent(id, status, now);
                 }
                 Err(error) if error.is_refusal() => {
                     self.metrics.write("health", error.kind());
                     // Not registered, or somebody took the check away: the next look mends it.
                     self.damaged.insert(id.clone());
-                    self.reports.sent(id, status, now);
+                    self.health.sent(id, status, now);
                 }
                 Err(error) => return Err(error),
             }
@@ -330,7 +339,7 @@ impl Reconciler {
         let Comparison { wanted, steps, .. } = comparison;
         let ids: BTreeSet<&str> = steps.iter().map(|step| step.id.as_str()).collect();
         self.retries.retain(|id| ids.contains(id));
-        self.reports.retain(|id| wanted.contains_key(id));
+        self.health.retain(|id| wanted.contains_key(id));
         self.damaged.retain(|id| wanted.contains_key(id));
         // Once, and not before all of it is done.
         let is_open = |step: &Step| step.why == Why::Adopted && self.retries.contains(&step.id);
@@ -351,7 +360,7 @@ impl Reconciler {
         self.metrics.services.set(count(wanted.len()));
         self.metrics.failing.set(count(failing));
         self.metrics.conflicts.set(count(conflicts));
-        self.status.set(match self.writers.living() {
+        self.report.set(match self.writers.living() {
             0 => Ok(format!(
                 "{} services, {failing} refused, {conflicts} left alone",
                 wanted.len()
@@ -364,27 +373,132 @@ impl Reconciler {
     }
 
     /// The agent cannot be asked.
-    pub(super) fn unreachable(&mut self, error: &AgentError) {
+    fn unreachable(&mut self, error: &AgentError) {
         self.metrics.pass(error.kind());
-        self.status.set(Err(format!("no good answer: {error}")));
+        self.report.set(Err(format!("no good answer: {error}")));
         // It may come back as another one, with nothing of what it was told.
         self.host = None;
-        self.reports = Reports::default();
+        self.health = HealthReports::default();
     }
 
     /// From now on, another mapping. What was refused is tried again at once: it may help, and so
     /// may a new token.
-    pub(super) fn adopt(&mut self, mapping: docker::Settings) {
+    fn adopt(&mut self, mapping: docker::Settings) {
         self.settings.mapping = mapping;
         self.retries = Retries::default();
     }
 
     /// When to look without being told to.
-    pub(super) fn next_look(&self) -> Instant {
+    fn next_look(&self) -> Instant {
         let regular = Instant::now() + self.settings.resync.min(LOOK_EVERY);
-        [self.retries.next(), self.reports.next()]
+        [self.retries.next(), self.health.next()]
             .into_iter()
             .flatten()
             .fold(regular, Instant::min)
+    }
+}
+
+/// Reconciles until the stop: whenever what runs has changed, whenever `mapping` is sent anew, and at
+/// every resync. Trouble with either side never ends it. While Docker is away what was last known
+/// of it holds.
+///
+/// # Errors
+/// [`Unfollowed`] if nothing will ever be known of the containers again.
+pub async fn run(
+    reconciler: &mut Reconciler,
+    mut view: watch::Receiver<View>,
+    mut mapping: watch::Receiver<docker::Settings>,
+    stop: &CancellationToken,
+) -> Result<(), Unfollowed> {
+    let mut pause = None;
+    while !stop.is_cancelled() {
+        let snapshot = view.borrow_and_update().snapshot.clone();
+        // Before the first list nothing is known, and so nothing is done.
+        if let Some(snapshot) = snapshot {
+            let pass = reconciler.reconcile(&snapshot);
+            let Some(result) = stop.run_until_cancelled(pass).await else {
+                return Ok(());
+            };
+            if let Err(error) = result {
+                reconciler.unreachable(&error);
+                if pause.is_none() {
+                    warn!(%error, "cannot use Consul's agent; still trying");
+                }
+                let length = pause.map_or(FIRST_PAUSE, |pause: Duration| pause * 2);
+                let length = length.min(LONGEST_PAUSE);
+                pause = Some(length);
+                // What changes meanwhile is seen at the next look.
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    Ok(()) = mapping.changed() => adopt(reconciler, &mut mapping),
+                    () = sleep(length) => {}
+                }
+                continue;
+            }
+            if pause.take().is_some() {
+                info!("Consul's agent answers again");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            Ok(()) = mapping.changed() => adopt(reconciler, &mut mapping),
+            changed = view.changed() => if changed.is_err() && !stop.is_cancelled() {
+                return Err(Unfollowed);
+            },
+            () = sleep_until(reconciler.next_look()) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Takes over what an operator has sent.
+fn adopt(reconciler: &mut Reconciler, mapping: &mut watch::Receiver<docker::Settings>) {
+    reconciler.adopt(mapping.borrow_and_update().clone());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use prometheus_client::registry::Registry;
+
+    use crate::consul::Client;
+    use crate::http::Tls;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn that_nobody_follows_any_more_is_an_error_unless_told_to_stop() {
+        let mapping = docker::Settings {
+            reach: docker::Reach::Published,
+            explicit: false,
+            ip: None,
+            host: Ipv4Addr::LOCALHOST.into(),
+            tags: Vec::new(),
+            host_name: "host".to_owned(),
+        };
+        // It is never asked: there is no list yet.
+        let client = Client::new(&[], &Tls::default(), None).expect("a client");
+        let mut reconciler = Reconciler::new(
+            Agent::new(client),
+            Identity::new("me"),
+            Settings {
+                mapping: mapping.clone(),
+                adopt: false,
+                resync: Duration::from_secs(30),
+            },
+            Metrics::new(&mut Registry::default()),
+            Report::default(),
+        );
+        for is_stopped in [true, false] {
+            let (_, view) = watch::channel(View::default());
+            let (_mapping, mapping) = watch::channel(mapping.clone());
+            let stop = CancellationToken::new();
+            if is_stopped {
+                stop.cancel();
+            }
+            let result = run(&mut reconciler, view, mapping, &stop).await;
+            assert_eq!(result.is_ok(), is_stopped);
+        }
     }
 }

@@ -1,14 +1,14 @@
-//! What should be registered, ready to be compared and sent.
+//! What should be registered, ready to be compared and sent: as the JSON that Consul's agent takes
+//! (`PUT /v1/agent/service/register`, Consul 1.8 to current).
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
-use crate::docker::Registration;
+use crate::docker::{Check, Healthcheck, Probe, Registration};
 
-use super::body::{body, status};
-use super::health;
+use super::due::TTL;
 use super::identity::{CONTAINER, Identity, hash_of};
 
 /// One service as it should be registered.
@@ -39,7 +39,7 @@ pub(super) struct Reported {
 
 impl Wanted {
     fn new(registration: &Registration, identity: &Identity) -> Self {
-        let mut body = body(registration, health::TTL);
+        let mut body = body(registration, TTL);
         body["Meta"][CONTAINER] = registration.container_id.as_str().into();
         // What the HEALTHCHECK says changes while the service stays the same: not in the hash.
         let hash = hash_of(&body);
@@ -80,4 +80,93 @@ pub(super) fn endpoint(address: &str, port: impl Display) -> String {
     } else {
         format!("{address}:{port}")
     }
+}
+
+/// The body for a registration, without the owner's own keys in `Meta`. It depends on the
+/// registration alone, and not on what a HEALTHCHECK says at the moment ([`status`]), so that it
+/// can be compared with what was sent before. `health_ttl`, in Go's notation, is for how long
+/// Consul believes what it was told about a HEALTHCHECK.
+pub fn body(registration: &Registration, health_ttl: &str) -> Value {
+    let mut body = json!({
+        "ID": registration.id,
+        "Name": registration.name,
+        "Tags": registration.tags,
+        "Address": registration.address,
+        "Port": registration.port,
+        "Meta": registration.meta,
+        "EnableTagOverride": registration.enable_tag_override,
+    });
+    if !registration.tagged_addresses.is_empty() {
+        let tagged = registration.tagged_addresses.iter();
+        body["TaggedAddresses"] = tagged
+            .map(|(tag, (address, port))| {
+                (tag.clone(), json!({ "Address": address, "Port": port }))
+            })
+            .collect::<Map<String, Value>>()
+            .into();
+    }
+    if let Some(weights) = &registration.weights {
+        body["Weights"] = json!({ "Passing": weights.passing, "Warning": weights.warning });
+    }
+    if let Some(check) = &registration.check {
+        body["Check"] = check_body(check, health_ttl);
+    }
+    body
+}
+
+/// The status that a HEALTHCHECK calls for now, where the registration has one: for the first
+/// `Check.Status`, and for the updates of the TTL check [`Registration::check_id`]. A container
+/// that is still starting is critical, as every TTL check is before its first report, unless
+/// `SERVICE_CHECK_INITIAL_STATUS` says otherwise.
+pub fn status(registration: &Registration) -> Option<&str> {
+    let check = registration.check.as_ref()?;
+    match (&check.probe, registration.health?) {
+        (Probe::Health, Healthcheck::Healthy) => Some("passing"),
+        (Probe::Health, Healthcheck::Unhealthy) => Some("critical"),
+        (Probe::Health, Healthcheck::Starting) => {
+            Some(check.initial_status.as_deref().unwrap_or("critical"))
+        }
+        _ => None,
+    }
+}
+
+fn check_body(check: &Check, health_ttl: &str) -> Value {
+    let mut body = match &check.probe {
+        Probe::Http { url, method } => match method {
+            Some(method) => json!({ "HTTP": url, "Method": method }),
+            None => json!({ "HTTP": url }),
+        },
+        Probe::Tcp { target } => json!({ "TCP": target }),
+        Probe::Grpc { target, tls: true } => json!({ "GRPC": target, "GRPCUseTLS": true }),
+        Probe::Grpc { target, tls: false } => json!({ "GRPC": target }),
+        Probe::Script { args } => json!({ "Args": args }),
+        Probe::Docker {
+            container_id,
+            shell,
+            args,
+        } => match shell {
+            Some(shell) => json!({
+                "DockerContainerID": container_id, "Shell": shell, "Args": args
+            }),
+            None => json!({ "DockerContainerID": container_id, "Args": args }),
+        },
+        Probe::Ttl { ttl } => json!({ "TTL": ttl }),
+        Probe::Health => json!({ "TTL": health_ttl, "Name": "Docker HEALTHCHECK" }),
+    };
+    for (key, value) in [
+        ("Interval", &check.interval),
+        ("Timeout", &check.timeout),
+        ("DeregisterCriticalServiceAfter", &check.deregister_after),
+    ] {
+        if let Some(value) = value {
+            body[key] = json!(value);
+        }
+    }
+    if let (Some(status), false) = (&check.initial_status, check.probe == Probe::Health) {
+        body["Status"] = json!(status);
+    }
+    if check.tls_skip_verify {
+        body["TLSSkipVerify"] = json!(true);
+    }
+    body
 }

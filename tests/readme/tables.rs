@@ -67,7 +67,7 @@ fn every_variable_is_listed() {
 fn every_label_is_listed() {
     let mut known = BTreeSet::from(["SERVICE_X", "SERVICE_META_X"].map(str::to_owned));
     for (file, list) in [("meta.rs", "const KNOWN"), ("check.rs", "const KEYS")] {
-        let file = root().join("src/docker").join(file);
+        let file = root().join("src/docker/labels").join(file);
         let code = fs::read_to_string(file).expect("the code is readable");
         let list = code.split_once(list).expect("the list").1;
         let list = list.split_once("= [").expect("its beginning").1;

@@ -1,11 +1,12 @@
-//! The catalog as one answer sees it: whatever is read is noted in the answer's [`Validity`].
+//! The catalog as one answer sees it: whatever is read is noted in the answer's [`Validity`], which tells
+//! whether what it was made from still stands.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{
-    Catalog, Found, Node, Patience, Prepared, PreparedKey, Scope, Service, ServiceKey, Validity,
+    Catalog, Found, Node, Patience, Prepared, PreparedKey, Scope, Service, ServiceKey, Slot,
     Versions,
 };
 
@@ -120,5 +121,135 @@ impl<'a> Reader<'a> {
     fn everything<T>(&self, found: T) -> T {
         self.validity.borrow_mut().add_everything(self.version);
         found
+    }
+}
+
+/// What an answer was made from: it holds until some of that changes or its time is over.
+///
+/// Nobody has to tell the answers that are kept about a change: whoever keeps one looks here first.
+/// That costs an atomic load for the epoch and one for each service.
+#[derive(Debug, Clone)]
+pub struct Validity {
+    epoch: u64,
+    /// The latest of all versions at that time, if more was read than services.
+    everything: Option<u64>,
+    /// The services that were read, with the versions that were.
+    services: Vec<(Arc<Slot<Service>>, u64)>,
+    /// Milliseconds on the catalog's clock from which on it does not hold.
+    until: u64,
+}
+
+impl Validity {
+    /// The state of things now. Take it before anything is read: what changes in between then
+    /// makes the answer look older than it is, never newer.
+    pub(super) fn begin(versions: &Versions) -> Self {
+        Self {
+            epoch: versions.epoch(),
+            ..Self::forever()
+        }
+    }
+
+    fn forever() -> Self {
+        Self {
+            epoch: 0,
+            everything: None,
+            services: Vec::new(),
+            until: u64::MAX,
+        }
+    }
+
+    /// It never holds: the answer is for this one time.
+    pub fn none() -> Self {
+        Self {
+            until: 0,
+            ..Self::forever()
+        }
+    }
+
+    /// Does it hold at `now` (milliseconds on the catalog's clock)?
+    pub fn holds(&self, versions: &Versions, now: u64) -> bool {
+        now < self.until
+            && versions.epoch() == self.epoch
+            && self
+                .everything
+                .is_none_or(|version| versions.latest() == version)
+            && self
+                .services
+                .iter()
+                .all(|(slot, version)| slot.version() == *version)
+    }
+
+    /// Notes that the services it is made of were asked for, at `now` seconds.
+    pub fn touch(&self, now: u64) {
+        for (slot, _) in &self.services {
+            slot.touch(now);
+        }
+    }
+
+    /// It holds until then at most, in milliseconds on the catalog's clock.
+    pub fn ends_at(&mut self, until: u64) {
+        self.until = self.until.min(until);
+    }
+
+    /// Bytes of memory that it takes, about.
+    pub fn size(&self) -> usize {
+        size_of::<Self>() + self.services.capacity() * size_of::<(Arc<Slot<Service>>, u64)>()
+    }
+
+    /// Could it hold at all?
+    pub fn is_none(&self) -> bool {
+        self.until == 0
+    }
+
+    pub(super) fn add_service(&mut self, slot: &Arc<Slot<Service>>, version: u64) {
+        let known = self
+            .services
+            .iter()
+            .any(|(own, own_version)| Arc::ptr_eq(own, slot) && *own_version == version);
+        if !known {
+            self.services.push((Arc::clone(slot), version));
+        }
+    }
+
+    pub(super) fn add_everything(&mut self, version: u64) {
+        self.everything = Some(version);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_ends_with_its_time_and_with_its_services() {
+        let versions = Arc::new(Versions::new());
+        let mut validity = Validity::begin(&versions);
+        let slot = Arc::new(Slot::new(&versions));
+        validity.add_service(&slot, slot.version());
+        validity.ends_at(100);
+        assert!(!validity.holds(&versions, 100));
+        assert!(validity.holds(&versions, 99));
+        slot.publish(Service::new(Vec::new()));
+        assert!(!validity.holds(&versions, 99));
+    }
+
+    #[test]
+    fn a_new_epoch_ends_it() {
+        let versions = Versions::new();
+        let validity = Validity::begin(&versions);
+        assert!(validity.holds(&versions, 0));
+        versions.new_epoch();
+        assert!(!validity.holds(&versions, 0));
+        assert!(Validity::none().is_none() && !Validity::none().holds(&versions, 0));
+    }
+
+    #[test]
+    fn what_was_read_of_everything_ends_with_any_version() {
+        let versions = Versions::new();
+        let mut validity = Validity::begin(&versions);
+        validity.add_everything(versions.latest());
+        assert!(validity.holds(&versions, 0));
+        versions.next();
+        assert!(!validity.holds(&versions, 0));
     }
 }

@@ -9,8 +9,8 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::flags::Verb;
+use super::parse;
 use super::settings::Config;
-use super::time;
 
 /// One key. Whatever knows keys reads this: the file, the environment, the command line, its help, and
 /// the documentation.
@@ -130,7 +130,7 @@ impl Key {
                     number.map_err(|_| format!("expected a number, got {word:?}"))?,
                 )
             }
-            Slot::Time(set) => set(config, time::parse(word)?),
+            Slot::Time(set) => set(config, parse::time(word)?),
             Slot::Switch(set) => {
                 set(config, boolean(word)?);
                 Ok(())
@@ -234,7 +234,7 @@ fn integer(value: &DeValue<'_>) -> Option<i64> {
 /// A duration with its unit, or whole seconds.
 fn duration(value: &DeValue<'_>) -> Result<Duration, String> {
     if let DeValue::String(text) = value {
-        return time::parse(text);
+        return parse::time(text);
     }
     match integer(value) {
         Some(seconds) => u64::try_from(seconds)

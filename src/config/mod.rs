@@ -17,8 +17,6 @@ mod keys;
 mod load;
 pub(crate) mod parse;
 mod settings;
-mod suggest;
-mod time;
 
 pub use environment::{Process, Strings};
 pub use error::{Error, Errors, Place};

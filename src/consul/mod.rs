@@ -18,16 +18,78 @@ mod pace;
 mod probe;
 mod reads;
 mod saved;
-mod settings;
 mod source;
 mod subjects;
 mod watch;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::http::Endpoint;
+use crate::secret::TokenSource;
 
 pub use agent::{Agent, AgentCheck, AgentError, AgentService, DnsConfig};
 pub use client::{Client, ClientError};
 pub use json::TagsByName;
 pub use metrics::Metrics;
 pub use saved::SavedCatalog;
-pub use settings::{Authorities, Settings};
 pub use source::Source;
 pub use subjects::KeyValues;
+
+/// What an operator may set about Consul: the keys of `[consul]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The HTTP API; `None` without Consul.
+    pub address: Option<Endpoint>,
+    /// Other agents of the same datacenter, asked in this order while the first is not well.
+    pub fallback_addresses: Vec<Endpoint>,
+    /// Who we are.
+    pub token: TokenSource,
+    /// The datacenter to read as the local one, if not the agent's own.
+    pub datacenter: Option<String>,
+    /// Connections to Consul at most (D2); an agent resets the 201st of one client.
+    pub max_watches: usize,
+    /// For how long at most the last known good is served while Consul is away.
+    pub max_stale: Duration,
+    /// Who may vouch for Consul's certificate.
+    pub authorities: Authorities,
+    /// Our own certificate, where Consul asks for one.
+    pub client_cert: Option<PathBuf>,
+    /// Its key.
+    pub client_key: Option<PathBuf>,
+    /// The name to expect in Consul's certificate, if not the host of the address.
+    pub tls_server_name: Option<String>,
+    /// Is Consul's certificate checked?
+    pub verify: bool,
+}
+
+/// Who may vouch for Consul's certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Authorities {
+    /// Those that the system trusts.
+    #[default]
+    System,
+    /// Those in one PEM file.
+    File(PathBuf),
+    /// Those in the PEM files of a directory.
+    Directory(PathBuf),
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let address = "http://127.0.0.1:8500".parse().ok();
+        Self {
+            address: address.map(Endpoint::Http),
+            fallback_addresses: Vec::new(),
+            token: TokenSource::Anonymous,
+            datacenter: None,
+            max_watches: 128,
+            max_stale: Duration::MAX,
+            authorities: Authorities::System,
+            client_cert: None,
+            client_key: None,
+            tls_server_name: None,
+            verify: true,
+        }
+    }
+}

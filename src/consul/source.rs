@@ -11,13 +11,13 @@ use tracing::debug;
 
 use crate::catalog::{Interest, Interests, Layer, Realm, Service, ServiceKey, Slot};
 
+use super::Settings;
 use super::client::Client;
 use super::contact::Context;
 use super::json::TagsByName;
 use super::metrics::Metrics;
 use super::probe::follow;
 use super::reads::{execute, poll_lists, sweep};
-use super::settings::Settings;
 use super::subjects::{Instances, KeyValues, Keys, Names, Nodes};
 use super::watch::{WAIT, refresh, watch};
 

@@ -18,7 +18,6 @@ mod race;
 mod reply;
 mod special;
 mod system;
-mod upstream;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -37,9 +36,9 @@ use crate::dns::hickory::to_hickory;
 use crate::dns::{Answer, Name, Rcode};
 
 pub use metrics::Metrics;
+use race::Upstream;
 use reply::Reply;
 pub use system::{check_loops, own_addresses, system_upstreams};
-use upstream::Upstream;
 
 /// Why recursion cannot be set up.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,6 @@
 //! is on its way hands back a [`Waiting`], and [`Router::resolve_later`] waits and takes the same look
 //! again.
 
-mod ends;
 mod order;
 
 use std::collections::HashSet;

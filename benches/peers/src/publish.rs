@@ -179,3 +179,24 @@ fn whole(results: &Results) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the documents say is what was measured.
+    #[test]
+    fn the_documents_have_the_figures() {
+        let repository = crate::peers::repository();
+        let results = Results::load(&repository.join("benches/peers/results.json"));
+        let results = results.expect("the figures");
+        for (document, text) in [
+            ("docs/speed.md", short(&results)),
+            ("README.md", sentence(&results)),
+            ("benches/peers/RESULTS.md", whole(&results)),
+        ] {
+            let published = fs::read_to_string(repository.join(document)).expect("a document");
+            assert!(published.contains(&text), "{document} lacks:\n{text}");
+        }
+    }
+}

@@ -256,6 +256,8 @@ impl Reader {
         eventually(BUILD, "`portolan dev` is ready", || {
             let ended = process.ended();
             assert!(ended.is_none(), "it ended: {ended:?}: {}", process.log());
+            // While this one is built, another one may be started, which would answer in its place.
+            ensure(process.log().contains("admin listening"), || process.log())?;
             match http::get(DEV_ADMIN.into(), "/ready")? {
                 ready if ready.status == 200 => Ok(()),
                 other => Err(format!("{other:?}")),

@@ -6,9 +6,9 @@
 //!
 //! | room | duty |
 //! |---|---|
-//! | [`cli`] | the command line, and nothing else knows about flags |
+//! | [`cli`] | the command line: the commands, and a flag for every key that has one |
 //! | [`commands`] | wires the rooms together for `serve`, `dev`, `check`, `register`, `haproxy`; holds no logic |
-//! | [`config`] | portolan.toml, environment and flags become one checked `Config` |
+//! | [`config`] | portolan.toml, environment and flags become one checked `Config`, by one table of keys |
 //! | [`admin`] | HTTP: `/healthz`, `/ready`, `/metrics` |
 //! | [`register`] | desired (Docker) against actual (Consul's agent), and the calls that make them equal |
 //! | [`haproxy`] | keys and services of Consul -> haproxy.cfg -> proof -> reload; runs HAProxy |

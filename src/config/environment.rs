@@ -30,30 +30,27 @@ impl Strings for Process {
     }
 }
 
-/// Applies the variables of a table's keys over the layers below. An empty one counts as not set, as in
-/// Consul.
-pub(super) fn apply(env: &dyn Strings, table: &str, loaded: &mut Loaded) {
+/// Applies the variables of keys whose table is used over the layers below. An empty one counts as not set,
+/// as in Consul.
+pub(super) fn apply(env: &dyn Strings, is_used: impl Fn(&str) -> bool, loaded: &mut Loaded) {
     for key in KEYS {
-        let is_inside = key.path.strip_prefix(table);
-        let Some(variable) = key
-            .variable
-            .filter(|_| is_inside.is_some_and(|rest| rest.starts_with('.')))
-        else {
+        let table = key.path.split('.').next().unwrap_or_default();
+        let Some(variable) = key.variable.filter(|_| is_used(table)) else {
             continue;
         };
         if let Some(text) = get(env, variable) {
-            loaded.places.insert(key.path, Place::Variable(variable));
+            let place = Place::Variable(variable);
+            loaded.places.insert(key.path, place.clone());
             if let Err(message) = key.hear(&mut loaded.config, &[text]) {
-                loaded
-                    .errors
-                    .push(Error::new(Place::Variable(variable), message));
+                loaded.errors.push(Error::new(place, message));
             }
         }
     }
-    match table {
-        "consul" => consul_ssl(env, loaded),
-        "docker" => docker_tls(env, loaded),
-        _ => {}
+    if is_used("consul") {
+        consul_ssl(env, loaded);
+    }
+    if is_used("docker") {
+        docker_tls(env, loaded);
     }
 }
 

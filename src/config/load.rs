@@ -65,20 +65,21 @@ impl Loaded {
 
     /// What is not used has variables that mean nothing to us: a broken one must not stop us.
     fn hear_environment(&mut self, flags: &Flags, env: &dyn Strings) {
-        let is_off = |path, words: &[&str]| flags.get(path).is_some_and(|said| said == words);
-        if flags.verb != Verb::Dev && !is_off("consul.address", &["none"]) {
-            environment::apply(env, "consul", self);
-        }
-        let serves = match flags.get("docker.serve") {
+        let has_consul = flags.verb != Verb::Dev
+            && flags
+                .get("consul.address")
+                .is_none_or(|said| said != ["none"]);
+        let serves_docker = match flags.get("docker.serve") {
             Some(said) => said == ["true"],
             None => self.config.docker.serve && flags.verb == Verb::Serve,
         };
-        if serves || flags.verb == Verb::Register {
-            environment::apply(env, "docker", self);
-        }
-        if flags.verb == Verb::Haproxy {
-            environment::apply(env, "haproxy", self);
-        }
+        let is_used = |table: &str| match table {
+            "consul" => has_consul,
+            "docker" => serves_docker || flags.verb == Verb::Register,
+            "haproxy" => flags.verb == Verb::Haproxy,
+            _ => true,
+        };
+        environment::apply(env, is_used, self);
     }
 
     fn finish(&mut self) {

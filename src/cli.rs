@@ -196,7 +196,7 @@ fn register() -> clap::Command {
   portolan register --consul http://127.0.0.1:8500
   docker run -d -e SERVICE_NAME=hello1 -p :80 IMAGE
 
-Only what it registered itself is ever taken away. --dry-run says what it would do.",
+It removes only services that it has registered itself. --dry-run says what it would do.",
         )
 }
 
@@ -272,7 +272,7 @@ fn lower(text: &str) -> String {
 /// The flags of `serve` that are no key's, or two keys' at once.
 fn of_serve() -> [Arg; 2] {
     let from_agent = "Take domain, TTLs, limits and recursors from the Consul agent's own dns_config; \
-                      what is set here or in the file goes before it";
+                      flags, variables and the file override it";
     let docker = Arg::new(DOCKER)
         .long(DOCKER)
         .value_name("URL|none")
@@ -431,11 +431,11 @@ mod tests {
             ("serve --upstream dns.example", "such as 192.0.2.53"),
             (
                 "serve --upstream none --upstream 192.0.2.1",
-                "cannot stand beside an address",
+                "remove it, or remove the addresses",
             ),
             (
                 "serve --upstream 192.0.2.1 --upstream none",
-                "cannot stand beside an address",
+                "remove it, or remove the addresses",
             ),
             ("serve --admin 8054", "such as 127.0.0.1:53"),
             ("serve --domain a..b", "such as \"consul\""),

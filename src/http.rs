@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use reqwest::redirect::Policy;
 use reqwest::{Certificate, ClientBuilder, Identity, Method, RequestBuilder, Response};
 use url::Url;
 
@@ -127,6 +128,8 @@ impl Client {
         let mut builder = tune(
             reqwest::Client::builder()
                 .no_proxy()
+                // Who is asked has our token; who is named in an answer does not get it.
+                .redirect(Policy::none())
                 .connect_timeout(CONNECT_TIME)
                 .tcp_nodelay(true)
                 .user_agent(concat!("portolan/", env!("CARGO_PKG_VERSION"))),

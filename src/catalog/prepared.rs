@@ -48,9 +48,10 @@ impl PreparedSlot {
         self.publish_for(result, ttl);
     }
 
-    /// The execution failed: keeping what is known.
-    pub fn failed(&self) {
-        self.fail_for(AFTER_FAILURE);
+    /// The execution failed, and is not tried again for a while, `at_least` so long; what was known stays.
+    pub fn failed(&self, at_least: Duration) {
+        let at_least = u64::try_from(at_least.as_millis()).unwrap_or(u64::MAX);
+        self.fail_for(AFTER_FAILURE.max(at_least));
     }
 }
 
@@ -115,17 +116,17 @@ mod tests {
         };
         assert_eq!(starts(&slot, Patience::Some), (true, false));
         assert_eq!(starts(&slot, Patience::None), (true, false));
-        slot.failed();
+        slot.failed(Duration::ZERO);
         assert_eq!(starts(&slot, Patience::Some), (false, false), "failed");
 
         let slot = queries.slot(&key("web", 1), &versions);
         slot.executed(None, Duration::ZERO);
         assert_eq!(starts(&slot, Patience::Some), (true, false), "too old");
         assert_eq!(starts(&slot, Patience::None), (false, true), "will do");
-        slot.failed();
+        slot.failed(Duration::ZERO);
         assert_eq!(starts(&slot, Patience::Some), (false, true), "stays");
         let other = queries.slot(&key("web", 2), &versions);
-        other.failed();
+        other.failed(Duration::ZERO);
         assert_eq!(starts(&other, Patience::Some), (false, true), "another's");
     }
 

@@ -87,7 +87,8 @@ impl Realm {
         self.names.load().is_some() && self.nodes.load().is_some()
     }
 
-    /// The source has been away since `since` milliseconds on the catalog's clock.
+    /// The source has been away since `since` milliseconds on the catalog's clock, which wraps round: what an
+    /// earlier life has left is older than the clock.
     pub fn mark_stale(&self, since: u64) {
         let fresh =
             self.stale_since
@@ -110,7 +111,7 @@ impl Realm {
     pub fn stale_millis(&self) -> Option<u64> {
         match self.stale_since.load(Ordering::Acquire) {
             0 => None,
-            since => Some(self.versions.millis().saturating_sub(since)),
+            since => Some(self.versions.millis().wrapping_sub(since)),
         }
     }
 

@@ -4,12 +4,13 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
 
 use super::{Found, Interest, Miss, Patience, Versions};
 
@@ -22,6 +23,11 @@ const SERVED_UNCONFIRMED: u64 = 2500;
 
 /// After a refresh that failed, the old value is served without waiting for so many milliseconds.
 const EXCUSED: u64 = 1000;
+
+/// Where there is no old value, nothing is said for so many at first, and at most; it doubles with every
+/// failure.
+const FIRST_REFUSAL: u64 = 500;
+const LONGEST_REFUSAL: u64 = 2000;
 
 /// [`Slot::fresh_until`] while the source tells of every change by itself.
 const WATCHED: u64 = u64::MAX;
@@ -153,6 +159,8 @@ pub struct Slot<T> {
     fresh_until: AtomicU64,
     /// Until when it is served while the source is asked.
     served_until: AtomicU64,
+    /// How often in a row its source could not say.
+    failures: AtomicU32,
     want: Want,
     versions: Arc<Versions>,
 }
@@ -165,6 +173,7 @@ impl<T> Slot<T> {
             asked: AtomicU64::new(0),
             fresh_until: AtomicU64::new(0),
             served_until: AtomicU64::new(0),
+            failures: AtomicU32::new(0),
             want: Want::new(),
             versions: Arc::clone(versions),
         }
@@ -184,7 +193,7 @@ impl<T> Slot<T> {
         let Some(known) = self.get() else {
             // It could not be had a moment ago. Where it is watched, its first value is on its way.
             if is_fresh && fresh_until != WATCHED {
-                return Err(Miss::Unready);
+                return Err(self.not_yet(patience, fresh_until - now));
             }
             let miss = leave(&self.want);
             return self.get().ok_or(miss);
@@ -198,6 +207,15 @@ impl<T> Slot<T> {
             }
             _ => Ok(self.get().unwrap_or(known)),
         }
+    }
+
+    /// It could not be had. A failure for once may be over in a moment, for which it is worth to wait.
+    fn not_yet(&self, patience: Patience, millis: u64) -> Miss {
+        if patience == Patience::None || self.failures.load(Ordering::Relaxed) != 1 {
+            return Miss::Unready;
+        }
+        let moment = Duration::from_millis(millis);
+        Miss::Loading(Pending::new(async move { sleep(moment).await }, LOAD_WAIT))
     }
 
     /// What is published, if anything is yet, with its version. The version may be older than the
@@ -250,16 +268,21 @@ impl<T> Slot<T> {
 
     /// The source says that the value still holds.
     pub fn confirm(&self) {
+        self.failures.store(0, Ordering::Relaxed);
         self.serve(FRESH, SERVED_UNCONFIRMED);
         self.want.met();
     }
 
-    /// The source could not say; what was known is served for a while, and then asked for again.
-    pub fn excuse(&self) {
-        if self.value.load().is_some() {
-            self.serve(EXCUSED, EXCUSED);
-        }
-        self.want.met();
+    /// The source could not say, and is not asked again for a while, `at_least` so long: what was known is
+    /// served meanwhile, and where nothing was, that is said. However many ask, they cost it no more.
+    pub fn excuse(&self, at_least: Duration) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(8);
+        let pause = match self.value.load().is_some() {
+            true => EXCUSED,
+            false => (FIRST_REFUSAL << failures).min(LONGEST_REFUSAL),
+        };
+        let at_least = u64::try_from(at_least.as_millis()).unwrap_or(u64::MAX);
+        self.fail_for(pause.max(at_least));
     }
 
     /// From now on for so many milliseconds, if it is not for longer already.
@@ -374,7 +397,7 @@ mod tests {
         slot.restore(Service::new(Vec::new()));
         assert!(has_to_wait(Patience::Some), "never confirmed");
         assert!(!has_to_wait(Patience::None), "what is old will do");
-        slot.excuse();
+        slot.excuse(Duration::ZERO);
         assert!(!has_to_wait(Patience::Some), "excused");
         slot.set_watched(true);
         let version = slot.version();
@@ -385,15 +408,35 @@ mod tests {
         assert!(!has_to_wait(Patience::Some), "confirmed");
     }
 
+    /// Or every question for it would be a request, over and over while it waits.
     #[test]
-    fn what_never_was_is_asked_for_again_and_what_failed_is_not() {
+    fn what_could_not_be_had_is_not_asked_for_again_at_once() {
         let slot = slot();
-        slot.excuse();
-        let said = slot.look(Patience::None, waits);
-        assert!(matches!(said, Err(Miss::Loading(_))), "{said:?}");
-        slot.fail_for(60_000);
         let said = slot.look(Patience::Some, waits);
-        assert!(matches!(said, Err(Miss::Unready)), "{said:?}");
+        assert!(matches!(said, Err(Miss::Loading(_))), "{said:?}");
+        let mut pauses = Vec::new();
+        for _ in 0..5 {
+            slot.fresh_until.store(0, Ordering::Relaxed);
+            slot.excuse(Duration::ZERO);
+            let said = slot.look(Patience::None, waits);
+            assert!(matches!(said, Err(Miss::Unready)), "{said:?}");
+            // Who may wait does so after the first failure, without asking before the pause is over.
+            let said = slot.look(Patience::Some, |_| panic!("it is asked again"));
+            let waits = matches!(said, Err(Miss::Loading(_)));
+            assert_eq!(waits, pauses.is_empty(), "{said:?}");
+            pauses.push(slot.fresh_until() - slot.versions.millis());
+        }
+        let expected = [500, 1000, 2000, 2000, 2000];
+        for (pause, most) in pauses.iter().zip(expected) {
+            assert!((most - 100..=most).contains(pause), "{pauses:?}");
+        }
+        slot.fresh_until.store(0, Ordering::Relaxed);
+        slot.excuse(Duration::from_secs(30));
+        assert!(slot.fresh_until() - slot.versions.millis() > 29_000);
+        // Whatever was asked for, an answer ends it.
+        slot.publish(Service::new(Vec::new()));
+        assert!(slot.look(Patience::Some, waits).is_ok());
+        assert_eq!(slot.failures.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -77,7 +77,7 @@ fn list<T: Display>(items: impl Iterator<Item = T>) -> String {
 fn ask(config: &Config) -> Result<(), Failure> {
     let not_ready = |why: String| Failure::NotReady { why };
     let Some(address) = config.admin.listen else {
-        let why = "the admin server is switched off, so there is nobody to ask".to_owned();
+        let why = "the admin address is `none`: set admin.listen to use --running".to_owned();
         return Err(not_ready(why));
     };
     let url = format!("http://{}/ready", reachable(address));

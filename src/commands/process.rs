@@ -117,7 +117,7 @@ pub(super) fn readiness_of(layer: Arc<Layer>) -> admin::Probe {
             });
             Readiness::Ready(format!("{services} services, {nodes} nodes{age}"))
         } else {
-            Readiness::NotReady("no data yet".to_owned())
+            Readiness::NotReady("waiting for the first answer from Consul".to_owned())
         }
     })
 }

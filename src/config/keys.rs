@@ -125,7 +125,7 @@ keys! {
         config.consul.token = TokenSource::Given(Token::new(text)?);
         Ok(())
     })), example "11111111-2222-3333-4444-555555555555", env "CONSUL_HTTP_TOKEN";
-    /// File that holds the ACL token for Consul; it is followed as it changes
+    /// File with the ACL token for Consul; it is read again when it changes
     consul.token_file: Own(Slot::Text(|config, text| {
         config.consul.token = TokenSource::File(parse::path(text)?);
         Ok(())
@@ -172,7 +172,7 @@ keys! {
     /// Address at which `serve` says that published ports are
     docker.ip: Optional(parse::service_address), example "10.0.0.5";
 
-    /// Name that our services bear in Consul, and only what bears it is ever taken away; the ID of the Docker engine if not set
+    /// Owner name in the metadata of registered services, of which only those with this name are removed; the ID of the Docker engine if not set
     register.owner: Optional(parse::owner), example "host-1", flag "owner" "NAME" REGISTER;
     /// Address of published ports; that of Consul's agent if not set
     register.ip: Optional(parse::service_address), example "10.0.0.5", flag "ip" "IP" REGISTER;
@@ -182,7 +182,7 @@ keys! {
     register.internal: Switch, default "false", flag "internal" "" REGISTER;
     /// Register only containers with a SERVICE_NAME
     register.explicit: Switch, default "false", flag "explicit" "" REGISTER;
-    /// When a container has ended, take its services away `always`, or `on-success` alone
+    /// Remove the services of a container that has ended `always`, or only `on-success`
     register.deregister: Choice(&[
         ("always", Deregister::Always),
         ("on-success", Deregister::OnSuccess),
@@ -213,13 +213,13 @@ keys! {
     ]), default "sequential";
     /// How long one upstream has to answer
     recursion.recursor_timeout: Time(Duration::from_millis(10)..=Duration::from_secs(60)), default "2s";
-    /// Answers of upstreams that are kept in memory; 0 keeps none
+    /// How many answers of upstreams to cache; 0 switches the cache off
     recursion.cache_size: Number(0..=10_000_000), default "32768";
 
-    /// Largest UDP answer about Consul's names in bytes, whatever the client takes
+    /// Largest UDP answer for Consul's names in bytes, even if the client accepts more
     // 512 bytes are every client's right; 65507 is the most that fits into a datagram.
     answers.max_udp_size: Number(512..=65_507), default "65507";
-    /// Whether an A or AAAA answer of a service that was cut says so: `silent` or `tc`
+    /// Whether a cut A or AAAA answer of a service sets TC: `silent` or `tc`
     answers.truncate_addresses: Choice(&[("silent", false), ("tc", true)]), default "silent";
     /// What SRV records point at: `consul`, the node's name where the service has no address of its own, or always its `address`
     answers.srv_target: Choice(&[
@@ -235,7 +235,7 @@ keys! {
         };
         Ok(())
     })), default "1";
-    /// Whether instances with a warning are left out too
+    /// Leave out instances with a warning, too
     answers.only_passing: Switch, default "false";
     /// TTLs of services, by name, `prefix*` or `*`
     answers.service_ttl: Own(Slot::Times(|config, pattern, time| {
@@ -264,26 +264,26 @@ keys! {
     haproxy.tag: Text(parse::tag), default "rest", flag "tag" "TAG" HAPROXY;
     /// Template of haproxy.cfg; the one in the program if not set
     haproxy.template: Optional(parse::path), example "/etc/portolan/haproxy.cfg.j2", flag "template" "FILE" HAPROXY;
-    /// The file to keep right
+    /// Path of the haproxy.cfg to write
     haproxy.output: Text(parse::path), default "/etc/haproxy/haproxy.cfg", flag "output" "FILE" HAPROXY;
     /// HAProxy, as a path or as a name on the PATH
     haproxy.program: Text(parse::path), default "haproxy", flag "haproxy" "PATH" HAPROXY;
     /// Socket of HAProxy's master process
     haproxy.master_socket: Text(parse::path), default "/run/haproxy-master.sock",
         flag "master-socket" "PATH" HAPROXY;
-    /// Start HAProxy here, rather than manage the one at the master socket
+    /// Start HAProxy as a child, rather than manage the one at the master socket
     haproxy.exec: Switch, default "true", flag "no-exec" "" HAPROXY;
     /// DNS server for HAProxy to ask
     haproxy.resolver: Text(parse::upstream), default "127.0.0.1:53", flag "resolver" "IP[:PORT]" HAPROXY;
     /// Address for requests
     haproxy.bind: Text(parse::listen_address), default "0.0.0.0:80", flag "bind" "IP:PORT" HAPROXY;
-    /// Address of HAProxy's statistics; port 1936 if not set, of 127.0.0.1 alone while there are no credentials for them
+    /// Address of HAProxy's statistics; port 1936 if not set, on 127.0.0.1 only unless there are credentials for them
     haproxy.stats_bind: Optional(parse::listen_address), example "127.0.0.1:1936", flag "stats-bind" "IP:PORT" HAPROXY;
     /// USER:PASSWORD for HAProxy's statistics
     haproxy.stats_auth: Optional(parse::credentials), example "admin:secret", env "HAPROXY_STATS_AUTH";
-    /// Server slots of a backend at least
+    /// Minimum number of server slots in a backend
     haproxy.min_slots: Number(1..=10_000), default "32";
-    /// For how long more than half of the services, or all keys, must have been gone before that is believed
+    /// How long to wait before believing that more than half of the services, or all keys, are gone
     haproxy.doubt: Time(Duration::ZERO..=HOUR), default "30s";
     /// How long HAProxy may differ from Consul before it is reloaded
     haproxy.heal_after: Time(SECOND..=HOUR), default "10s";
@@ -310,7 +310,7 @@ fn add_upstream(config: &mut Config, text: &str) -> Result<(), String> {
         ("none", None) => {}
         (text, Some(listed)) if text != "none" => listed.push(parse::upstream(text)?),
         _ => {
-            let message = "`none` switches recursion off and cannot stand beside an address";
+            let message = "`none` switches recursion off: remove it, or remove the addresses";
             return Err(message.to_owned());
         }
     }

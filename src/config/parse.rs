@@ -60,7 +60,9 @@ pub(crate) fn upstream(text: &str) -> Result<SocketAddr, String> {
         })?,
     };
     if address.port() == 0 || address.ip().is_unspecified() {
-        return Err(format!("{text} is not an address that can be asked"));
+        return Err(format!(
+            "{text} is not an address that queries can be sent to"
+        ));
     }
     Ok(address)
 }
@@ -93,7 +95,7 @@ fn label(text: &str) -> Result<(), String> {
     match text.len() {
         0 => Err("a label is empty".to_owned()),
         1..=63 if text.bytes().all(allowed) => Ok(()),
-        1..=63 => Err("only letters, digits, `-` and `_` may stand between its dots".to_owned()),
+        1..=63 => Err("use only letters, digits, `-` and `_` between the dots".to_owned()),
         _ => Err("a label has at most 63 characters".to_owned()),
     }
 }

@@ -50,6 +50,14 @@ impl From<Fault> for RequestError {
 }
 
 impl RequestError {
+    /// How long Consul has asked to be left alone.
+    pub(super) fn asked_to_wait(&self) -> Duration {
+        match self {
+            Self::RateLimited { wait, .. } => *wait,
+            _ => Duration::ZERO,
+        }
+    }
+
     /// A short name for the metric.
     pub(super) fn kind(&self) -> &'static str {
         match self {
@@ -150,7 +158,7 @@ pub enum ClientError {
     #[error(transparent)]
     Setup(#[from] SetupError),
     /// The token cannot be sent in a header. It is not repeated here.
-    #[error("the ACL token holds a character that HTTP cannot carry")]
+    #[error("the ACL token holds a character that HTTP does not allow; check for line breaks")]
     Token,
 }
 
@@ -325,6 +333,12 @@ impl Address {
                 filtered,
                 body: Vec::new(),
             });
+        }
+        if status.is_redirection() {
+            let to = response.headers().get("Location");
+            let to = to.and_then(|to| to.to_str().ok()).unwrap_or("elsewhere");
+            let body = format!("it sends us to {to}, which is not followed: name that address");
+            return Err(RequestError::Status { status, body });
         }
         if !status.is_success() {
             let body = http::body(response, 1024).await.unwrap_or_default();

@@ -264,7 +264,7 @@ impl WatchHandle {
         match again {
             Again::Quiet => debug!(path, "Consul answers again"),
             Again::One => info!(path, "Consul answers again"),
-            Again::Many => info!("Consul answers all of them again"),
+            Again::Many => info!("Consul answers all watches again"),
         }
     }
 

@@ -97,7 +97,7 @@ pub(super) async fn execute(
     places: Arc<Semaphore>,
 ) {
     let Ok(_place) = places.acquire().await else {
-        slot.failed();
+        slot.failed(Duration::ZERO);
         return;
     };
     let scope = Scope {
@@ -127,7 +127,7 @@ pub(super) async fn execute(
         }
         Err(error) => {
             debug!(query = key.name, %error, "cannot execute; keeping what is known");
-            slot.failed();
+            slot.failed(error.asked_to_wait());
         }
     }
 }
@@ -147,8 +147,12 @@ const CYCLE: Duration = Duration::from_secs(60);
 /// Services read anew in one look at most: twenty a second.
 const MAX_PER_LOOK: usize = 5;
 
+/// The longest pause after services could not be read; it doubles with every failure.
+const LONGEST_LOOK: Duration = Duration::from_secs(8);
+
 /// Keeps the addresses of all services of a realm known.
 pub(super) async fn sweep(context: Context, realm: Arc<Realm>, layer: Arc<Layer>) {
+    let mut pause = LOOK_EVERY;
     let mut turn = 0;
     let mut seen = 0;
     let mut complete = false;
@@ -180,6 +184,10 @@ pub(super) async fn sweep(context: Context, realm: Arc<Realm>, layer: Arc<Layer>
             };
         }
         let all_read = read(&context, &realm, due).await;
+        pause = match all_read {
+            true => LOOK_EVERY,
+            false => (pause * 2).min(LONGEST_LOOK),
+        };
         if all_read {
             seen = version;
             if !complete {
@@ -191,17 +199,18 @@ pub(super) async fn sweep(context: Context, realm: Arc<Realm>, layer: Arc<Layer>
                 );
             }
         }
-        sleep(LOOK_EVERY).await;
+        sleep(pause).await;
     }
 }
 
-/// Reads services, a few at a time. False if one could not be read.
+/// Reads services, a few at a time. False if one could not be read, and then no more of them are.
 async fn read(context: &Context, realm: &Arc<Realm>, names: Vec<Arc<str>>) -> bool {
     let mut names = names.into_iter();
     let mut reads = JoinSet::new();
     let mut all_read = true;
     loop {
-        while reads.len() < AT_A_TIME
+        while all_read
+            && reads.len() < AT_A_TIME
             && let Some(name) = names.next()
         {
             let context = context.clone();

@@ -4,12 +4,14 @@
 //! anew beside the old one and renamed over it, so that it is whole at every moment.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::libc;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -23,12 +25,19 @@ const MAGIC: &str = "portolan-catalog 1";
 /// At most this often is it written.
 const EVERY: Duration = Duration::from_secs(3);
 
+/// It is for us alone: a token may have been needed to read what is in it.
+const MODE: u32 = 0o600;
+
+/// The longest file that is read, in bytes. Ten thousand services of ten instances are some 30 MB.
+const MAX_FILE: u64 = 1 << 30;
+
 /// The content: the local datacenter. Others are asked for again.
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {
     datacenter: String,
-    /// Seconds since 1970 at which it was written.
-    written: u64,
+    /// Seconds since 1970 at which Consul last confirmed it.
+    #[serde(rename = "written")]
+    confirmed: u64,
     names: Vec<Arc<str>>,
     nodes: Vec<Arc<Node>>,
     /// Services in use, the one asked for last in front.
@@ -40,6 +49,8 @@ struct Saved {
 enum StateError {
     #[error("{0}")]
     Io(#[from] io::Error),
+    #[error("it is {0}")]
+    Unfit(&'static str),
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
     #[error("it is damaged: {0}")]
@@ -53,15 +64,21 @@ pub struct SavedCatalog {
 }
 
 impl SavedCatalog {
-    /// The state in a directory, which is made if it does not exist.
+    /// The state in a directory, which is made if it does not exist. One that cannot be written to is read
+    /// all the same.
     ///
     /// # Errors
-    /// If the directory can neither be found nor made, or not be written to.
+    /// If the directory can neither be found nor made.
     pub fn in_directory(directory: &Path) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let probe = directory.join("catalog.probe");
-        File::create(&probe)?;
-        fs::remove_file(probe)?;
+        let probed = create(&probe).and_then(|_| fs::remove_file(probe));
+        if let Err(error) = probed {
+            warn!(
+                directory = %directory.display(), %error,
+                "cannot write to state_dir: what is known will not survive a restart"
+            );
+        }
         Ok(Self {
             directory: directory.to_owned(),
         })
@@ -127,9 +144,11 @@ impl SavedCatalog {
     fn write(&self, realm: &Realm) -> io::Result<usize> {
         let mut loaded = realm.loaded();
         loaded.sort_by_key(|(_, slot)| std::cmp::Reverse(slot.last_asked()));
+        // What Consul has not confirmed for a while does not become younger by being written.
+        let age = realm.stale_millis().unwrap_or_default() / 1000;
         let saved = Saved {
             datacenter: realm.datacenter().to_string(),
-            written: since_1970(),
+            confirmed: since_1970().saturating_sub(age),
             names: realm.names().iter().cloned().collect(),
             nodes: realm.nodes(),
             services: loaded
@@ -140,7 +159,7 @@ impl SavedCatalog {
         let body = serde_json::to_vec(&saved)?;
         let head = format!("{MAGIC} {} {:016x}\n", body.len(), xxh3_64(&body));
         let new = self.directory.join("catalog.new");
-        let mut file = File::create(&new)?;
+        let mut file = create(&new)?;
         file.write_all(head.as_bytes())?;
         file.write_all(&body)?;
         // The rename must not become durable before the content.
@@ -150,8 +169,41 @@ impl SavedCatalog {
     }
 }
 
+/// A new file for us alone; of a link nothing behind it is touched.
+fn create(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(MODE)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    // It may have been there, with other rights.
+    file.set_permissions(Permissions::from_mode(MODE))?;
+    Ok(file)
+}
+
+/// What a regular file of a sensible length holds. Nothing else is waited for or followed.
+fn bytes_of(path: &Path) -> Result<Vec<u8>, StateError> {
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_file() {
+        return Err(StateError::Unfit("not a regular file"));
+    }
+    if found.len() > MAX_FILE {
+        return Err(StateError::Unfit("longer than 1 GiB"));
+    }
+    let mut bytes = Vec::new();
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?
+        .take(MAX_FILE)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn read(path: &Path) -> Result<Saved, StateError> {
-    let bytes = fs::read(path)?;
+    let bytes = bytes_of(path)?;
     let end = bytes
         .iter()
         .position(|byte| *byte == b'\n')
@@ -176,11 +228,12 @@ fn read(path: &Path) -> Result<Saved, StateError> {
 }
 
 fn restore(saved: Saved, layer: &Layer) {
-    let age = since_1970().saturating_sub(saved.written);
+    let age = since_1970().saturating_sub(saved.confirmed);
     let services = saved.services.len();
     let realm = layer.local();
     realm.name_datacenter(&saved.datacenter);
-    realm.mark_stale(realm.versions().millis().saturating_sub(age * 1000));
+    let age_millis = age.saturating_mul(1000);
+    realm.mark_stale(realm.versions().millis().wrapping_sub(age_millis));
     let services_of = saved
         .services
         .into_iter()
@@ -246,6 +299,85 @@ mod tests {
         assert!(matches!(look(&layer, "web"), Ok(loaded) if loaded.stale));
         assert!(matches!(look(&layer, "db"), Err(Miss::Loading(_))));
         assert!(matches!(look(&layer, "nope"), Err(Miss::Absent)));
+    }
+
+    /// However often a restart writes it anew: it is as old as Consul's last word.
+    #[test]
+    fn an_age_outlives_restarts() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let state = saved(directory.path());
+        for life in 0..3 {
+            let (layer, _interests) = Catalog::new().add_lazy("test");
+            state.load(&layer);
+            let realm = layer.local();
+            if life == 0 {
+                let now = realm.versions().millis();
+                realm.mark_fresh();
+                realm.mark_stale(now.wrapping_sub(42_000));
+            }
+            let age = realm.stale_millis().expect("it is stale");
+            assert!((42_000..45_000).contains(&age), "{age} in life {life}");
+            state.write(realm).expect("written");
+        }
+    }
+
+    #[test]
+    fn it_is_for_us_alone_and_no_link_is_followed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let state = saved(directory.path());
+        let path = directory.path().join(FILE);
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(&path), MODE);
+
+        let precious = directory.path().join("precious");
+        fs::write(&precious, "precious").expect("written");
+        let new = directory.path().join("catalog.new");
+        std::os::unix::fs::symlink(&precious, &new).expect("a link");
+        let (layer, _interests) = Catalog::new().add_lazy("test");
+        assert!(state.write(layer.local()).is_err());
+        assert_eq!(fs::read(&precious).expect("there"), b"precious");
+    }
+
+    /// A pipe would be waited for, and a file without end be read.
+    #[test]
+    fn what_is_no_state_file_is_set_aside_at_once() {
+        for what in ["link", "pipe", "directory", "endless"] {
+            let directory = tempfile::tempdir().expect("a directory");
+            let state = saved(directory.path());
+            let path = directory.path().join(FILE);
+            let elsewhere = directory.path().join("elsewhere");
+            fs::rename(&path, &elsewhere).expect("moved");
+            match what {
+                "link" => std::os::unix::fs::symlink(&elsewhere, &path).expect("a link"),
+                "pipe" => {
+                    let made = std::process::Command::new("mkfifo").arg(&path).status();
+                    assert!(
+                        made.is_ok_and(|status| status.success()),
+                        "mkfifo of coreutils"
+                    );
+                }
+                "directory" => fs::create_dir(&path).expect("a directory"),
+                _ => {
+                    let file = File::create(&path).expect("a file");
+                    file.set_len(20 << 30).expect("a file with a hole");
+                }
+            }
+            let (layer, _interests) = Catalog::new().add_lazy("test");
+            let start = std::time::Instant::now();
+            state.load(&layer);
+            assert!(start.elapsed() < Duration::from_secs(1), "{what}");
+            assert!(!layer.local().is_ready(), "{what}");
+            assert!(fs::symlink_metadata(&path).is_err(), "{what} is set aside");
+        }
+    }
+
+    /// Not even root can write there.
+    #[test]
+    fn a_directory_that_is_only_readable_is_no_reason_not_to_start() {
+        let state = SavedCatalog::in_directory(Path::new("/proc/self"));
+        let (layer, _interests) = Catalog::new().add_lazy("test");
+        state.expect("a start").load(&layer);
+        assert!(!layer.local().is_ready());
     }
 
     #[test]

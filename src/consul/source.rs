@@ -242,7 +242,7 @@ impl Source {
         }
         let Some(context) = self.context_of(&realm) else {
             // The datacenter has gone since the interest was left.
-            slot.excuse();
+            slot.excuse(Duration::ZERO);
             return;
         };
         let mut instances = Instances {
@@ -258,7 +258,7 @@ impl Source {
                 let Ok(_place) = places.acquire().await else { return };
                 if let Err(error) = refresh(&context, &mut instances).await {
                     debug!(service = %instances.key, %error, "cannot refresh; keeping what is known");
-                    instances.slot.excuse();
+                    instances.slot.excuse(error.asked_to_wait());
                 }
             }));
             return;
@@ -354,7 +354,9 @@ impl Source {
         }
         let now = self.layer.versions().seconds();
         let mut idle = Vec::new();
-        for realm in self.realms.iter().map(Followed::realm) {
+        // While Consul is away, what is forgotten could not be learned again.
+        let current = |realm: &&Arc<Realm>| realm.stale_millis().is_none();
+        for realm in self.realms.iter().map(Followed::realm).filter(current) {
             for (key, slot) in realm.loaded() {
                 if now.saturating_sub(slot.last_asked()) > FORGET_AFTER.as_secs() {
                     realm.forget(&key);

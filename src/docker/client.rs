@@ -56,7 +56,9 @@ pub enum Error {
     #[error("the answer is too long")]
     TooLong,
     /// No version of the API that both sides speak.
-    #[error("Docker speaks API versions {theirs}, we speak 1.{OLDEST} to 1.{NEWEST}")]
+    #[error(
+        "Docker offers API versions {theirs}; Portolan needs one from 1.{OLDEST} to 1.{NEWEST}"
+    )]
     Version {
         /// The versions that Docker named.
         theirs: String,

@@ -476,7 +476,7 @@ mod tests {
         assert_eq!(
             containers.snapshot().unknown.len(),
             1,
-            "it runs, and nothing is known of it"
+            "the container runs, but Docker could not inspect it"
         );
     }
 

@@ -61,6 +61,18 @@ pub(super) enum Before {
     Any,
 }
 
+impl Before {
+    /// What this text was made from. The template in the program has a backend of its own.
+    pub(super) fn of(text: &str, has_template: bool) -> Self {
+        let mut backends = text.lines().filter(|line| line.starts_with("backend "));
+        match backends.any(|line| !line.starts_with("backend portolan:")) {
+            false => Self::Nothing,
+            true if has_template => Self::Any,
+            true => Self::Tagged,
+        }
+    }
+}
+
 /// Reads it.
 pub(super) struct Inputs {
     feeds: Feeds,
@@ -252,7 +264,7 @@ impl Inputs {
             let seconds = self.doubt.as_secs();
             let what = match services {
                 Some(_) => "more than half of the services are gone",
-                None => "there is no service, other than in the file of before",
+                None => "Consul lists no services, but the previous configuration has some",
             };
             warn!(seconds, "{what}; keeping the last ones unless that lasts");
         }

@@ -93,7 +93,12 @@ impl Master {
     /// If there is no HAProxy, or none that is well.
     pub(super) async fn processes(&self) -> io::Result<Processes> {
         let answer = self.ask("show proc", PATIENCE).await?;
-        let strange = || io::Error::new(io::ErrorKind::InvalidData, "it is no master of HAProxy");
+        let strange = || {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "this socket does not belong to an HAProxy master process; check --master-socket",
+            )
+        };
         processes(&answer).ok_or_else(strange)
     }
 

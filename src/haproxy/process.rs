@@ -253,7 +253,7 @@ impl Process {
             status,
             said = running.said.complaints(),
             millis = self.pause.as_millis(),
-            "HAProxy has ended by itself and is started again"
+            "HAProxy has exited unexpectedly; restarting it"
         );
         self.go_down();
         self.set_up(false);
@@ -323,7 +323,9 @@ impl Program {
         }
         let Ok(output) = output else {
             let seconds = PROVING.as_secs();
-            return Ok(Err(format!("HAProxy did not say so in {seconds} s")));
+            return Ok(Err(format!(
+                "`haproxy -c` did not finish within {seconds} s"
+            )));
         };
         let output = output?;
         let words = String::from_utf8_lossy(&output.stderr);

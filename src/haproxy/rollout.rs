@@ -33,18 +33,69 @@ const TRIED: usize = 16;
 /// The key of the credentials for the statistics.
 const AUTH: &str = "stats/auth";
 
-/// What becomes of what Consul says.
-enum Rollout {
+/// What becomes of what Consul says: of inputs `I`, each with a print that tells it from others.
+enum Rollout<I> {
     /// It is what HAProxy runs on, as far as Consul has said anything.
     Current,
     /// It has changed, and may change more in a moment.
     Gathering {
-        input: Input,
+        input: (u64, I),
         first: Instant,
         last: Instant,
     },
     /// It is not what HAProxy runs on, and is tried again then.
     Held { until: Instant },
+}
+
+/// What it is time for.
+#[derive(Debug, PartialEq, Eq)]
+enum Due<I> {
+    /// To take up a change.
+    Change(I),
+    /// To try once more what there is now.
+    Again,
+}
+
+impl<I> Rollout<I> {
+    /// Consul says this; `taken` is the print of what was last taken up.
+    fn see(&mut self, print: u64, input: I, taken: Option<u64>, now: Instant) {
+        let (seen, since) = match self {
+            Self::Gathering { input, first, .. } => (Some(input.0), *first),
+            Self::Current | Self::Held { .. } => (taken, now),
+        };
+        if seen != Some(print) {
+            *self = Self::Gathering {
+                input: (print, input),
+                first: since,
+                last: now,
+            };
+        }
+    }
+
+    /// What it is time for; it is asked once.
+    fn due(&mut self, now: Instant) -> Option<Due<I>> {
+        let is_ripe = match self {
+            Self::Current => false,
+            Self::Gathering { first, last, .. } => {
+                now.duration_since(*last) >= QUIET || now.duration_since(*first) >= LATEST
+            }
+            Self::Held { until } => *until <= now,
+        };
+        if !is_ripe {
+            return None;
+        }
+        match std::mem::replace(self, Self::Current) {
+            Self::Gathering { input, .. } => Some(Due::Change(input.1)),
+            Self::Current | Self::Held { .. } => Some(Due::Again),
+        }
+    }
+
+    /// Then what there is is tried once more, unless it changes before.
+    fn hold(&mut self, until: Instant) {
+        if !matches!(self, Self::Gathering { .. }) {
+            *self = Self::Held { until };
+        }
+    }
 }
 
 /// Why a change is held back.
@@ -70,7 +121,7 @@ struct Proven {
 
 /// The one configuration that is kept.
 pub(super) struct Configuration {
-    rollout: Rollout,
+    rollout: Rollout<Input>,
     settings: Settings,
     inputs: Inputs,
     template: Template,
@@ -103,7 +154,7 @@ impl Configuration {
         };
         let installed = Installed::new(&settings.output, &settings.domain);
         let text = installed.text().unwrap_or_default();
-        let before = before(&text, settings.template.is_some());
+        let before = Before::of(&text, settings.template.is_some());
         let (tag, doubt) = (&settings.tag, settings.doubt);
         Ok(Self {
             rollout: Rollout::Current,
@@ -135,39 +186,21 @@ impl Configuration {
         let now = Instant::now();
         let latest = self.inputs.look();
         if let Some(input) = latest.clone() {
-            self.gather(input, now);
+            let taken = self.taken.as_ref().map(|taken| taken.print);
+            self.rollout.see(input.print, input, taken, now);
         }
-        let due = match std::mem::replace(&mut self.rollout, Rollout::Current) {
-            Rollout::Gathering { input, first, last }
-                if now.duration_since(last) >= QUIET || now.duration_since(first) >= LATEST =>
-            {
+        let due = match self.rollout.due(now) {
+            None => None,
+            Some(Due::Change(input)) => {
                 self.refusal = TRY_AGAIN;
                 Some(input)
             }
-            Rollout::Held { until } if until <= now => latest.or_else(|| self.taken.clone()),
-            waiting => {
-                self.rollout = waiting;
-                None
-            }
+            Some(Due::Again) => latest.or_else(|| self.taken.clone()),
         };
         if let Some(input) = due {
             let result = self.apply(&input, process).await;
             self.taken = Some(input);
             self.settle(result, process);
-        }
-    }
-
-    fn gather(&mut self, input: Input, now: Instant) {
-        let (seen, since) = match &self.rollout {
-            Rollout::Gathering { input, first, .. } => (Some(input.print), Some(*first)),
-            _ => (self.taken.as_ref().map(|taken| taken.print), None),
-        };
-        if seen != Some(input.print) {
-            self.rollout = Rollout::Gathering {
-                input,
-                first: since.unwrap_or(now),
-                last: now,
-            };
         }
     }
 
@@ -193,12 +226,8 @@ impl Configuration {
         self.try_again(pause);
     }
 
-    /// After a pause what Consul says is taken up once more, unless it changes before.
     fn try_again(&mut self, pause: Duration) {
-        if !matches!(self.rollout, Rollout::Gathering { .. }) {
-            let until = Instant::now() + pause;
-            self.rollout = Rollout::Held { until };
-        }
+        self.rollout.hold(Instant::now() + pause);
     }
 
     /// Makes what Consul says what HAProxy runs on.
@@ -446,12 +475,52 @@ impl Configuration {
     }
 }
 
-/// What the file of before was made from. The template in the program has a backend of its own.
-fn before(text: &str, has_template: bool) -> Before {
-    let mut backends = text.lines().filter(|line| line.starts_with("backend "));
-    match backends.any(|line| !line.starts_with("backend portolan:")) {
-        false => Before::Nothing,
-        true if has_template => Before::Any,
-        true => Before::Tagged,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn a_change_is_taken_when_it_is_quiet() {
+        let (mut rollout, start) = (Rollout::Current, Instant::now());
+        assert_eq!(rollout.due(start), None);
+        rollout.see(1, "a", None, start);
+        rollout.see(2, "b", None, start + MOMENT);
+        // The same again is nothing new.
+        rollout.see(2, "b", None, start + 2 * MOMENT);
+        assert_eq!(rollout.due(start + 3 * MOMENT), None);
+        assert_eq!(rollout.due(start + MOMENT + QUIET), Some(Due::Change("b")));
+        assert_eq!(rollout.due(start + LATEST), None, "it was asked once");
+        rollout.see(2, "b", Some(2), start + LATEST);
+        assert_eq!(rollout.due(start + 2 * LATEST), None, "it was taken");
+    }
+
+    #[test]
+    fn what_never_rests_is_taken_all_the_same() {
+        let (mut rollout, start) = (Rollout::Current, Instant::now());
+        let mut taken = Vec::new();
+        for step in 0..60 {
+            let now = start + step * MOMENT;
+            rollout.see(step.into(), step, None, now);
+            taken.extend(rollout.due(now).map(|_| step));
+        }
+        assert_eq!(taken, [20, 41], "every two seconds");
+    }
+
+    #[test]
+    fn what_is_held_is_tried_again_unless_it_changes() {
+        let (mut rollout, start) = (Rollout::Current, Instant::now());
+        rollout.hold(start + TRY_AGAIN);
+        rollout.see(1, "a", Some(1), start);
+        assert_eq!(rollout.due(start + MOMENT), None);
+        assert_eq!(rollout.due(start + TRY_AGAIN), Some(Due::Again));
+        assert_eq!(rollout.due(start + LATEST), None);
+
+        rollout.hold(start + LONGEST_REFUSAL);
+        rollout.see(2, "b", Some(1), start);
+        // What gathers comes sooner than what is tried again.
+        rollout.hold(start + LONGEST_REFUSAL);
+        assert_eq!(rollout.due(start + QUIET), Some(Due::Change("b")));
     }
 }

@@ -162,7 +162,7 @@ impl Supervisor {
             if let Verdict::Heal(services) = verdict {
                 warn!(
                     ?services,
-                    "HAProxy is reloaded so that it learns its servers anew"
+                    "reloading HAProxy because its servers differ from Consul's"
                 );
                 self.configuration.heal(&mut self.process).await;
             }

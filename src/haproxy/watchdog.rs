@@ -140,7 +140,7 @@ impl Watchdog {
                     instances = expected,
                     dns,
                     side,
-                    "HAProxy does not hold the servers that Consul has"
+                    "HAProxy's servers differ from Consul's"
                 );
             }
             if side == "haproxy" {

@@ -200,7 +200,9 @@ impl Recursor {
                 message,
             };
             if address.port() == 0 || address.ip().is_multicast() {
-                return Err(refuse("nobody can be asked there".to_owned()));
+                return Err(refuse(
+                    "not an address that queries can be sent to".to_owned(),
+                ));
             }
             let upstream = Upstream::new(address, settings.recursor_timeout);
             upstreams.push(Arc::new(upstream.map_err(|e| refuse(e.to_string()))?));

@@ -64,7 +64,7 @@ impl Metrics {
             ),
             (
                 "problems",
-                "Wishes of containers that cannot be met, as the log tells them",
+                "Labels that cannot be followed; the log names them",
                 &metrics.problems,
             ),
             (
@@ -107,7 +107,9 @@ pub struct Report {
 impl Default for Report {
     fn default() -> Self {
         Self {
-            now: Arc::new(Mutex::new(Err("nothing compared yet".to_owned()))),
+            now: Arc::new(Mutex::new(Err(
+                "waiting for the first comparison of Docker with Consul".to_owned(),
+            ))),
         }
     }
 }

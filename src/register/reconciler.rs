@@ -151,7 +151,7 @@ impl Reconciler {
                         }
                         Err(error) if error.is_refusal() => {
                             self.metrics.write("deregister", error.kind());
-                            error!(service = service.name, id, %error, "stays registered");
+                            error!(service = service.name, id, %error, "could not deregister the service at the end; deregister it by hand, or start `portolan register` again");
                         }
                         Err(error) => return Err(error),
                     }
@@ -298,7 +298,7 @@ impl Reconciler {
                 service,
                 id,
                 error = text,
-                "Consul's agent will not {action} it"
+                "Consul's agent refuses to {action} this service; trying again later"
             );
         }
         Ok(false)
@@ -375,7 +375,9 @@ impl Reconciler {
     /// The agent cannot be asked.
     fn unreachable(&mut self, error: &AgentError) {
         self.metrics.pass(error.kind());
-        self.report.set(Err(format!("no good answer: {error}")));
+        self.report.set(Err(format!(
+            "cannot read the services of Consul's agent: {error}"
+        )));
         // It may come back as another one, with nothing of what it was told.
         self.host = None;
         self.health = HealthReports::default();

@@ -122,7 +122,9 @@ fn a_running_server_is_asked_whether_it_is_ready() {
     let outcome = check(&waiting.admin().to_string());
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(
-        outcome.last_line().contains("consul: no data yet"),
+        outcome
+            .last_line()
+            .contains("consul: waiting for the first answer from Consul"),
         "{outcome:?}"
     );
     assert_eq!(check("none").code, Some(1));

@@ -161,7 +161,7 @@ fn the_last_good_set_is_served_while_docker_is_away() {
     let comes = docker.sleeper("comes", &["--expose", "80", "-e", "SERVICE_NAME=comes"]);
     assert_eq!(addresses(dns, "stays"), [stays_at.as_str()]);
     assert_eq!(addresses(dns, "goes"), [goes_at]);
-    assert!(portolan.log().contains("no contact to Docker"));
+    assert!(portolan.log().contains("cannot reach Docker"));
     proxy.heal();
     has_addresses(dns, "comes", &[&comes.address("bridge")], SOON * 2);
     has_addresses(dns, "goes", &[], SOON);

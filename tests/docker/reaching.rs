@@ -48,7 +48,11 @@ fn a_proxy_that_allows_nothing_but_reading_is_enough() {
     });
     web.tell("stop");
     has_addresses(portolan.dns(), "web", &[], SOON);
-    assert!(!portolan.log().contains("no contact"), "{}", portolan.log());
+    assert!(
+        !portolan.log().contains("cannot reach Docker"),
+        "{}",
+        portolan.log()
+    );
 }
 
 fn openssl(directory: &Path, arguments: &str) {
@@ -135,7 +139,7 @@ fn certificates_are_checked_and_shown() {
             "a bad certificate is told of",
             || {
                 let log = portolan.log();
-                match log.contains("no contact to Docker")
+                match log.contains("cannot reach Docker")
                     && log.to_lowercase().contains("certificate")
                 {
                     true => Ok(()),

@@ -14,6 +14,7 @@ mod many;
 mod patience;
 mod propagation;
 mod restarting;
+mod spin;
 mod stale;
 mod telling;
 mod tokens;

@@ -8,7 +8,9 @@ use crate::{
         consul::{Consul, Options},
         directory,
         dns::Query,
-        ensure, eventually, http,
+        ensure, eventually,
+        fake_consul::{FakeConsul, Lie},
+        http,
         portolan::{Launch, Portolan},
         throughout,
         wire::{rcode, rtype::A},
@@ -295,4 +297,32 @@ fn a_token_that_may_not_read_any_more_empties_nothing() {
         "new data was seen {late:?} after a token might read again"
     ));
     assert_hidden(&portolan, &[&token]);
+}
+
+/// Who is asked has the token; who is named in an answer does not get it.
+#[test]
+fn a_redirect_gets_no_token() {
+    let _alone = alone();
+    let (consul, other) = (FakeConsul::start(), FakeConsul::start());
+    consul.set("web", &["10.6.0.1"]);
+    other.set("web", &["10.6.0.66"]);
+    let portolan = Launch::new("serve")
+        .args(["--consul", &consul.url(), "--upstream", "none"])
+        .env("CONSUL_HTTP_TOKEN", MANAGEMENT)
+        .start();
+    let to = format!("{}/v1/health/service/web", other.url());
+    let redirect = Lie::status(307, "").header("Location", &to);
+    consul.tell("/v1/health/service/web", usize::MAX, redirect);
+    let query = Query::new("web.service.consul", A).patience(Duration::from_secs(4));
+    let reply = query.ask(portolan.dns());
+    assert_eq!(reply.rcode(), rcode::SERVFAIL, "{}", reply.summary());
+    assert_eq!(other.seen().len(), 0, "somebody else was asked");
+    // The log says what to do.
+    eventually(Duration::from_secs(5), "the redirect is told of", || {
+        let log = portolan.log();
+        ensure(
+            log.contains(&to) && log.contains("name that address"),
+            || log,
+        )
+    });
 }

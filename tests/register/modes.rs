@@ -185,7 +185,7 @@ fn it_waits_for_docker_and_consul() {
     unready("docker: ");
     assert_eq!(registrar.get("/healthz").expect("an answer").status, 200);
     host.proxy.heal();
-    unready("consul: no good answer");
+    unready("consul: cannot read the services of Consul's agent");
     host.consul.restart();
     host.consul.wait_until_ready();
     host.wait_for(Duration::from_secs(5), &[&web]);

@@ -88,7 +88,7 @@ fn a_token_that_may_not_register_all_registers_what_it_may() {
     assert_eq!(registrar.metric("portolan_register_failing"), 1.0);
     let told = registrar.log();
     assert!(
-        told.contains("will not register it") && told.contains("Permission denied"),
+        told.contains("refuses to register this service") && told.contains("Permission denied"),
         "{told}"
     );
 

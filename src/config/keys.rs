@@ -268,10 +268,10 @@ keys! {
     haproxy.output: Text(parse::path), default "/etc/haproxy/haproxy.cfg", flag "output" "FILE" HAPROXY;
     /// HAProxy, as a path or as a name on the PATH
     haproxy.program: Text(parse::path), default "haproxy", flag "haproxy" "PATH" HAPROXY;
-    /// Socket of HAProxy's master process
+    /// Socket of HAProxy's master process; without `exec`, of the one that is managed
     haproxy.master_socket: Text(parse::path), default "/run/haproxy-master.sock",
         flag "master-socket" "PATH" HAPROXY;
-    /// Start HAProxy as a child, rather than manage the one at the master socket
+    /// Start HAProxy as a child
     haproxy.exec: Switch, default "true", flag "no-exec" "" HAPROXY;
     /// DNS server for HAProxy to ask
     haproxy.resolver: Text(parse::upstream), default "127.0.0.1:53", flag "resolver" "IP[:PORT]" HAPROXY;

@@ -42,7 +42,11 @@ fn flags() -> String {
             defaults.extend(own.map(|(_, default)| format!("{} `{default}`", command(*verb))));
         }
         let defaults = defaults.join("; ");
-        let (name, path, help) = (flag.name, key.path, key.help);
+        let (name, help) = (flag.name, key.help);
+        let path = match flag.value {
+            "" => format!("{} = {}", key.path, key.turned_round()),
+            _ => key.path.to_owned(),
+        };
         table.push_str(&format!(
             "| `--{name}{value}` | {commands} | {defaults} | `{path}`: {help} |\n"
         ));

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use portolan::answers::{Asked, Domains, Maker, Moment, Settings};
 use portolan::catalog::{Catalog, Patience};
 use portolan::dns::{Name, Rcode, Reply, ReplyEdns, Transport, types};
-use portolan::files::{Host, Origin, Source, load};
+use portolan::files::{Files, Host, Origin, Source};
 use portolan_fuzz::{checks, scratch};
 
 fuzz_target!(|data: &[u8]| {
@@ -19,19 +19,20 @@ fuzz_target!(|data: &[u8]| {
         address: "10.0.0.1".to_owned(),
         datacenter: "dc1".to_owned(),
     };
-    match load(&origins, &host) {
+    match Files::read(origins, host) {
         Err(errors) => {
             let file = directory.join("fuzz.json").display().to_string();
             assert_eq!(errors.len(), 1, "one file, one mistake: {errors:?}");
             let text = errors[0].to_string();
             assert!(text.starts_with(&file), "{text}: names the file");
         }
-        Ok(definitions) => {
+        Ok(files) => {
+            let definitions = &files.definitions;
             assert!(definitions.services() <= definitions.instances());
             let names = names(data);
             assert_eq!(names.len(), definitions.instances());
             let mut catalog = Catalog::new();
-            Source::start(origins, host, &mut catalog).expect("the same file again");
+            Source::start(files, &mut catalog);
             for name in names.iter().take(8) {
                 ask(&catalog, name);
             }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::slot::millis;
 use super::{Instance, Scope, Slot, Versions};
 
 /// Results that are kept at a time; the one asked for longest ago makes room.
@@ -44,14 +45,12 @@ pub type PreparedSlot = Slot<Option<Prepared>>;
 impl PreparedSlot {
     /// Publishes a result that is good for `ttl`.
     pub fn executed(&self, result: Option<Prepared>, ttl: Duration) {
-        let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        self.publish_for(result, ttl);
+        self.publish_for(result, millis(ttl));
     }
 
     /// The execution failed, and is not tried again for a while, `at_least` so long; what was known stays.
     pub fn failed(&self, at_least: Duration) {
-        let at_least = u64::try_from(at_least.as_millis()).unwrap_or(u64::MAX);
-        self.fail_for(AFTER_FAILURE.max(at_least));
+        self.fail_for(AFTER_FAILURE.max(millis(at_least)));
     }
 }
 

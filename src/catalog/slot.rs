@@ -281,8 +281,7 @@ impl<T> Slot<T> {
             true => EXCUSED,
             false => (FIRST_REFUSAL << failures).min(LONGEST_REFUSAL),
         };
-        let at_least = u64::try_from(at_least.as_millis()).unwrap_or(u64::MAX);
-        self.fail_for(pause.max(at_least));
+        self.fail_for(pause.max(millis(at_least)));
     }
 
     /// From now on for so many milliseconds, if it is not for longer already.
@@ -337,6 +336,11 @@ impl<T> Slot<T> {
     pub fn last_asked(&self) -> u64 {
         self.asked.load(Ordering::Relaxed)
     }
+}
+
+/// On the catalog's clock.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

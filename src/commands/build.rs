@@ -15,7 +15,7 @@ use crate::catalog::Catalog;
 use crate::config::{Config, Loaded, parse};
 use crate::consul::{self, Authorities, Client, DnsConfig};
 use crate::dns::Name;
-use crate::files::{Definitions, Host, Origin};
+use crate::files::{Files, Host, Origin};
 use crate::http::{Endpoint, SetupError, Tls};
 use crate::recursion::{self, Recursor, Upstreams};
 use crate::router::Policy;
@@ -74,8 +74,8 @@ pub(super) enum Unnamed {
 /// What a server is made of beside its sockets.
 pub(super) struct Local {
     pub(super) config: Config,
-    pub(super) origins: Vec<Origin>,
-    pub(super) definitions: Definitions,
+    /// Service files, if any are named.
+    pub(super) files: Option<Files>,
     pub(super) zones: Zones,
     /// `None` if recursion is off.
     pub(super) upstreams: Option<Vec<SocketAddr>>,
@@ -92,8 +92,7 @@ impl Local {
     pub(super) fn new(mut loaded: Loaded, unnamed: Unnamed) -> Result<Self, Failure> {
         let mut mistakes = Mistakes::of(&mut loaded);
         let config = &loaded.config;
-        let origins = origins(config, unnamed);
-        let definitions = mistakes.keep(definitions(&loaded, &origins));
+        let files = mistakes.keep(service_files(&loaded, unnamed));
         let zones = mistakes.keep(zones(&loaded, unnamed));
         let upstreams = mistakes.keep(upstreams(&loaded));
         let consul = match config.consul.address {
@@ -107,8 +106,7 @@ impl Local {
         let domains = mistakes.keep(domains(&loaded));
         let made = (|| {
             Some(Self {
-                origins,
-                definitions: definitions?,
+                files: files?,
                 zones: zones?,
                 upstreams: upstreams?,
                 consul: consul?,
@@ -181,7 +179,11 @@ fn origins(config: &Config, unnamed: Unnamed) -> Vec<Origin> {
     }
 }
 
-fn definitions(loaded: &Loaded, origins: &[Origin]) -> Result<Definitions, Failure> {
+fn service_files(loaded: &Loaded, unnamed: Unnamed) -> Result<Option<Files>, Failure> {
+    let origins = origins(&loaded.config, unnamed);
+    if origins.is_empty() {
+        return Ok(None);
+    }
     let named = |path: &Path| {
         loaded
             .config
@@ -190,7 +192,8 @@ fn definitions(loaded: &Loaded, origins: &[Origin]) -> Result<Definitions, Failu
             .iter()
             .any(|dir| dir == path)
     };
-    files::load(origins, &file_host(&loaded.config)).map_err(|errors| {
+    let files = Files::read(origins, file_host(&loaded.config));
+    files.map(Some).map_err(|errors| {
         all(errors, |error| match &error {
             files::Error::Read { path, .. } if named(path) => loaded
                 .error_at("services.directories", error.to_string())
@@ -218,11 +221,6 @@ fn zones(loaded: &Loaded, unnamed: Unnamed) -> Result<Zones, Failure> {
             _ => error.into(),
         })
     })
-}
-
-/// What is wrong with service files.
-pub(super) fn of_services(errors: Vec<files::Error>) -> Failure {
-    all(errors, Failure::Services)
 }
 
 fn all<E>(errors: Vec<E>, told: impl FnMut(E) -> Failure) -> Failure {
@@ -343,7 +341,7 @@ fn pem_files(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
 }
 
 /// The node that services from files are on.
-pub(super) fn file_host(config: &Config) -> Host {
+fn file_host(config: &Config) -> Host {
     // A service without an address of its own is on this host; the address that others reach it
     // at cannot be known, but it is one that the host listens on.
     let address = config

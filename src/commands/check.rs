@@ -48,11 +48,9 @@ pub fn check(flags: &Flags, running: bool) -> Result<(), Failure> {
     );
     println!("consul         {consul}");
     println!("docker         {docker}");
-    println!(
-        "service files  {} services, {} instances",
-        local.definitions.services(),
-        local.definitions.instances()
-    );
+    let defined = local.files.as_ref().map(|files| &files.definitions);
+    let (services, instances) = defined.map_or((0, 0), |all| (all.services(), all.instances()));
+    println!("service files  {services} services, {instances} instances");
     println!("zones          {}", list(local.zones.origins().iter()));
     println!("upstreams      {upstreams}");
     println!("admin          {admin}");

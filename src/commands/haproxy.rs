@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use similar::TextDiff;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,7 +20,7 @@ use crate::secret::TokenSource;
 
 use super::Failure;
 use super::build::{self, Mistakes};
-use super::process;
+use super::process::{self, Signal, Signals};
 
 /// How long everything else may take to end after HAProxy: with its 8 s and one more to be stopped hard,
 /// that is within the 10 s that Docker gives a container.
@@ -104,15 +103,7 @@ async fn run(config: &Config, client: consul::Client, errand: Errand) -> Result<
 /// Runs the supervisor until SIGTERM or SIGINT, and lets it end HAProxy. A second one of them ends the
 /// wait for requests in flight.
 async fn keep(supervisor: Supervisor) -> Result<(), Failure> {
-    let listen = |kind| {
-        signal(kind).map_err(|source| Failure::System {
-            what: "listen for signals",
-            source,
-        })
-    };
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut hangup = listen(SignalKind::hangup())?;
+    let mut signals = Signals::listen()?;
     let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
     let reread = Arc::new(Notify::new());
     let keeping = supervisor.keep(stop.clone(), hurry.clone(), Arc::clone(&reread));
@@ -124,9 +115,10 @@ async fn keep(supervisor: Supervisor) -> Result<(), Failure> {
     loop {
         tokio::select! {
             () = &mut keeping => break,
-            _ = terminate.recv() => end(),
-            _ = interrupt.recv() => end(),
-            _ = hangup.recv() => reread.notify_one(),
+            signal = signals.next() => match signal {
+                Signal::Stop => end(),
+                Signal::Reload => reread.notify_one(),
+            },
         }
     }
     info!("stopped");

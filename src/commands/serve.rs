@@ -64,7 +64,8 @@ pub fn dev(flags: &Flags) -> Result<(), Failure> {
     let loaded = load();
     process::start_log(loaded.config.log.format);
     let local = Local::new(loaded, Unnamed::HereOrEmbedded)?;
-    info!(origins = ?local.origins, "serving the services of");
+    let origins = local.files.as_ref().map(|files| &files.origins);
+    info!(?origins, "serving the services of");
     let again = || Local::new(load(), Unnamed::HereOrEmbedded);
     process::runtime()?.block_on(run(local, Vec::new(), &again))
 }
@@ -104,16 +105,11 @@ impl Serving {
         // the sockets are opened before Consul is asked for anything.
         let recursion_metrics = recursion::Metrics::register(&mut registry);
         let policy = local.policy(&recursion_metrics)?;
+        let files = local.files.take();
         let Local { config, .. } = &local;
         // A name belongs to the first source that has it; Consul, which may be away, goes last.
         let mut catalog = Catalog::new();
-        let files = if local.origins.is_empty() {
-            None
-        } else {
-            let host = build::file_host(config);
-            let source = files::Source::start(local.origins.clone(), host, &mut catalog);
-            Some(source.map_err(build::of_services)?)
-        };
+        let files = files.map(|files| files::Source::start(files, &mut catalog));
         let docker = local
             .docker
             .as_ref()

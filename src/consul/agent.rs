@@ -192,7 +192,17 @@ struct MemberJson {
     address: IpAddr,
 }
 
+/// The question of an agent about itself.
+pub(super) fn ask_itself() -> Ask {
+    Ask::new(&["agent", "self"])
+}
+
 impl Itself {
+    /// Reads the answer.
+    pub(super) fn read(body: &[u8]) -> Result<Self, RequestError> {
+        Ok(serde_json::from_slice(body)?)
+    }
+
     /// Is it Consul Enterprise? Its versions end in `+ent`.
     pub(super) fn is_enterprise(&self) -> bool {
         self.config.version.contains("+ent")
@@ -203,11 +213,9 @@ impl Itself {
 ///
 /// # Errors
 /// No connection, or a token that may not read the agent.
-pub(super) async fn itself(client: &Client) -> Result<Itself, RequestError> {
-    let Response { body, .. } = client
-        .get(&Ask::new(&["agent", "self"]), Mode::Leader)
-        .await?;
-    Ok(serde_json::from_slice(&body)?)
+async fn itself(client: &Client) -> Result<Itself, RequestError> {
+    let response = client.get(&ask_itself(), Mode::Leader).await?;
+    Itself::read(&response.body)
 }
 
 /// What the agent's `dns_config` says, as `/v1/agent/self` shows it (`DebugConfig`). What the

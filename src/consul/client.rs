@@ -207,7 +207,7 @@ impl Client {
     /// From now on, another token; `None` for none.
     ///
     /// # Errors
-    /// [`ClientError::Token`], and keeping the old one.
+    /// [`ClientError::Token`], and the old one stays.
     pub fn set_token(&self, token: Option<&str>) -> Result<(), ClientError> {
         let header = token
             .map(|token| {

@@ -12,7 +12,7 @@ use tracing::debug;
 
 use crate::catalog::{Kind, Layer, PreparedKey, PreparedSlot, Realm, Scope, ServiceKey};
 
-use super::agent;
+use super::agent::{self, Itself};
 use super::client::{Ask, Mode, RequestError};
 use super::contact::{Context, WatchHandle};
 use super::json;
@@ -77,10 +77,8 @@ async fn peers(context: &Context, layer: &Layer) {
 
 /// Without the agent's word it is taken for the community edition.
 async fn enterprise(context: &Context, layer: &Layer) {
-    let itself = agent::itself(&context.client).await;
-    let outcome = itself.as_ref().map_or_else(RequestError::kind, |_| "ok");
-    context.metrics.request(outcome);
-    match itself {
+    let itself = context.get(&agent::ask_itself(), Mode::Stale).await;
+    match itself.and_then(|response| Itself::read(&response.body)) {
         Ok(itself) => layer.publish_enterprise(itself.is_enterprise()),
         Err(error) => debug!(%error, "cannot read which Consul this is"),
     }

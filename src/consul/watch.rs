@@ -108,6 +108,17 @@ struct Change {
     empties: bool,
 }
 
+/// What an answer says, beside what is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// The same.
+    Same,
+    /// Nothing that can be read.
+    Unreadable,
+    /// Something else.
+    News(Change),
+}
+
 /// What is thought of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Belief {
@@ -162,16 +173,15 @@ impl Doubt {
     }
 }
 
-/// All rules of doubt. `change` is what the body would change, `None` if it cannot be read.
+/// All rules of doubt.
 ///
-/// Nothing is lost by waiting: keeping what is known, and the next answer is judged anew.
-fn judge(held: &Held, response: &Response, change: Option<Change>, now: Instant) -> Belief {
-    if held.body.as_ref() == Some(&response.body) {
-        // Even if the index went back: it says the same, so there is nothing to doubt.
-        return Belief::Same;
-    }
-    let Some(change) = change else {
-        return Belief::Doubt(Doubt::Unreadable);
+/// Nothing is lost by waiting: what is known stays, and the next answer is judged anew.
+fn judge(held: &Held, response: &Response, said: Said, now: Instant) -> Belief {
+    let change = match said {
+        // Even if the index went back: there is nothing to doubt.
+        Said::Same => return Belief::Same,
+        Said::Unreadable => return Belief::Doubt(Doubt::Unreadable),
+        Said::News(change) => change,
     };
     if change.takes_away && response.filtered {
         return Belief::Doubt(Doubt::Filtered);
@@ -185,7 +195,7 @@ fn judge(held: &Held, response: &Response, change: Option<Change>, now: Instant)
         return Belief::Doubt(Doubt::WentBack);
     }
     match change.empties {
-        // Without a leader, or with a token that has lost its rights, keeping what is known.
+        // Without a leader, or with a token that has lost its rights, what is known stays.
         true => Belief::AskLeader,
         false => Belief::News,
     }
@@ -326,17 +336,16 @@ impl<'a, S: Subject> Watch<'a, S> {
         if went_back && (is_same || self.held.back_since.is_none()) {
             metrics.suspect("index");
         }
-        let read = if is_same {
-            None
-        } else {
-            Some(self.subject.read(&response.body))
+        let read = (!is_same).then(|| self.subject.read(&response.body));
+        let said = match &read {
+            None => Said::Same,
+            Some(Err(_)) => Said::Unreadable,
+            Some(Ok(news)) => Said::News(Change {
+                takes_away: self.subject.takes_away(news),
+                empties: self.subject.empties(news),
+            }),
         };
-        let change = read.as_ref().and_then(|read| read.as_ref().ok());
-        let change = change.map(|news| Change {
-            takes_away: self.subject.takes_away(news),
-            empties: self.subject.empties(news),
-        });
-        let mut belief = judge(&self.held, &response, change, arrived);
+        let mut belief = judge(&self.held, &response, said, arrived);
         // Its index says nothing of the token, with which this changes.
         let again = belief == Belief::Doubt(Doubt::Filtered);
         if went_back && !matches!(belief, Belief::Doubt(doubt) if doubt != Doubt::WentBack) {
@@ -453,49 +462,61 @@ mod tests {
             ..response(body)
         };
         let doubt = Belief::Doubt;
-        for (what, held, response, change, expected) in [
-            ("the same", held(), response("held"), None, Belief::Same),
+        for (what, held, response, said, expected) in [
+            (
+                "the same",
+                held(),
+                response("held"),
+                Said::Same,
+                Belief::Same,
+            ),
             (
                 "the same, index back",
                 held(),
                 at(Some(1), "held"),
-                None,
+                Said::Same,
                 Belief::Same,
             ),
             (
                 "the same, no index",
                 held(),
                 at(None, "held"),
-                None,
+                Said::Same,
                 Belief::Same,
             ),
             (
                 "news",
                 held(),
                 response("more"),
-                Some(NOTHING),
+                Said::News(NOTHING),
                 Belief::News,
             ),
             (
                 "the first news",
                 Held::default(),
                 response("more"),
-                Some(NOTHING),
+                Said::News(NOTHING),
                 Belief::News,
             ),
-            ("fewer", held(), response("less"), Some(LESS), Belief::News),
+            (
+                "fewer",
+                held(),
+                response("less"),
+                Said::News(LESS),
+                Belief::News,
+            ),
             (
                 "no index",
                 held(),
                 at(None, "more"),
-                Some(NOTHING),
+                Said::News(NOTHING),
                 Belief::News,
             ),
             (
                 "fewer, no index",
                 held(),
                 at(None, "less"),
-                Some(LESS),
+                Said::News(LESS),
                 Belief::News,
             ),
             // Lies.
@@ -503,56 +524,56 @@ mod tests {
                 "empty",
                 held(),
                 response("[]"),
-                Some(EMPTY),
+                Said::News(EMPTY),
                 Belief::AskLeader,
             ),
             (
                 "index backwards",
                 held(),
                 at(Some(1), "less"),
-                Some(LESS),
+                Said::News(LESS),
                 doubt(Doubt::WentBack),
             ),
             (
                 "no leader, older",
                 held(),
                 without_leader("less"),
-                Some(LESS),
+                Said::News(LESS),
                 doubt(Doubt::NoLeader),
             ),
             (
                 "no leader, empty",
                 held(),
                 without_leader("[]"),
-                Some(EMPTY),
+                Said::News(EMPTY),
                 doubt(Doubt::NoLeader),
             ),
             (
                 "filtered",
                 held(),
                 filtered("[]"),
-                Some(EMPTY),
+                Said::News(EMPTY),
                 doubt(Doubt::Filtered),
             ),
             (
                 "half of the JSON",
                 held(),
                 response("{"),
-                None,
+                Said::Unreadable,
                 doubt(Doubt::Unreadable),
             ),
             (
                 "HTML",
                 held(),
                 response("<html>"),
-                None,
+                Said::Unreadable,
                 doubt(Doubt::Unreadable),
             ),
             (
                 "other JSON",
                 held(),
                 response("{\"errors\": 7}"),
-                None,
+                Said::Unreadable,
                 doubt(Doubt::Unreadable),
             ),
             // What is harmless is believed of anybody.
@@ -560,21 +581,21 @@ mod tests {
                 "more, filtered",
                 held(),
                 filtered("more"),
-                Some(NOTHING),
+                Said::News(NOTHING),
                 Belief::News,
             ),
             (
                 "more, no leader",
                 held(),
                 without_leader("more"),
-                Some(NOTHING),
+                Said::News(NOTHING),
                 Belief::News,
             ),
             (
                 "more, index back",
                 held(),
                 at(Some(1), "more"),
-                Some(NOTHING),
+                Said::News(NOTHING),
                 Belief::News,
             ),
             // What stays is the truth.
@@ -582,28 +603,28 @@ mod tests {
                 "back for a while",
                 back(DOUBT - Duration::from_millis(1)),
                 at(Some(1), "less"),
-                Some(LESS),
+                Said::News(LESS),
                 doubt(Doubt::WentBack),
             ),
             (
                 "back for long",
                 back(DOUBT),
                 at(Some(1), "less"),
-                Some(LESS),
+                Said::News(LESS),
                 Belief::News,
             ),
             (
                 "back for long, and empty",
                 back(DOUBT),
                 at(Some(1), "[]"),
-                Some(EMPTY),
+                Said::News(EMPTY),
                 Belief::AskLeader,
             ),
             (
                 "back and forth",
                 back(Duration::from_secs(1)),
                 at(Some(HELD), "less"),
-                Some(LESS),
+                Said::News(LESS),
                 Belief::News,
             ),
             // Several things at once: what the token may not see comes first.
@@ -615,11 +636,11 @@ mod tests {
                     index: Some(1),
                     ..filtered("[]")
                 },
-                Some(EMPTY),
+                Said::News(EMPTY),
                 doubt(Doubt::Filtered),
             ),
         ] {
-            assert_eq!(judge(&held, &response, change, now), expected, "{what}");
+            assert_eq!(judge(&held, &response, said, now), expected, "{what}");
         }
     }
 

@@ -47,13 +47,10 @@ pub enum Origin {
 }
 
 /// What a directory looked like: enough to notice that a file came, went or was written.
-pub(super) type Fingerprint = Vec<(PathBuf, u64, Option<SystemTime>)>;
+type Fingerprint = Vec<(PathBuf, u64, Option<SystemTime>)>;
 
 /// Reads all origins; none of it counts if anything is wrong.
-///
-/// # Errors
-/// The first thing that is wrong with each file, with its line, and the directories that cannot be read.
-pub fn load(origins: &[Origin], host: &Host) -> Result<Definitions, Vec<Error>> {
+fn load(origins: &[Origin], host: &Host) -> Result<Definitions, Vec<Error>> {
     let node = Arc::new(host.node());
     let (mut definitions, mut errors) = (Definitions::default(), Vec::new());
     for origin in origins {
@@ -83,7 +80,7 @@ pub fn load(origins: &[Origin], host: &Host) -> Result<Definitions, Vec<Error>> 
 
 /// What the directories look like now. A directory that cannot be read looks empty; loading it
 /// then says why.
-pub(super) fn fingerprint(origins: &[Origin]) -> Fingerprint {
+fn fingerprint(origins: &[Origin]) -> Fingerprint {
     let mut all = Vec::new();
     for origin in origins {
         let Origin::Directory(directory) = origin else {
@@ -147,27 +144,47 @@ pub struct Source {
     seen: Fingerprint,
 }
 
-impl Source {
-    /// Reads the files and publishes what they define.
+/// Definition files as they were read.
+#[derive(Debug)]
+pub struct Files {
+    /// Where they are.
+    pub origins: Vec<Origin>,
+    /// What they define.
+    pub definitions: Definitions,
+    host: Host,
+    seen: Fingerprint,
+}
+
+impl Files {
+    /// Reads them.
     ///
     /// # Errors
-    /// What is wrong with them; at the start there are no last good services.
-    pub fn start(
-        origins: Vec<Origin>,
-        host: Host,
-        catalog: &mut Catalog,
-    ) -> Result<Self, Vec<Error>> {
+    /// The first thing that is wrong with each file, with its line, and the directories that cannot be read.
+    pub fn read(origins: Vec<Origin>, host: Host) -> Result<Self, Vec<Error>> {
+        // Before they are read: what is written in between is seen as a change.
         let seen = fingerprint(&origins);
         let definitions = load(&origins, &host)?;
-        let layer = catalog.add_complete("files", &host.datacenter);
-        let source = Self {
+        Ok(Self {
             origins,
+            definitions,
             host,
-            layer,
             seen,
+        })
+    }
+}
+
+impl Source {
+    /// Publishes what the files define, and follows them from then on.
+    pub fn start(files: Files, catalog: &mut Catalog) -> Self {
+        let layer = catalog.add_complete("files", &files.host.datacenter);
+        let source = Self {
+            origins: files.origins,
+            host: files.host,
+            layer,
+            seen: files.seen,
         };
-        source.publish(definitions);
-        Ok(source)
+        source.publish(files.definitions);
+        source
     }
 
     fn publish(&self, definitions: Definitions) {

@@ -233,7 +233,7 @@ impl Configuration {
     /// Makes what Consul says what HAProxy runs on.
     ///
     /// # Errors
-    /// [`Hold`], and the change is not applied; HAProxy keeps running as it was.
+    /// [`Hold`], and what runs stays as it is.
     pub(super) async fn apply(&mut self, input: &Input, process: &mut Process) -> Result<(), Hold> {
         let result = match self.prepare(input, process).await {
             Ok(proven) if self.inputs.want(proven.asked.clone()) => Err(Hold::Waiting),

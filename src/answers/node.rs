@@ -11,7 +11,7 @@ use super::make::{Asked, Maker};
 impl Maker<'_> {
     /// Health is no question here: a node that is down has its address still.
     pub(super) fn node(&self, name: &str, scope: &Scope, asked: &Asked<'_>) -> Found<Answer> {
-        let node = match self.catalog.node(scope, name) {
+        let node = match self.catalog.node(scope, name, asked.patience) {
             Ok(node) => node,
             // `b.node` exists, without records, if there is a node `a.b`.
             Err(Miss::Absent) if self.catalog.has_node_below(scope, name) => {

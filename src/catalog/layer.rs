@@ -10,9 +10,10 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::mpsc;
 
 use super::prepared::PreparedQueries;
+use super::unlisted::Unlisted;
 use super::{
-    Found, Miss, Prepared, PreparedKey, PreparedSlot, Realm, Scope, Service, ServiceKey, Slot,
-    Versions,
+    Absence, Found, Miss, Node, Prepared, PreparedKey, PreparedSlot, Realm, Scope, Service,
+    ServiceKey, Slot, Sought, Versions,
 };
 
 /// What a lazy source is asked to load.
@@ -31,6 +32,15 @@ pub enum Interest {
     },
     /// The addresses of all services, for reverse names.
     Reverse(Arc<Realm>),
+    /// Whether there is something that a list does not have.
+    Unlisted {
+        /// The datacenter it was asked in.
+        realm: Arc<Realm>,
+        /// What.
+        sought: Sought,
+        /// Where to publish that there is not.
+        absence: Arc<Absence>,
+    },
     /// The execution of a prepared query.
     Query {
         /// Which.
@@ -83,6 +93,7 @@ pub struct Layer {
     /// The source is Consul Enterprise: it has namespaces and partitions.
     enterprise: AtomicBool,
     queries: PreparedQueries,
+    unlisted: Unlisted,
     /// Milliseconds.
     max_stale: AtomicU64,
     interests: Option<mpsc::Sender<Interest>>,
@@ -123,6 +134,7 @@ impl Layer {
             peers: ArcSwapOption::empty(),
             enterprise: AtomicBool::new(false),
             queries: PreparedQueries::default(),
+            unlisted: Unlisted::default(),
             max_stale: AtomicU64::new(u64::MAX),
             interests,
             versions: Arc::clone(versions),
@@ -275,10 +287,11 @@ impl Layer {
     /// The instances of a service, as [`super::Catalog::service`].
     pub fn service(&self, scope: &Scope, key: &ServiceKey, patience: Patience) -> Found<Loaded> {
         let realm = self.realm(scope)?;
-        // Existence is decided here and nowhere else (D3): an absent name makes no slot, leaves
-        // no interest and reaches no source.
+        // Existence is decided here and nowhere else (D3): while the list is followed, an absent name makes
+        // no slot, leaves no interest and reaches no source.
         if !realm.lists(key.name()) {
-            return Err(Miss::Absent);
+            let sought = || Sought::Service(key.name().to_owned());
+            return Err(self.unlisted(&realm, realm.names_are_behind(), sought, patience));
         }
         let stale = realm.stale_millis().is_some();
         let slot = realm.slot(key);
@@ -294,6 +307,41 @@ impl Layer {
             source: (slot, version),
             stale,
         })
+    }
+
+    /// The node of that name, which is in lower case.
+    pub(super) fn node(&self, scope: &Scope, name: &str, patience: Patience) -> Found<Arc<Node>> {
+        let realm = self.realm(scope)?;
+        let sought = || Sought::Node(name.to_owned());
+        realm
+            .node(name)
+            .ok_or_else(|| self.unlisted(&realm, realm.nodes_are_behind(), sought, patience))
+    }
+
+    /// What a list does not have is absent, unless the list may be behind.
+    fn unlisted(
+        &self,
+        realm: &Arc<Realm>,
+        is_behind: bool,
+        sought: impl FnOnce() -> Sought,
+        patience: Patience,
+    ) -> Miss {
+        // While the source is away there is nobody to ask.
+        if !is_behind || realm.stale_millis().is_some() {
+            return Miss::Absent;
+        }
+        let to = self.interests.as_ref();
+        self.unlisted.look(realm, sought(), patience, to)
+    }
+
+    /// How often in a second the source is asked at most for what its lists do not have.
+    pub fn set_unlisted_rate(&self, rate: u32) {
+        self.unlisted.set_rate(rate);
+    }
+
+    /// How often that was too often since this was last asked, so that the lists had to do.
+    pub fn take_unlisted_refused(&self) -> u64 {
+        self.unlisted.take_refused()
     }
 
     /// The result of a prepared query; `None` if there is no such query.

@@ -15,6 +15,7 @@ mod reader;
 mod realm;
 mod reverse;
 mod slot;
+mod unlisted;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub use prepared::{Prepared, PreparedKey, PreparedSlot};
 pub use reader::{Reader, Validity};
 pub use realm::Realm;
 pub use slot::{Pending, Slot};
+pub use unlisted::{Absence, Sought};
 
 /// What a look finds, here and in every room above: a look never waits.
 pub type Found<T> = Result<T, Miss>;
@@ -114,9 +116,9 @@ impl Catalog {
     }
 
     /// A node by name, whatever its case.
-    pub fn node(&self, scope: &Scope, name: &str) -> Found<Arc<Node>> {
+    pub fn node(&self, scope: &Scope, name: &str, patience: Patience) -> Found<Arc<Node>> {
         let name = name.to_ascii_lowercase();
-        self.first(|layer| layer.realm(scope)?.node(&name).ok_or(Miss::Absent))
+        self.first(|layer| layer.node(scope, &name, patience))
     }
 
     /// Is there a node below this name (`name` = `b` for a node `a.b`)?
@@ -144,6 +146,14 @@ impl Catalog {
         self.layers
             .iter()
             .any(|layer| layer.realm(scope).is_ok_and(stale))
+    }
+
+    /// May what the lists of this scope do not have exist all the same?
+    pub fn is_behind(&self, scope: &Scope) -> bool {
+        let behind = |realm: Arc<Realm>| realm.is_behind();
+        self.layers
+            .iter()
+            .any(|layer| layer.realm(scope).is_ok_and(behind))
     }
 
     /// The node at an address of the local datacenter.

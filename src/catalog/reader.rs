@@ -5,8 +5,9 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::unlisted::LOOKED_AT_EVERY;
 use super::{
-    Catalog, Found, Node, Patience, Prepared, PreparedKey, Scope, Service, ServiceKey, Slot,
+    Catalog, Found, Miss, Node, Patience, Prepared, PreparedKey, Scope, Service, ServiceKey, Slot,
     Versions,
 };
 
@@ -74,13 +75,22 @@ impl<'a> Reader<'a> {
                 }
                 Ok(loaded.service)
             }
-            Err(miss) => self.everything(Err(miss)),
+            Err(miss) => Err(self.missed(scope, miss)),
         }
     }
 
     /// As [`Catalog::node`].
-    pub fn node(&self, scope: &Scope, name: &str) -> Found<Arc<Node>> {
-        self.everything(self.catalog.node(scope, name))
+    pub fn node(&self, scope: &Scope, name: &str, patience: Patience) -> Found<Arc<Node>> {
+        let node = self.catalog.node(scope, name, patience);
+        self.everything(node.map_err(|miss| self.missed(scope, miss)))
+    }
+
+    /// That the lists do not have it holds for as long as they do; if they may be behind, for a moment.
+    fn missed(&self, scope: &Scope, miss: Miss) -> Miss {
+        if self.catalog.is_behind(scope) {
+            self.ends_in(LOOKED_AT_EVERY);
+        }
+        self.everything(miss)
     }
 
     /// As [`Catalog::has_node_below`].

@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc;
@@ -22,6 +22,12 @@ pub struct Realm {
     names: ArcSwapOption<HashSet<Arc<str>>>,
     /// Nodes by name in lower case.
     nodes: ArcSwapOption<HashMap<String, Arc<Node>>>,
+    /// Names that were found beyond the list, with the index at which they were: an older list does not
+    /// take them away.
+    found: Mutex<HashMap<Arc<str>, u64>>,
+    /// The list of names, and that of nodes, may have changed since it was read.
+    names_behind: AtomicBool,
+    nodes_behind: AtomicBool,
     /// Moves whenever the names or the nodes do.
     version: AtomicU64,
     /// Node names by address.
@@ -47,6 +53,9 @@ impl Realm {
             datacenter: ArcSwap::from_pointee(datacenter.to_owned()),
             names: ArcSwapOption::empty(),
             nodes: ArcSwapOption::empty(),
+            found: Mutex::default(),
+            names_behind: AtomicBool::new(false),
+            nodes_behind: AtomicBool::new(false),
             version: AtomicU64::new(versions.next()),
             nodes_by_address: ArcSwap::default(),
             services: RwLock::default(),
@@ -154,19 +163,99 @@ impl Realm {
         })
     }
 
-    /// Publishes which service names exist (in lower case) and lets go of loaded services that no
-    /// longer do. False if nothing changed.
-    pub fn publish_names(&self, names: HashSet<Arc<str>>) -> bool {
+    /// The list of names may be behind from now on, or is followed again.
+    pub fn set_names_behind(&self, behind: bool) {
+        if self.names_behind.swap(behind, Ordering::AcqRel) != behind {
+            self.version.store(self.versions.next(), Ordering::Release);
+        }
+    }
+
+    /// The same for the list of nodes.
+    pub fn set_nodes_behind(&self, behind: bool) {
+        if self.nodes_behind.swap(behind, Ordering::AcqRel) != behind {
+            self.version.store(self.versions.next(), Ordering::Release);
+        }
+    }
+
+    /// May a service exist that the list does not have?
+    pub(super) fn names_are_behind(&self) -> bool {
+        self.names_behind.load(Ordering::Acquire)
+    }
+
+    /// May a node exist that the list does not have?
+    pub(super) fn nodes_are_behind(&self) -> bool {
+        self.nodes_behind.load(Ordering::Acquire)
+    }
+
+    /// May anything exist that a list does not have?
+    pub(super) fn is_behind(&self) -> bool {
+        self.names_are_behind() || self.nodes_are_behind()
+    }
+
+    /// Publishes which service names exist (in lower case), as of `index`, and lets go of loaded services
+    /// that no longer do. False if nothing changed.
+    pub fn publish_names(&self, mut names: HashSet<Arc<str>>, index: Option<u64>) -> bool {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.retain(|_, found_at| index.is_some_and(|index| index < *found_at));
+        names.extend(found.keys().cloned());
         if self.names.load().as_deref() == Some(&names) {
             return false;
         }
         let names = Arc::new(names);
         self.names.store(Some(Arc::clone(&names)));
+        drop(found);
         self.moved();
         self.write_services()
             .retain(|key, slot| names.contains(key.name()) || Self::retired(slot));
         self.write_reverse().retain(|name| names.contains(name));
         true
+    }
+
+    /// A service was found, at `index`, that the list does not have: its name, in lower case, and what it is.
+    pub fn found_service(&self, name: &str, service: Service, index: u64) {
+        let name: Arc<str> = name.into();
+        self.change_names(|names, found| {
+            found.insert(Arc::clone(&name), index);
+            names.insert(Arc::clone(&name))
+        });
+        let key = ServiceKey::new(Kind::Service, &name);
+        let slot = self.slot(&key);
+        if slot.get().is_none() {
+            self.learn_addresses(&name, &service);
+            slot.offer(service);
+        }
+    }
+
+    /// A service has gone that the list still has.
+    pub fn lost_service(&self, name: &str) {
+        self.change_names(|names, found| {
+            found.remove(name);
+            names.remove(name)
+        });
+        self.write_services()
+            .retain(|key, slot| key.name() != name || Self::retired(slot));
+        self.write_reverse().remove(name);
+    }
+
+    /// Changes the names between two lists. `change` says whether it did.
+    fn change_names(
+        &self,
+        change: impl FnOnce(&mut HashSet<Arc<str>>, &mut HashMap<Arc<str>, u64>) -> bool,
+    ) {
+        // It is held until they are published: two changes at once must not lose one another.
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = (*self.names()).clone();
+        if change(&mut names, &mut found) {
+            self.names.store(Some(Arc::new(names)));
+            self.moved();
+        }
+    }
+
+    /// A node was found that the list does not have.
+    pub fn found_node(&self, node: Node) {
+        let mut nodes = self.nodes();
+        nodes.push(Arc::new(node));
+        self.publish_nodes(nodes);
     }
 
     /// Publishes the nodes. False if nothing changed.
@@ -206,7 +295,7 @@ impl Realm {
             slot.set_watched(true);
         }
         self.publish_nodes(nodes);
-        self.publish_names(names);
+        self.publish_names(names, None);
         self.reverse_complete();
         // A name may be this source's from now on that was another's.
         self.versions.new_epoch();
@@ -300,7 +389,7 @@ impl Realm {
         services: Vec<(ServiceKey, Service)>,
     ) {
         self.publish_nodes(nodes);
-        self.publish_names(names);
+        self.publish_names(names, None);
         for (key, service) in services {
             self.slot(&key).restore(service);
         }

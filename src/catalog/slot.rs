@@ -146,6 +146,11 @@ impl Want {
     pub(super) fn was_met(&self) -> bool {
         *self.gate.borrow() > 0
     }
+
+    /// Has the source yet to meet it?
+    fn is_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
+    }
 }
 
 /// Where one thing is published: a service, or the result of a prepared query.
@@ -266,6 +271,13 @@ impl<T> Slot<T> {
         self.version.store(self.versions.next(), Ordering::Release);
     }
 
+    /// Publishes what was read once: it is served at once, and the source is asked to follow it.
+    pub(super) fn offer(&self, value: T) {
+        self.restore(value);
+        self.serve(0, SERVED_UNCONFIRMED);
+        self.want.met();
+    }
+
     /// The source says that the value still holds.
     pub fn confirm(&self) {
         self.failures.store(0, Ordering::Relaxed);
@@ -315,6 +327,11 @@ impl<T> Slot<T> {
     /// Until when it is served without a word to its source, in milliseconds on the catalog's clock.
     pub(super) fn fresh_until(&self) -> u64 {
         self.fresh_until.load(Ordering::Acquire)
+    }
+
+    /// Is its source asked just now, or need it not be?
+    pub(super) fn is_in_hand(&self, now: u64) -> bool {
+        self.want.is_left() || now < self.fresh_until()
     }
 
     /// Makes every answer that depends on this slot out of date, and sends those who wait for it

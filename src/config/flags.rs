@@ -25,8 +25,14 @@ impl Verb {
         match self {
             Self::Serve => &[],
             Self::Dev => &[("server.listen", "127.0.0.1:8053")],
-            Self::Register => &[("admin.listen", "127.0.0.1:8055")],
-            Self::Haproxy => &[("admin.listen", "127.0.0.1:8056")],
+            Self::Register => &[
+                ("admin.listen", "127.0.0.1:8055"),
+                ("consul.max_watches", "8"),
+            ],
+            Self::Haproxy => &[
+                ("admin.listen", "127.0.0.1:8056"),
+                ("consul.max_watches", "8"),
+            ],
         }
     }
 }

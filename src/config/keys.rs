@@ -134,9 +134,13 @@ keys! {
     consul.datacenter: Optional(parse::datacenter), example "dc2";
     /// Other agents of the same datacenter, asked in this order while the first is not well
     consul.fallback_addresses: List(address::consul), example "http://10.0.0.2:8500";
-    /// Connections to Consul at most; its agent resets the 201st of one client
+    /// Connections to Consul at most, 8 for `haproxy` and `register`; its agent resets the 201st of one host
     // With fewer there is no room for watches beside what is always open.
-    consul.max_watches: Number(32..=10_000), default "128";
+    consul.max_watches: Number(8..=10_000), default "80";
+    /// Bytes that the lists of all services and nodes may bring in a second on average; bigger lists are read less often
+    consul.list_rate: Number(1_000..=1_000_000_000), default "20000";
+    /// Names that the lists do not have, yet or at all, that Consul is asked for in a second at most
+    consul.unknown_rate: Number(0..=10_000), default "50";
     /// For how long at most the last known good is served while Consul is away; for ever if not set
     consul.max_stale: Time(Duration::ZERO..=Duration::MAX), example "24h";
     /// Whether instances and nodes of other datacenters answer with their `wan` addresses

@@ -23,6 +23,9 @@ pub(super) enum RequestError {
     /// No connection, or it broke.
     #[error("{0}")]
     Transport(String),
+    /// It was there, and was closed before an answer came.
+    #[error("{0}")]
+    Reset(String),
     /// Consul answered with an error. Its index is not to be read (`reference` 7.2).
     #[error("HTTP {status}: {body}")]
     Status { status: StatusCode, body: String },
@@ -61,7 +64,7 @@ impl RequestError {
     /// A short name for the metric.
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Self::Transport(_) => "transport",
+            Self::Transport(_) | Self::Reset(_) => "transport",
             Self::Status { status, .. } if status.is_server_error() => "server_error",
             Self::Status { status, .. } if *status == StatusCode::FORBIDDEN => "forbidden",
             Self::Status { .. } => "client_error",
@@ -78,7 +81,8 @@ impl RequestError {
 pub(super) struct Response {
     /// `X-Consul-Index`; `None` where there is none.
     pub(super) index: Option<u64>,
-    /// `X-Consul-KnownLeader`: the server that answered knows a leader.
+    /// `X-Consul-KnownLeader`: the server that answered knows a leader. What an agent has streamed to it
+    /// (`X-Consul-Query-Backend`) always says that it does not, which means nothing.
     pub(super) known_leader: bool,
     /// `X-Consul-Results-Filtered-By-ACLs`: the token may not see all of it.
     pub(super) filtered: bool,
@@ -248,7 +252,7 @@ impl Client {
         let token = self.token.load_full();
         let result = agent.send(method, ask, mode, body, token).await;
         let until = match &result {
-            Err(RequestError::Transport(_)) => self.millis() + REST,
+            Err(RequestError::Transport(_) | RequestError::Reset(_)) => self.millis() + REST,
             Err(RequestError::Status { status, .. }) if status.is_server_error() => {
                 self.millis() + REST
             }
@@ -312,14 +316,22 @@ impl Address {
             request = request.header("X-Consul-Token", (*token).clone());
         }
         let response = request.send().await;
-        let response = response.map_err(|error| RequestError::Transport(http::transport(error)))?;
+        let response = response.map_err(|error| {
+            let was_there = !error.is_connect() && !error.is_timeout();
+            let causes = http::transport(error);
+            match was_there {
+                true => RequestError::Reset(causes),
+                false => RequestError::Transport(causes),
+            }
+        })?;
         let status = response.status();
         let index = index_of(response.headers());
         let is = |name: &str, value: &str| {
             let header = response.headers().get(name);
             header.is_some_and(|header| header.as_bytes().eq_ignore_ascii_case(value.as_bytes()))
         };
-        let known_leader = !is("X-Consul-KnownLeader", "false");
+        let known_leader =
+            is("X-Consul-Query-Backend", "streaming") || !is("X-Consul-KnownLeader", "false");
         let filtered = is("X-Consul-Results-Filtered-By-ACLs", "true");
         if matches!(status.as_u16(), 429 | 503) {
             let wait = retry_after(response.headers());

@@ -12,9 +12,14 @@ use tracing::{debug, info, warn};
 use crate::catalog::{Realm, Scope};
 
 use super::client::{Ask, Client, Mode, RequestError, Response};
+use super::connections::Resets;
 use super::failures::{Again, Failures, Line};
 use super::metrics::Metrics;
 use super::pace::{LONGEST_PAUSE, LONGEST_REST, random_fraction};
+use super::throttle::Throttle;
+
+/// A connection that is reset so soon after a request was sent was one too many.
+const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// What the watches of a realm share.
 #[derive(Debug, Clone)]
@@ -23,6 +28,12 @@ pub(super) struct Context {
     pub(super) metrics: Metrics,
     /// The datacenter to name for the local one; `None` for the agent's own.
     pub(super) datacenter: Option<String>,
+    /// Bytes that the lists of services and nodes may bring in a second.
+    pub(super) list_rate: u32,
+    /// The connections that Consul reset.
+    pub(super) resets: Arc<Resets>,
+    /// The pace of what can wait.
+    pub(super) throttle: Arc<Throttle>,
     /// How it stands with Consul about this realm.
     pub(super) contact: Arc<Contact>,
 }
@@ -61,7 +72,14 @@ impl Context {
 
     /// One request, counted.
     pub(super) async fn get(&self, ask: &Ask, mode: Mode) -> Result<Response, RequestError> {
+        let asked = Instant::now();
         let result = self.client.get(ask, mode).await;
+        match &result {
+            Ok(_) => self.throttle.answered(),
+            Err(RequestError::RateLimited { wait, .. }) => self.throttle.refused(*wait),
+            Err(RequestError::Reset(_)) if asked.elapsed() < AT_ONCE => self.resets.note(),
+            Err(_) => {}
+        }
         let outcome = result.as_ref().map_or_else(RequestError::kind, |_| "ok");
         self.metrics.request(outcome);
         result
@@ -238,7 +256,6 @@ impl WatchHandle {
     pub(super) fn longest_pause(&self, error: &RequestError) -> Duration {
         let is_refusal = match error {
             RequestError::Status { status, .. } => status.is_client_error(),
-            RequestError::RateLimited { .. } => true,
             _ => false,
         };
         if is_refusal || self.contact.failures().is_common() {

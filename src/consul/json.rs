@@ -32,6 +32,14 @@ struct NodeJson {
     meta: Option<BTreeMap<String, String>>,
 }
 
+/// The body of `/v1/catalog/node/NAME`, without its services.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct FoundNodeJson {
+    #[serde(default)]
+    node: Option<NodeJson>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct EntryJson {
@@ -159,6 +167,18 @@ pub(super) fn nodes(body: &[u8]) -> serde_json::Result<Vec<Arc<Node>>> {
         .into_iter()
         .map(|node| Arc::new(node.into()))
         .collect())
+}
+
+/// The body of `/v1/catalog/node/NAME`; nothing if there is no such node.
+pub(super) fn node(body: &[u8]) -> serde_json::Result<Option<Node>> {
+    let found: Option<FoundNodeJson> = serde_json::from_slice(body)?;
+    Ok(found.and_then(|found| found.node).map(Into::into))
+}
+
+/// A body that is a list: is there nothing in it?
+pub(super) fn is_empty(body: &[u8]) -> serde_json::Result<bool> {
+    let entries: Option<Vec<IgnoredAny>> = serde_json::from_slice(body)?;
+    Ok(entries.is_none_or(|entries| entries.is_empty()))
 }
 
 /// The body of `/v1/health/service/NAME`.

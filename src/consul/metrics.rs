@@ -40,6 +40,8 @@ pub struct Metrics {
     suspicions: Family<KindLabel, Counter>,
     pub(super) lag: Histogram,
     pub(super) evicted: Counter,
+    pub(super) unknown_refused: Counter,
+    borne: Gauge,
     ages: Ages,
 }
 
@@ -54,6 +56,8 @@ impl Metrics {
             // From a tenth of a millisecond to a second and a half.
             lag: Histogram::new(exponential_buckets(1e-4, 4.0, 8)),
             evicted: Counter::default(),
+            unknown_refused: Counter::default(),
+            borne: Gauge::default(),
             ages: Ages::default(),
         };
         let registry = registry.sub_registry_with_prefix("portolan_sources_consul");
@@ -88,6 +92,16 @@ impl Metrics {
             "Watches given up for a service that was asked for later",
             metrics.evicted.clone(),
         );
+        registry.register(
+            "watches_borne",
+            "Watches on services that Consul was found to bear before it resets connections; 0 if it bears all",
+            metrics.borne.clone(),
+        );
+        registry.register(
+            "unknown_refused",
+            "Questions for names beyond the lists that were not passed on, because too many were asked",
+            metrics.unknown_refused.clone(),
+        );
         // They are counted from 0, not from the first time on: only so is the first one an increase.
         for kind in SUSPICIONS {
             drop(metrics.suspicions.get_or_create(&KindLabel { kind }));
@@ -109,6 +123,12 @@ impl Metrics {
     pub(super) fn set_watches(&self, kind: &'static str, count: usize) {
         let gauge = self.watches.get_or_create(&KindLabel { kind });
         gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Watches on services that Consul was found to bear; none while it bore all.
+    pub(super) fn set_borne(&self, borne: Option<usize>) {
+        self.borne
+            .set(i64::try_from(borne.unwrap_or(0)).unwrap_or(i64::MAX));
     }
 
     pub(super) fn request(&self, outcome: &'static str) {

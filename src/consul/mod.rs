@@ -1,15 +1,17 @@
 //! Consul's HTTP API as a source (D1 to D3).
 //!
-//! Always watched: the names of all services, and all nodes. A service's instances are watched
-//! from the first question for them on, until nobody asks any more or a service that is asked
-//! for needs the connection. Every read is `?stale`: it survives a lost leader and costs the
-//! servers least.
+//! Always watched: the names of all services, and all nodes. These lists wake with every change of
+//! anything and come back whole, so they are read within a budget; what they do not have while they
+//! may be behind is asked for by name. A service's instances are watched from the first question for
+//! them on, until nobody asks any more or a service that is asked for needs the connection. Every
+//! read is `?stale`: it survives a lost leader and costs the servers least.
 //!
 //! For whoever keeps other programs configured, the tags of all services and the keys under a
 //! prefix are watched in the same way.
 
 mod agent;
 mod client;
+mod connections;
 mod contact;
 mod failures;
 mod json;
@@ -20,6 +22,7 @@ mod reads;
 mod saved;
 mod source;
 mod subjects;
+mod throttle;
 mod watch;
 
 use std::path::PathBuf;
@@ -47,8 +50,12 @@ pub struct Settings {
     pub token: TokenSource,
     /// The datacenter to read as the local one, if not the agent's own.
     pub datacenter: Option<String>,
-    /// Connections to Consul at most (D2); an agent resets the 201st of one client.
+    /// Connections to Consul at most (D2); an agent resets the 201st of one host.
     pub max_watches: usize,
+    /// Bytes that the lists of all services and nodes may bring in a second, on average.
+    pub list_rate: u32,
+    /// Names beyond those lists that Consul is asked for in a second at most.
+    pub unknown_rate: u32,
     /// For how long at most the last known good is served while Consul is away.
     pub max_stale: Duration,
     /// Who may vouch for Consul's certificate.
@@ -83,7 +90,9 @@ impl Default for Settings {
             fallback_addresses: Vec::new(),
             token: TokenSource::Anonymous,
             datacenter: None,
-            max_watches: 128,
+            max_watches: 80,
+            list_rate: 20_000,
+            unknown_rate: 50,
             max_stale: Duration::MAX,
             authorities: Authorities::System,
             client_cert: None,

@@ -56,6 +56,7 @@ async fn run(context: Context) {
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some(format!("no answer in {} s", PATIENCE.as_secs())),
         };
+        context.resets.judge(trouble.is_none());
         match trouble {
             None => probe.is_good(asked),
             Some(trouble) => probe.is_bad(trouble),

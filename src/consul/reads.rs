@@ -10,20 +10,22 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::debug;
 
-use crate::catalog::{Kind, Layer, PreparedKey, PreparedSlot, Realm, Scope, ServiceKey};
+use crate::catalog::{
+    Absence, Kind, Layer, PreparedKey, PreparedSlot, Realm, Scope, ServiceKey, Sought,
+};
 
 use super::agent::{self, Itself};
 use super::client::{Ask, Mode, RequestError};
 use super::contact::{Context, WatchHandle};
 use super::json;
-use super::pace::Pace;
+use super::pace::{Cost, Pace};
 
 /// How often it is read. An unknown datacenter costs Consul nothing in between.
 const LISTS_EVERY: Duration = Duration::from_secs(60);
 
 /// Reads it again and again.
 pub(super) async fn poll_lists(context: Context, layer: Arc<Layer>) {
-    let mut pace = Pace::of_lists();
+    let mut pace = Pace::of_keys();
     let mut handle = WatchHandle::new(&context.contact, &list_of_datacenters());
     loop {
         handle.begin();
@@ -32,7 +34,7 @@ pub(super) async fn poll_lists(context: Context, layer: Arc<Layer>) {
                 handle.answered();
                 peers(&context, &layer).await;
                 enterprise(&context, &layer).await;
-                pace.after_success();
+                pace.after_success(&Cost::default());
                 sleep(LISTS_EVERY).await;
             }
             Err(error) => {
@@ -128,6 +130,60 @@ pub(super) async fn execute(
             slot.failed(error.asked_to_wait());
         }
     }
+}
+
+/// For how long it is remembered that there is nothing of a name: as long as the default TTL of negative
+/// answers, which tells everybody else the same.
+const ABSENT: Duration = Duration::from_secs(1);
+
+/// Asks for what a list does not have, once there is a place.
+pub(super) async fn find(
+    context: Context,
+    sought: Sought,
+    absence: Arc<Absence>,
+    places: Arc<Semaphore>,
+) {
+    let Ok(_place) = places.acquire().await else {
+        return;
+    };
+    match look_for(&context, &sought).await {
+        Ok(true) => {
+            debug!(?sought, "found what the list does not have yet");
+            absence.found();
+        }
+        Ok(false) => absence.absent(ABSENT),
+        Err(error) => {
+            debug!(?sought, %error, "cannot find out; the list decides");
+            absence.excuse(error.asked_to_wait());
+        }
+    }
+}
+
+/// Does it exist? Then it is published.
+async fn look_for(context: &Context, sought: &Sought) -> Result<bool, RequestError> {
+    let realm = context.contact.realm();
+    let scope = context.scope_of(realm);
+    match sought {
+        Sought::Service(name) => {
+            let ask = Ask::new(&["health", "service", name]).in_scope(&scope);
+            let response = context.get(&ask, Mode::Stale).await?;
+            let service = json::service(&response.body)?;
+            if service.instances().is_empty() {
+                return Ok(false);
+            }
+            realm.found_service(name, service, response.index.unwrap_or(0));
+        }
+        Sought::Node(name) => {
+            let ask = Ask::new(&["catalog", "node", name]).in_scope(&scope);
+            let response = context.get(&ask, Mode::Stale).await?;
+            let Some(node) = json::node(&response.body)? else {
+                return Ok(false);
+            };
+            realm.found_node(node);
+        }
+    }
+    context.metrics.published.inc();
+    Ok(true)
 }
 
 // The addresses of all services are learned from the first question for a reverse name on that is no node's.

@@ -2,43 +2,34 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch as channel};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use crate::catalog::{Interest, Interests, Layer, Realm, Service, ServiceKey, Slot};
+use crate::catalog::{
+    Absence, Interest, Interests, Layer, Realm, Service, ServiceKey, Slot, Sought,
+};
 
 use super::Settings;
 use super::client::Client;
+use super::connections::{Connections, Resets};
 use super::contact::Context;
 use super::json::TagsByName;
 use super::metrics::Metrics;
 use super::probe::follow;
-use super::reads::{execute, poll_lists, sweep};
+use super::reads::{execute, find, poll_lists, sweep};
 use super::subjects::{Instances, KeyValues, Keys, Names, Nodes};
-use super::watch::{WAIT, refresh, watch};
+use super::throttle::Throttle;
+use super::watch::{refresh, watch};
 
 /// How often watches that nobody needs are looked for.
 const SWEEP: Duration = Duration::from_secs(5);
 
 /// A service that nobody asked for in this time is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
-
-/// Prepared queries that are executed at a time.
-const EXECUTIONS: usize = 8;
-
-/// Services beyond the watches that are read at a time.
-const READS: usize = 8;
-
-/// Connections that are neither the watches of a datacenter's lists nor of services: single reads,
-/// prepared queries, the reverse sweep, and four for the rest.
-const RESERVED: usize = READS + EXECUTIONS + 8;
-
-/// Watches that are given up at a time for services that are asked for more.
-const MAX_LINGERING: usize = 16;
 
 /// A service that was asked for within so many seconds keeps its watch.
 const IN_USE: u64 = 10;
@@ -47,13 +38,10 @@ const IN_USE: u64 = 10;
 #[derive(Debug)]
 pub struct Source {
     context: Context,
-    max_watches: usize,
+    connections: Connections,
     layer: Arc<Layer>,
     interests: Interests,
     watches: HashMap<(usize, ServiceKey), Watch>,
-    started: Instant,
-    /// Until when Consul may hold the connections of watches that were closed.
-    lingering: Vec<Instant>,
     realms: Vec<Followed>,
     /// Watches on keys.
     others: usize,
@@ -96,24 +84,27 @@ impl Source {
         metrics: Metrics,
         stop: CancellationToken,
     ) -> Self {
+        layer.set_unlisted_rate(settings.unknown_rate);
+        let connections = Connections::new(settings.max_watches);
         Self {
             context: Context {
                 client,
                 contact: metrics.new_contact(layer.local()),
                 metrics,
                 datacenter: settings.datacenter.clone(),
+                list_rate: settings.list_rate,
+                resets: Arc::new(Resets::default()),
+                throttle: Arc::new(Throttle::new()),
             },
-            max_watches: settings.max_watches,
             layer,
             interests,
             watches: HashMap::new(),
-            started: Instant::now(),
-            lingering: Vec::new(),
             realms: Vec::new(),
             others: 0,
             tags: None,
-            executions: Arc::new(Semaphore::new(EXECUTIONS)),
-            reads: Arc::new(Semaphore::new(READS)),
+            executions: Arc::new(Semaphore::new(connections.executions())),
+            reads: Arc::new(Semaphore::new(connections.reads())),
+            connections,
             tasks: TaskTracker::new(),
             stop,
         }
@@ -178,6 +169,11 @@ impl Source {
                 let sweep = self.stop.clone().run_until_cancelled_owned(sweep);
                 self.tasks.spawn(sweep);
             }
+            Interest::Unlisted {
+                realm,
+                sought,
+                absence,
+            } => self.find(&realm, sought, absence),
             Interest::Query { key, slot } => {
                 let context = self.context.clone();
                 let places = Arc::clone(&self.executions);
@@ -186,6 +182,19 @@ impl Source {
                 self.tasks.spawn(execution);
             }
         }
+    }
+
+    /// Asks for what a list does not have.
+    fn find(&self, realm: &Arc<Realm>, sought: Sought, absence: Arc<Absence>) {
+        let Some(context) = self.context_of(realm) else {
+            // The datacenter has gone since the interest was left.
+            absence.excuse(Duration::ZERO);
+            return;
+        };
+        let places = Arc::clone(&self.reads);
+        let find = find(context, sought, absence, places);
+        let find = self.stop.clone().run_until_cancelled_owned(find);
+        self.tasks.spawn(find);
     }
 
     fn is_local(&self, realm: &Arc<Realm>) -> bool {
@@ -278,27 +287,13 @@ impl Source {
     /// longest ago gives up its own, unless that is in use as well.
     fn make_room(&mut self) -> bool {
         let lists = 2 * self.realms.len() + self.others;
-        let most = self.max_watches.saturating_sub(RESERVED + lists).max(1);
-        let now = Instant::now();
-        // An earlier life may have left connections that Consul still holds.
-        let most = if now < self.started + WAIT + WAIT / 16 {
-            (most / 2).max(1)
-        } else {
-            most
-        };
-        self.lingering.retain(|until| *until > now);
-        if self.watches.len() + self.lingering.len() < most {
+        if self.connections.has_room(self.watches.len(), lists) {
             return true;
         }
-        if self.lingering.len() >= MAX_LINGERING {
+        if !self.connections.may_exchange() {
             return false;
         }
-        let oldest = self
-            .watches
-            .iter()
-            .min_by_key(|(_, open)| open.slot.last_asked())
-            .map(|(id, open)| (id.clone(), open.slot.last_asked()));
-        match oldest {
+        match self.least_asked() {
             Some((id, asked))
                 if self.layer.versions().seconds().saturating_sub(asked) >= IN_USE =>
             {
@@ -312,12 +307,40 @@ impl Source {
         false
     }
 
+    /// The watch on the service that was asked for longest ago, and when that was.
+    fn least_asked(&self) -> Option<((usize, ServiceKey), u64)> {
+        self.watches
+            .iter()
+            .map(|(id, open)| (id, open.slot.last_asked()))
+            .min_by_key(|(_, asked)| *asked)
+            .map(|(id, asked)| (id.clone(), asked))
+    }
+
+    /// Gives up the watches that Consul does not bear: what they are for is read when it is asked for.
+    fn shrink(&mut self) {
+        let resets = &self.context.resets;
+        let Some(borne) = self.connections.review(resets, self.watches.len()) else {
+            return;
+        };
+        let open = self.watches.len();
+        warn!(
+            open,
+            borne,
+            "Consul resets connections: its limit for this host is reached; watching fewer services"
+        );
+        while self.watches.len() > borne
+            && let Some((id, _)) = self.least_asked()
+        {
+            self.close(&id);
+        }
+    }
+
     /// Closes a watch. What it published stays, and is confirmed when it is asked for.
     fn close(&mut self, id: &(usize, ServiceKey)) {
         if let Some(watch) = self.watches.remove(id) {
             watch.stop.cancel();
             watch.slot.set_watched(false);
-            self.lingering.push(Instant::now() + WAIT + WAIT / 16);
+            self.connections.closed();
             debug!(service = %id.1, "no longer watching");
         }
         self.count_watches();
@@ -328,12 +351,16 @@ impl Source {
         metrics.set_watches("service", self.watches.len());
         metrics.set_watches("names", self.realms.len());
         metrics.set_watches("nodes", self.realms.len());
+        metrics.set_borne(self.connections.borne());
     }
 
     /// Closes watches on services and datacenters that ceased to exist, and forgets services that
     /// nobody asks for.
     fn sweep(&mut self) {
+        self.shrink();
         let layer = Arc::clone(&self.layer);
+        let refused = layer.take_unlisted_refused();
+        self.context.metrics.unknown_refused.inc_by(refused);
         self.realms.retain(|followed| {
             let held = layer.holds(followed.realm());
             if !held {

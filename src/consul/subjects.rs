@@ -33,24 +33,24 @@ pub(super) trait Subject {
     /// Is it empty although something must be there? That is never believed unconfirmed.
     fn empties(&self, news: &Self::News) -> bool;
     /// What to ask the leader before an empty answer is believed.
-    fn confirmation(&self) -> Ask;
-    /// Does the leader's answer bear the emptiness out?
-    fn confirms(&self, body: &[u8]) -> serde_json::Result<bool>;
-    /// Publishes it.
-    fn publish(&mut self, news: Self::News);
+    fn confirmation(&self) -> Vec<Ask>;
+    /// Do the leader's answers to that bear the emptiness out?
+    fn confirms(&self, bodies: &[Vec<u8>]) -> serde_json::Result<bool>;
+    /// Publishes it, as of this index.
+    fn publish(&mut self, news: Self::News, index: Option<u64>);
     /// Consul has answered, whether with news or not.
-    fn confirmed(&mut self);
+    fn confirmed(&mut self) {}
+    /// Does somebody wait for it, or may it wait where Consul limits the rate of reads?
+    fn is_urgent(&self) -> bool {
+        false
+    }
+    /// From now on what is published may be behind what Consul has, or is not.
+    fn falls_behind(&mut self, _behind: bool) {}
 }
 
 /// The service that every Consul server registers by itself: a list that has nothing else is
 /// what a server shows that has just started.
 pub(super) const OWN_SERVICE: &str = "consul";
-
-/// Is a list of names whole, as far as one can tell? Where the servers' own service was seen it is
-/// still there: a list without it is what a token without rights sees.
-fn is_whole(realm: &Realm, names: &HashSet<Arc<str>>) -> bool {
-    names.contains(OWN_SERVICE) || !realm.lists(OWN_SERVICE)
-}
 
 /// `/v1/catalog/services`: which services exist, and their tags for whoever wants them.
 pub(super) struct Names {
@@ -90,7 +90,7 @@ impl Subject for Names {
     }
 
     fn pace(&self) -> Pace {
-        Pace::of_lists()
+        Pace::of_names(self.context.list_rate)
     }
 
     type News = NamesNews;
@@ -115,18 +115,22 @@ impl Subject for Names {
         !news.names.iter().any(others) && self.realm.names().iter().any(others)
     }
 
-    fn confirmation(&self) -> Ask {
-        self.ask()
+    fn confirmation(&self) -> Vec<Ask> {
+        vec![self.ask()]
     }
 
-    fn confirms(&self, body: &[u8]) -> serde_json::Result<bool> {
+    /// Where the servers' own service was seen it is still there: a list without it is what a token without
+    /// rights sees.
+    fn confirms(&self, bodies: &[Vec<u8>]) -> serde_json::Result<bool> {
+        let [body] = bodies else { return Ok(false) };
         let names = json::service_names(body)?;
-        Ok(names.len() <= 1 && is_whole(&self.realm, &names))
+        let is_whole = names.contains(OWN_SERVICE) || !self.realm.lists(OWN_SERVICE);
+        Ok(names.len() <= 1 && is_whole)
     }
 
-    fn publish(&mut self, news: Self::News) {
+    fn publish(&mut self, news: Self::News, index: Option<u64>) {
         // Who has heard of a service by its tag may ask for its name at once.
-        if self.realm.publish_names(news.names) {
+        if self.realm.publish_names(news.names, index) {
             self.context.metrics.published.inc();
         }
         if let Some(published) = &self.tags {
@@ -134,7 +138,14 @@ impl Subject for Names {
         }
     }
 
-    fn confirmed(&mut self) {}
+    /// It tells of all that is new.
+    fn is_urgent(&self) -> bool {
+        true
+    }
+
+    fn falls_behind(&mut self, behind: bool) {
+        self.realm.set_names_behind(behind);
+    }
 }
 
 /// `/v1/catalog/nodes`: the nodes with their addresses.
@@ -150,7 +161,7 @@ impl Subject for Nodes {
     }
 
     fn pace(&self) -> Pace {
-        Pace::of_lists()
+        Pace::of_nodes(self.context.list_rate)
     }
 
     type News = Vec<Arc<Node>>;
@@ -172,16 +183,16 @@ impl Subject for Nodes {
         news.is_empty() && self.realm.node_count() > 0
     }
 
-    fn confirmation(&self) -> Ask {
-        self.ask()
+    fn confirmation(&self) -> Vec<Ask> {
+        vec![self.ask()]
     }
 
     /// There is no Consul without a node: none at all is what a token without rights sees.
-    fn confirms(&self, _body: &[u8]) -> serde_json::Result<bool> {
+    fn confirms(&self, _bodies: &[Vec<u8>]) -> serde_json::Result<bool> {
         Ok(false)
     }
 
-    fn publish(&mut self, news: Self::News) {
+    fn publish(&mut self, news: Self::News, _index: Option<u64>) {
         if let Some(node) = news.first().filter(|_| self.is_local) {
             self.realm.name_datacenter(&node.datacenter);
         }
@@ -190,7 +201,9 @@ impl Subject for Nodes {
         }
     }
 
-    fn confirmed(&mut self) {}
+    fn falls_behind(&mut self, behind: bool) {
+        self.realm.set_nodes_behind(behind);
+    }
 }
 
 /// `/v1/health/service/NAME` and its kin: the instances of one service. Without `?passing`: a
@@ -248,23 +261,49 @@ impl Subject for Instances {
         news.instances().is_empty() && must_have_some && self.realm.lists(self.key.name())
     }
 
-    /// A service that the leader still lists has instances, whoever says that it has none.
-    fn confirmation(&self) -> Ask {
-        Ask::new(&["catalog", "services"]).in_scope(&self.context.scope_of(&self.realm))
+    /// A service that the leader still lists has instances, whoever says that it has none. Lists of gateways
+    /// and proxies can be empty while the service is not. And where the servers' own service was seen, it is
+    /// still there: that it is not is what a token without rights sees.
+    fn confirmation(&self) -> Vec<Ask> {
+        let scope = self.context.scope_of(&self.realm);
+        let listed = |name| Ask::new(&["catalog", "service", name]).in_scope(&scope);
+        let mut asks = Vec::new();
+        if self.key.kind() == Kind::Service {
+            asks.push(listed(self.key.name()));
+        }
+        if self.realm.lists(OWN_SERVICE) && self.key.name() != OWN_SERVICE {
+            asks.push(listed(OWN_SERVICE));
+        }
+        asks
     }
 
-    fn confirms(&self, body: &[u8]) -> serde_json::Result<bool> {
-        let names = json::service_names(body)?;
-        // Lists of gateways and proxies can be empty while the service is not.
-        let is_gone = self.key.kind() != Kind::Service || !names.contains(self.key.name());
-        Ok(is_gone && is_whole(&self.realm, &names))
+    fn confirms(&self, bodies: &[Vec<u8>]) -> serde_json::Result<bool> {
+        let mut bodies = bodies.iter();
+        let own_stays = self.key.name() != OWN_SERVICE;
+        if self.key.kind() == Kind::Service {
+            let listed = bodies.next().map(|body| json::is_empty(body)).transpose()?;
+            if listed != Some(true) {
+                return Ok(false);
+            }
+        }
+        let blind = bodies.next().map(|body| json::is_empty(body)).transpose()?;
+        Ok(own_stays && blind != Some(true))
     }
 
-    fn publish(&mut self, news: Self::News) {
+    fn publish(&mut self, news: Self::News, _index: Option<u64>) {
+        let is_gone = self.key.kind() == Kind::Service && news.instances().is_empty();
         if self.realm.publish(&self.key, &self.slot, news) {
             self.context.metrics.published.inc();
             debug!(service = %self.key, "published");
         }
+        // The list may take a while to say so.
+        if is_gone && self.realm.holds(&self.key, &self.slot) {
+            self.realm.lost_service(self.key.name());
+        }
+    }
+
+    fn is_urgent(&self) -> bool {
+        self.slot.get().is_none()
     }
 
     fn confirmed(&mut self) {
@@ -325,7 +364,7 @@ impl Subject for Keys {
     }
 
     fn pace(&self) -> Pace {
-        Pace::of_lists()
+        Pace::of_keys()
     }
 
     type News = KeyValues;
@@ -345,19 +384,18 @@ impl Subject for Keys {
         news.is_empty() && known.as_ref().is_some_and(|known| !known.is_empty())
     }
 
-    fn confirmation(&self) -> Ask {
-        self.ask()
+    fn confirmation(&self) -> Vec<Ask> {
+        vec![self.ask()]
     }
 
-    fn confirms(&self, body: &[u8]) -> serde_json::Result<bool> {
+    fn confirms(&self, bodies: &[Vec<u8>]) -> serde_json::Result<bool> {
+        let [body] = bodies else { return Ok(false) };
         Ok(self.read(body)?.is_empty())
     }
 
-    fn publish(&mut self, news: Self::News) {
+    fn publish(&mut self, news: Self::News, _index: Option<u64>) {
         self.context.publish(&self.published, news);
     }
-
-    fn confirmed(&mut self) {}
 }
 
 fn key_values(body: &[u8]) -> serde_json::Result<KeyValues> {

@@ -1,15 +1,16 @@
 //! One blocking query, asked again for as long as it lives (`api-docs/features/blocking`): its states, and
 //! what is believed of its answers.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Ask, Mode, RequestError, Response};
 use super::contact::{Context, WatchHandle};
-use super::pace::{Pace, random_fraction};
+use super::pace::{Cost, Pace, random_fraction};
 use super::subjects::Subject;
 
 /// How long Consul may hold a query with nothing new to say. Consul holds the connection of a query
@@ -27,6 +28,10 @@ const DOUBT: Duration = Duration::from_secs(10);
 /// How often a doubted answer is looked at again, at first and after a while.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const LOOK_LATER: Duration = Duration::from_millis(1500);
+
+/// A query that was sent for news that may be there already, and is not answered after this time, waits for
+/// it: there is none.
+const NO_NEWS: Duration = Duration::from_secs(1);
 
 /// Over this time the watches come back after an outage.
 const REVIVAL: Duration = Duration::from_millis(600);
@@ -52,6 +57,8 @@ enum State {
     Hold {
         /// Until then.
         until: Instant,
+        /// And then.
+        then: Box<Self>,
     },
 }
 
@@ -60,7 +67,7 @@ impl State {
     fn revived(self) -> Self {
         match self {
             Self::Rest { then, .. } => then.revived(),
-            Self::Hold { until } => Self::Hold { until },
+            hold @ Self::Hold { .. } => hold,
             Self::Read | Self::Block { .. } => Self::Read,
         }
     }
@@ -234,6 +241,14 @@ struct Watch<'a, S> {
     held: Held,
     /// How long Consul may hold the next query.
     wait: Duration,
+    /// And those after it.
+    longest_wait: Duration,
+    /// There may be news that is not read yet, because that would cost too much.
+    is_behind: bool,
+    /// It costs so little that every change is read.
+    is_cheap: bool,
+    /// What the last read came to.
+    cost: Cost,
 }
 
 impl<'a, S: Subject> Watch<'a, S> {
@@ -244,6 +259,17 @@ impl<'a, S: Subject> Watch<'a, S> {
             subject,
             held: Held::default(),
             wait: FIRST_WAIT,
+            longest_wait: WAIT,
+            is_behind: false,
+            is_cheap: true,
+            cost: Cost::default(),
+        }
+    }
+
+    fn set_behind(&mut self, behind: bool) {
+        if self.is_behind != behind {
+            self.is_behind = behind;
+            self.subject.falls_behind(behind);
         }
     }
 
@@ -273,9 +299,9 @@ impl<'a, S: Subject> Watch<'a, S> {
                 }
                 (**then).clone()
             }
-            State::Hold { until } => {
+            State::Hold { until, then } => {
                 sleep_until(*until).await;
-                State::Read
+                (**then).clone()
             }
             State::Read | State::Block { .. } => {
                 handle.begin();
@@ -283,7 +309,10 @@ impl<'a, S: Subject> Watch<'a, S> {
                 match result {
                     Ok(()) => {
                         handle.answered();
-                        let pause = pace.after_success();
+                        let pause = pace.after_success(&self.cost);
+                        self.longest_wait = pace.longest_wait(WAIT);
+                        self.is_cheap = pace.is_cheap();
+                        self.set_behind(!pause.is_zero() || !self.is_cheap);
                         if !pause.is_zero() {
                             sleep(pause).await;
                         }
@@ -291,6 +320,7 @@ impl<'a, S: Subject> Watch<'a, S> {
                     }
                     Err(error) => {
                         handle.failed(&error);
+                        self.set_behind(true);
                         let pause = pace.after_failure(handle.longest_pause(&error));
                         rest(&error, pause, next)
                     }
@@ -305,7 +335,7 @@ impl<'a, S: Subject> Watch<'a, S> {
             State::Block { index } => {
                 // Watches that began together must not end together.
                 let wait = self.wait.mul_f64(0.9 + random_fraction() / 10.0);
-                self.wait = (self.wait * 2).min(WAIT);
+                self.wait = (self.wait * 2).min(self.longest_wait);
                 Mode::Blocking {
                     index: *index,
                     wait,
@@ -313,8 +343,10 @@ impl<'a, S: Subject> Watch<'a, S> {
             }
             _ => Mode::Stale,
         };
-        let response = match self.context.get(&self.ask, mode).await {
+        let response = match self.get(mode).await {
             Ok(response) => response,
+            // What is held is as good as before, and an answer costs one more read.
+            Err(error @ RequestError::RateLimited { .. }) => return (Err(error), state.clone()),
             // A query that blocks would leave open for long whether all is well again.
             Err(error) => return (Err(error), State::Read),
         };
@@ -325,6 +357,32 @@ impl<'a, S: Subject> Watch<'a, S> {
             Err((error, true)) => (Err(error), state.clone()),
             Err((error, false)) => (Err(error), State::Read),
         }
+    }
+
+    /// Sends the request, and notes what it came to.
+    async fn get(&mut self, mode: Mode) -> Result<Response, RequestError> {
+        if !self.subject.is_urgent() {
+            self.context.throttle.turn().await;
+        }
+        let asked = Instant::now();
+        let mut request = pin!(self.context.get(&self.ask, mode));
+        // What is cheap is followed once Consul has nothing more to say.
+        let may_follow = self.is_behind && self.is_cheap;
+        let response = match timeout_at(asked + NO_NEWS, &mut request).await {
+            Ok(response) => response?,
+            Err(_) => {
+                if may_follow && matches!(mode, Mode::Blocking { .. }) {
+                    self.is_behind = false;
+                    self.subject.falls_behind(false);
+                }
+                request.await?
+            }
+        };
+        self.cost = Cost {
+            bytes: response.body.len(),
+            took: matches!(mode, Mode::Stale).then(|| asked.elapsed()),
+        };
+        Ok(response)
     }
 
     /// Judges an answer, and publishes it if it is believed. Gives what to do next; or why it is not
@@ -367,7 +425,7 @@ impl<'a, S: Subject> Watch<'a, S> {
                 return Err((error, again));
             }
             (Belief::News, Some(Ok(news))) => {
-                self.subject.publish(news);
+                self.subject.publish(news, response.index);
                 metrics.lag.observe(arrived.elapsed().as_secs_f64());
             }
             _ => {}
@@ -378,11 +436,15 @@ impl<'a, S: Subject> Watch<'a, S> {
 
     /// What became empty at once is only believed if the leader bears it out.
     async fn ask_leader(&self) -> Result<Belief, RequestError> {
-        let confirmation = self.subject.confirmation();
-        let leader = self.context.get(&confirmation, Mode::Leader).await?;
-        let confirms = self.subject.confirms(&leader.body);
+        let (mut filtered, mut bodies) = (false, Vec::new());
+        for confirmation in self.subject.confirmation() {
+            let leader = self.context.get(&confirmation, Mode::Leader).await?;
+            filtered |= leader.filtered;
+            bodies.push(leader.body);
+        }
+        let confirms = self.subject.confirms(&bodies);
         let confirms = confirms.inspect_err(|_| self.context.metrics.suspect("body"))?;
-        Ok(judge_leader(leader.filtered, confirms))
+        Ok(judge_leader(filtered, confirms))
     }
 }
 
@@ -393,8 +455,8 @@ fn rest(error: &RequestError, pause: Duration, next: State) -> State {
         RequestError::RateLimited { wait, .. } => {
             // Many are asked to wait for the same time, and must not come together.
             let wait = wait.mul_f64(1.0 + random_fraction() / 10.0);
-            let until = Instant::now() + wait;
-            (wait + pause, State::Hold { until })
+            let (until, then) = (Instant::now() + wait, Box::new(next));
+            (wait, State::Hold { until, then })
         }
         _ => (pause, next),
     };
@@ -709,7 +771,7 @@ mod tests {
         };
         let before = Instant::now();
         let held = rest(&limited, pause, State::Read).revived();
-        let State::Hold { until } = held else {
+        let State::Hold { until, .. } = held else {
             panic!("not held: {held:?}");
         };
         assert!((2.0..=2.2).contains(&(until - before).as_secs_f64()));

@@ -404,7 +404,7 @@ impl Lazy {
         self.realm.name_datacenter("dc1");
         self.realm.publish_nodes(vec![node()]);
         let names = ["web", "legacy"].map(Arc::from);
-        self.realm.publish_names(names.into_iter().collect());
+        self.realm.publish_names(names.into_iter().collect(), None);
     }
 
     /// Loads what was asked for.

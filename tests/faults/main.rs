@@ -16,8 +16,10 @@ mod propagation;
 mod restarting;
 mod spin;
 mod stale;
+mod streaming;
 mod telling;
 mod tokens;
+mod unlisted;
 mod world;
 
 use std::{

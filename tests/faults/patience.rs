@@ -139,6 +139,50 @@ fn retry_after_is_honoured() {
     assert!(late <= NEW_DATA, "new data was seen after {late:?}");
 }
 
+/// `request_limits` in enforcing mode, as Consul 1.16 has them: nothing is lost, and what is new comes through.
+#[test]
+fn a_rate_limit_lets_new_names_through() {
+    const RATE: f64 = 5.0;
+    let _alone = alone();
+    let scene = Scene::start();
+    let asking = scene.ask("limited");
+    scene.fake.limit(RATE);
+    let (start, before) = (Instant::now(), scene.fake.seen().len());
+    let mut latest = Duration::ZERO;
+    for number in 0..6 {
+        // One by one: each costs some reads of the five.
+        thread::sleep(Duration::from_secs(2));
+        let (name, address) = (format!("limited{number}"), format!("10.6.2.{number}"));
+        scene.fake.set(&name, &[&address]);
+        let new = [question(&format!("{name}.service.consul"), &[&address])];
+        latest = latest.max(all_right(
+            scene.portolan.dns(),
+            &new,
+            Duration::from_secs(30),
+        ));
+    }
+    let requests = scene.fake.seen().len() - before;
+    let seconds = start.elapsed().as_secs_f64();
+    asking.flawless("20 names and a node while Consul limits the rate");
+    figure(&format!(
+        "a new service was right within {latest:?} at {RATE} reads a second; {:.1} requests a second",
+        requests as f64 / seconds
+    ));
+    assert!(
+        latest <= Duration::from_secs(2),
+        "a new service took {latest:?}"
+    );
+    let most = 2.0 * RATE * seconds;
+    assert!(
+        requests as f64 <= most,
+        "{requests} requests in {seconds:.0} s"
+    );
+    scene.fake.repent();
+    // What was refused last has been told to wait for a second, and what can wait comes after that.
+    let late = scene.new_data(1);
+    assert!(late <= 4 * NEW_DATA, "new data was seen after {late:?}");
+}
+
 #[test]
 fn stalls_are_sat_out() {
     let _alone = alone();

@@ -26,6 +26,8 @@ const EVERYTHING: &str = r#"
     datacenter = "dc2"
     fallback_addresses = ["http://c2:8500"]
     max_watches = 64
+    list_rate = 5000
+    unknown_rate = 7
     max_stale = "10s"
     translate_wan_addrs = true
     ca_file = "ca.pem"
@@ -120,6 +122,8 @@ fn every_key_is_read() {
             datacenter: Some("dc2".to_owned()),
             fallback_addresses: vec![http("http://c2:8500")],
             max_watches: 64,
+            list_rate: 5000,
+            unknown_rate: 7,
             max_stale: seconds(10),
             authorities: Authorities::File(PathBuf::from("ca.pem")),
             client_cert: Some(PathBuf::from("cert.pem")),

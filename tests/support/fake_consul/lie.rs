@@ -91,6 +91,14 @@ impl Lie {
         self
     }
 
+    /// From an agent that has it streamed by the servers (Consul 1.10): it never says that it knows a leader.
+    pub(crate) fn streamed(self) -> Self {
+        Self {
+            known_leader: false,
+            ..self.header("X-Consul-Query-Backend", "streaming")
+        }
+    }
+
     /// With one more header.
     pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.push((name, value.to_owned()));

@@ -55,10 +55,32 @@ struct State {
     services: BTreeMap<String, (Vec<String>, u64)>,
     nodes: BTreeMap<String, String>,
     script: Vec<Scripted>,
+    limit: Option<Limit>,
     told: usize,
     seen: Vec<Seen>,
     /// Those of them that wait for news.
     waiting: Vec<Seen>,
+}
+
+/// `request_limits` of Consul 1.16: so many reads in a second, and who comes too often hears when to come
+/// again.
+struct Limit {
+    rate: f64,
+    tokens: f64,
+    filled: Instant,
+}
+
+impl Limit {
+    fn admits(&mut self) -> bool {
+        let gained = self.filled.elapsed().as_secs_f64() * self.rate;
+        self.filled = Instant::now();
+        self.tokens = (self.tokens + gained).min(self.rate.max(1.0));
+        let admitted = self.tokens >= 1.0;
+        if admitted {
+            self.tokens -= 1.0;
+        }
+        admitted
+    }
 }
 
 struct Scripted {
@@ -147,9 +169,21 @@ impl FakeConsul {
         });
     }
 
-    /// From now on the truth and nothing else.
+    /// From now on so many reads in a second, and 429 beyond.
+    pub(crate) fn limit(&self, rate: f64) {
+        let filled = Instant::now();
+        self.core.lock().limit = Some(Limit {
+            rate,
+            tokens: rate,
+            filled,
+        });
+    }
+
+    /// From now on the truth and nothing else, for everybody.
     pub(crate) fn repent(&self) {
-        self.core.lock().script.clear();
+        let mut state = self.core.lock();
+        state.script.clear();
+        state.limit = None;
     }
 
     /// How many lies have been told.
@@ -208,6 +242,10 @@ impl Core {
     ) -> Option<(Vec<u8>, bool)> {
         let mut state = self.lock();
         state.seen.push(request.clone());
+        if state.limit.as_mut().is_some_and(|limit| !limit.admits()) {
+            let refusal = Lie::status(429, "rate limit reached").header("Retry-After", "1");
+            return Some(message(&refusal, &Value::Null, 1));
+        }
         let deadline = Instant::now() + wait;
         let restored = state.restored;
         let lie = loop {
@@ -293,6 +331,22 @@ impl State {
             "/v1/status/leader" => json!("10.0.0.1:8300"),
             "/v1/agent/self" => json!({ "Config": { "Datacenter": "dc1", "NodeName": "n1",
                 "Version": "1.8.7" } }),
+            path if path.starts_with("/v1/catalog/service/") => {
+                let (addresses, _) = self
+                    .services
+                    .get(service_of(path))
+                    .cloned()
+                    .unwrap_or_default();
+                let entry = |address: &String| json!({ "Node": "n1", "ServiceAddress": address });
+                addresses.iter().map(entry).collect()
+            }
+            path if path.starts_with("/v1/catalog/node/") => {
+                let name = path.strip_prefix("/v1/catalog/node/").unwrap_or_default();
+                match self.nodes.get(name) {
+                    Some(address) => json!({ "Node": node(name, address), "Services": {} }),
+                    None => Value::Null,
+                }
+            }
             path if path.starts_with("/v1/health/service/") => {
                 let service = service_of(path);
                 let (addresses, _) = self.services.get(service).cloned().unwrap_or_default();
@@ -312,7 +366,9 @@ impl State {
 }
 
 fn service_of(path: &str) -> &str {
-    path.strip_prefix("/v1/health/service/").unwrap_or_default()
+    let name = path.strip_prefix("/v1/health/service/");
+    name.or_else(|| path.strip_prefix("/v1/catalog/service/"))
+        .unwrap_or_default()
 }
 
 fn serve(stream: &TcpStream, core: &Core) -> std::io::Result<()> {

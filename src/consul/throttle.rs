@@ -133,7 +133,7 @@ mod tests {
             }
         }
         assert!(refused <= 40, "{refused} of 200 were refused");
-        tokio::time::sleep(CALM).await;
+        sleep(CALM).await;
         for _ in 0..100 {
             throttle.answered();
         }

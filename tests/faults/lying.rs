@@ -6,13 +6,11 @@ use crate::{
     asking::{Asking, Question, all_right},
     figure,
     support::{
-        directory,
         dns::Query,
         ensure, eventually,
         fake_consul::{FakeConsul, Lie},
         portolan::{Launch, Portolan},
         wire::{rcode, rtype::A},
-        write_file,
     },
     world::NEW_DATA,
 };
@@ -53,12 +51,10 @@ impl Scene {
         }
         fake.set("fresh", &["10.6.0.1"]);
         // A watch for each of them from the start.
-        let files = directory();
-        let text = format!("[consul]\nmax_watches = {}\n", 80 + 2 * services);
-        let config = write_file(files.path(), "portolan.toml", &text);
+        let config = format!("[consul]\nmax_watches = {}\n", 80 + 2 * services);
         let portolan = Launch::new("serve")
             .args(["--consul", &fake.url(), "--upstream", "none"])
-            .args(["--config".into(), config.into_os_string()])
+            .config(&config)
             .start();
         all_right(portolan.dns(), &questions, Duration::from_secs(10));
         let fresh = [question("fresh.service.consul", &["10.6.0.1"])];

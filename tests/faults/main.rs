@@ -9,6 +9,7 @@ mod asking;
 mod certificates;
 mod churn;
 mod clusters;
+mod connections;
 mod lying;
 mod many;
 mod patience;

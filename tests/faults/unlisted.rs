@@ -8,13 +8,11 @@ use crate::{
     lying::question,
     percentile,
     support::{
-        directory,
         dns::Query,
         ensure, eventually,
         fake_consul::FakeConsul,
         portolan::{Launch, Portolan},
         wire::{rcode, rtype::A},
-        write_file,
     },
 };
 use std::{
@@ -41,15 +39,9 @@ fn behind(fake: &FakeConsul) -> Portolan {
     for number in 2..60 {
         fake.set_node(&format!("n{number}"), &format!("10.0.1.{number}"));
     }
-    let files = directory();
-    let config = write_file(
-        files.path(),
-        "portolan.toml",
-        "[consul]\nlist_rate = 1000\n",
-    );
     let portolan = Launch::new("serve")
         .args(["--consul", &fake.url(), "--upstream", "none"])
-        .args(["--config".into(), config.into_os_string()])
+        .config("[consul]\nlist_rate = 1000\n")
         .start();
     let known = [question("s0.service.consul", &["10.5.0.0"])];
     all_right(portolan.dns(), &known, Duration::from_secs(10));

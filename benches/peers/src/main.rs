@@ -5,6 +5,7 @@ mod changes;
 mod chart;
 mod cpu;
 mod field;
+mod fleet;
 mod load;
 mod measure;
 mod peers;
@@ -40,6 +41,8 @@ enum Command {
     Cases(CasesArguments),
     /// Asks one server that runs already
     Load(LoadArguments),
+    /// Measures what Portolans cost Consul: see benches/fleet
+    Fleet(fleet::FleetArguments),
 }
 
 #[derive(Debug, Args)]
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Cases(arguments) => measure_cases(&arguments),
         Command::Load(arguments) => load_one(&arguments),
+        Command::Fleet(arguments) => fleet::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

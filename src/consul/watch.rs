@@ -312,6 +312,10 @@ impl<'a, S: Subject> Watch<'a, S> {
                         let pause = pace.after_success(&self.cost);
                         self.longest_wait = pace.longest_wait(WAIT);
                         self.is_cheap = pace.is_cheap();
+                        if !self.is_cheap {
+                            // Such a list is one connection, and dear each time that it comes.
+                            self.wait = self.longest_wait;
+                        }
                         self.set_behind(!pause.is_zero() || !self.is_cheap);
                         if !pause.is_zero() {
                             sleep(pause).await;

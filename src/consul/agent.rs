@@ -194,7 +194,10 @@ struct MemberJson {
 
 /// The question of an agent about itself.
 pub(super) fn ask_itself() -> Ask {
-    Ask::new(&["agent", "self"])
+    Ask {
+        may_be_refused: true,
+        ..Ask::new(&["agent", "self"])
+    }
 }
 
 impl Itself {

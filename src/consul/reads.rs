@@ -58,7 +58,10 @@ async fn datacenters(context: &Context, layer: &Layer) -> Result<(), RequestErro
 
 /// A Consul before 1.13 has no peers, and a token may not be allowed to list them.
 async fn peers(context: &Context, layer: &Layer) {
-    let ask = Ask::new(&["peerings"]);
+    let ask = Ask {
+        may_be_refused: true,
+        ..Ask::new(&["peerings"])
+    };
     let peers = match context.get(&ask, Mode::Stale).await {
         Ok(response) => json::peers(&response.body),
         Err(RequestError::Status { status, .. }) if status == StatusCode::NOT_FOUND => {

@@ -321,6 +321,7 @@ impl Subject for Keys {
         let mut ask = Ask::new(&path).in_scope(&scope);
         ask.params.push(("recurse", "true".to_owned()));
         ask.may_be_absent = true;
+        ask.may_be_refused = true;
         ask
     }
 

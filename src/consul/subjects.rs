@@ -134,7 +134,9 @@ impl Subject for Names {
         }
     }
 
-    fn confirmed(&mut self) {}
+    fn confirmed(&mut self) {
+        self.context.contact.saw_names();
+    }
 }
 
 /// `/v1/catalog/nodes`: the nodes with their addresses.
@@ -142,6 +144,14 @@ pub(super) struct Nodes {
     pub(super) context: Context,
     pub(super) realm: Arc<Realm>,
     pub(super) is_local: bool,
+}
+
+impl Nodes {
+    /// A datacenter has nodes; what a peer or a part of Consul Enterprise shows may have none.
+    fn has_nodes(&self) -> bool {
+        let scope = self.realm.scope();
+        scope.peer.is_none() && !scope.is_enterprise()
+    }
 }
 
 impl Subject for Nodes {
@@ -169,7 +179,11 @@ impl Subject for Nodes {
     }
 
     fn empties(&self, news: &Self::News) -> bool {
-        news.is_empty() && self.realm.node_count() > 0
+        match news.is_empty() {
+            true => self.realm.node_count() > 0 || self.has_nodes(),
+            // The names come first.
+            false => self.context.contact.is_blind() && !self.realm.is_ready(),
+        }
     }
 
     fn confirmation(&self) -> Ask {
@@ -177,7 +191,9 @@ impl Subject for Nodes {
     }
 
     /// There is no Consul without a node: none at all is what a token without rights sees.
-    fn confirms(&self, _body: &[u8]) -> serde_json::Result<bool> {
+    fn confirms(&self, body: &[u8]) -> serde_json::Result<bool> {
+        let some = !json::nodes(body)?.is_empty();
+        self.context.contact.saw_nodes(some || !self.has_nodes());
         Ok(false)
     }
 
@@ -190,7 +206,9 @@ impl Subject for Nodes {
         }
     }
 
-    fn confirmed(&mut self) {}
+    fn confirmed(&mut self) {
+        self.context.contact.saw_nodes(true);
+    }
 }
 
 /// `/v1/health/service/NAME` and its kin: the instances of one service. Without `?passing`: a

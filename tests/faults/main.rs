@@ -8,6 +8,7 @@ mod absent;
 mod asking;
 mod certificates;
 mod churn;
+mod closed;
 mod clusters;
 mod lying;
 mod many;

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{
-    Catalog, Found, Node, Patience, Prepared, PreparedKey, Scope, Service, ServiceKey, Slot,
+    Catalog, Found, Miss, Node, Patience, Prepared, PreparedKey, Scope, Service, ServiceKey, Slot,
     Versions,
 };
 
 /// While the source is away, what depends on the age of its data is looked at this often, in
-/// milliseconds.
+/// milliseconds; and what depends on a list that is about to be read again.
 const STALE_FOR: u64 = 250;
 
 /// Reads the catalog for one answer.
@@ -74,13 +74,13 @@ impl<'a> Reader<'a> {
                 }
                 Ok(loaded.service)
             }
-            Err(miss) => self.everything(Err(miss)),
+            Err(miss) => self.in_scope(scope, Err(miss)),
         }
     }
 
     /// As [`Catalog::node`].
     pub fn node(&self, scope: &Scope, name: &str) -> Found<Arc<Node>> {
-        self.everything(self.catalog.node(scope, name))
+        self.in_scope(scope, self.catalog.node(scope, name))
     }
 
     /// As [`Catalog::has_node_below`].
@@ -90,7 +90,7 @@ impl<'a> Reader<'a> {
 
     /// As [`Catalog::has`].
     pub fn has(&self, scope: &Scope) -> Found<()> {
-        self.everything(self.catalog.has(scope))
+        self.in_scope(scope, self.catalog.has(scope))
     }
 
     /// As [`Catalog::prepared`]. What it finds may be this client's alone, so it is not kept.
@@ -116,6 +116,16 @@ impl<'a> Reader<'a> {
     /// As [`Catalog::service_at`].
     pub fn service_at(&self, address: IpAddr) -> Found<Arc<str>> {
         self.everything(self.catalog.service_at(address))
+    }
+
+    /// A datacenter that does not exist may be there the next time it is asked for.
+    fn in_scope<T>(&self, scope: &Scope, found: Found<T>) -> Found<T> {
+        if matches!(found, Err(Miss::Absent))
+            && let Some(until) = self.catalog.absent_until(scope)
+        {
+            self.ends_at(until.max(self.versions().millis() + STALE_FOR));
+        }
+        self.everything(found)
     }
 
     fn everything<T>(&self, found: T) -> T {

@@ -13,6 +13,7 @@ mod client;
 mod contact;
 mod failures;
 mod json;
+mod lists;
 mod metrics;
 mod pace;
 mod probe;

@@ -10,6 +10,7 @@ mod certificates;
 mod churn;
 mod closed;
 mod clusters;
+mod datacenters;
 mod lying;
 mod many;
 mod patience;

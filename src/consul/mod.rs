@@ -18,6 +18,7 @@ mod metrics;
 mod pace;
 mod probe;
 mod reads;
+mod remembered;
 mod saved;
 mod source;
 mod subjects;

@@ -5,6 +5,7 @@
 mod support;
 
 mod absent;
+mod agent;
 mod asking;
 mod certificates;
 mod churn;

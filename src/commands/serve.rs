@@ -253,17 +253,19 @@ impl Serving {
         Ok(())
     }
 
+    /// Is Consul there, as far as anybody knows?
+    fn has_consul(&self) -> bool {
+        let consul = self.consul.as_ref();
+        consul.is_some_and(|(_, layer)| {
+            let realm = layer.local();
+            realm.is_ready() && realm.stale_millis().is_none()
+        })
+    }
+
     /// Waits until Consul is there, from `since` on.
     async fn consul(&self, since: Instant) {
         sleep_until(since).await;
-        let is_there = || {
-            let consul = self.consul.as_ref();
-            consul.is_some_and(|(_, layer)| {
-                let realm = layer.local();
-                realm.is_ready() && realm.stale_millis().is_none()
-            })
-        };
-        while !is_there() {
+        while !self.has_consul() {
             sleep(LOOK_FOR_AGENT).await;
         }
     }
@@ -308,7 +310,9 @@ async fn wait_for_stop(serving: &Serving, mut recipe: Recipe<'_>) -> Result<(), 
                 },
             }
         };
-        ask_agent = Instant::now() + LEAVE_AGENT;
+        if serving.has_consul() {
+            ask_agent = Instant::now() + LEAVE_AGENT;
+        }
         if is_reload || is_news {
             match recipe.local().and_then(|local| serving.adopt(local)) {
                 Ok(()) if is_reload => info!("configuration, token and zones read again"),

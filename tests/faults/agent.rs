@@ -135,6 +135,12 @@ fn an_agent_that_comes_later_is_heard() {
     let log = portolan.log();
     let told = "cannot read the agent's dns_config; using Portolan's own defaults";
     assert!(log.contains(told), "{log}");
+    // That it is asked in vain once more keeps nobody from asking it when it is there.
+    portolan.signal("HUP");
+    eventually(SOON, "the configuration is read again", || {
+        let log = portolan.log();
+        ensure(log.contains("read again"), || log)
+    });
     consul.restart();
     consul.wait_until_ready();
     let start = Instant::now();

@@ -10,8 +10,8 @@ use portolan::answers::{
     Asked, Domains, Lookup, Maker, Moment, Settings, Soa, SrvTarget, TtlTable, reverse_address,
 };
 use portolan::catalog::{
-    Catalog, Health, Interest, Interests, Kind, Miss, Patience, Prepared, Realm, Scope, Service,
-    ServiceKey,
+    Catalog, Health, Interest, Interests, Kind, Layer, Miss, Patience, Prepared, Realm, Scope,
+    Service, ServiceKey,
 };
 use portolan::dns::{Answer, Name, Rcode};
 
@@ -44,6 +44,7 @@ pub struct World {
 
 /// A source that loads what is asked for, such as Consul.
 struct Source {
+    layer: Arc<Layer>,
     interests: Interests,
     contents: Contents,
 }
@@ -67,9 +68,10 @@ impl World {
         match kind_of_world {
             // A source without data yet.
             1 => {
-                let (_, interests) = catalog.add_lazy("second");
+                let (layer, interests) = catalog.add_lazy("second");
                 let contents = first.clone();
                 source = Some(RefCell::new(Source {
+                    layer,
                     interests,
                     contents,
                 }));
@@ -156,6 +158,8 @@ impl Source {
         while let Ok(interest) = self.interests.try_recv() {
             match interest {
                 Interest::Realm(realm) => publish(&realm, &self.contents),
+                // It is as it was.
+                Interest::Datacenters => self.layer.excuse_datacenters(Duration::ZERO),
                 Interest::Service { realm, key, slot } => {
                     let service = self.contents.services.get(&key).cloned();
                     let service = service.unwrap_or_else(|| Service::new(Vec::new()));
@@ -207,6 +211,7 @@ fn lazy(catalog: &mut Catalog, contents: Contents, switches: u8) -> Source {
         layer.local().mark_stale(catalog.versions().millis());
     }
     Source {
+        layer,
         interests,
         contents,
     }

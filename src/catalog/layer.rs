@@ -10,6 +10,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::mpsc;
 
 use super::prepared::PreparedQueries;
+use super::slot::{Want, millis};
 use super::unlisted::Unlisted;
 use super::{
     Absence, Found, Miss, Node, Prepared, PreparedKey, PreparedSlot, Realm, Scope, Service,
@@ -30,6 +31,8 @@ pub enum Interest {
         /// Where to publish it.
         slot: Arc<Slot<Service>>,
     },
+    /// The list of datacenters: somebody asks for one that is not in it.
+    Datacenters,
     /// The addresses of all services, for reverse names.
     Reverse(Arc<Realm>),
     /// Whether there is something that a list does not have.
@@ -56,6 +59,10 @@ pub type Interests = mpsc::Receiver<Interest>;
 /// Interests that a source has not taken yet; beyond it a question is answered SERVFAIL and the
 /// next one for the same name tries again.
 const INTEREST_QUEUE: usize = 4096;
+
+/// No question has the list of datacenters read again in so many milliseconds, whatever names clients make
+/// up.
+const LIST_HOLDS: u64 = 1000;
 
 /// Realms other than the local one that are held at a time. Real federations have tens.
 const MAX_REMOTE: usize = 1024;
@@ -88,6 +95,10 @@ pub struct Layer {
     remote: RwLock<HashMap<Scope, Arc<Realm>>>,
     /// Every datacenter that exists, in lower case; `None` until the source has learned them.
     datacenters: ArcSwapOption<BTreeSet<String>>,
+    /// That list; met whenever it was read, or could not be.
+    list: Want,
+    /// Until when, in milliseconds on the catalog's clock, what is not in it is taken for absent.
+    list_holds_until: AtomicU64,
     /// Every cluster peer that exists, in lower case.
     peers: ArcSwapOption<BTreeSet<String>>,
     /// The source is Consul Enterprise: it has namespaces and partitions.
@@ -131,6 +142,8 @@ impl Layer {
             local: Arc::new(Realm::new(Scope::default(), datacenter, versions)),
             remote: RwLock::default(),
             datacenters: ArcSwapOption::empty(),
+            list: Want::new(),
+            list_holds_until: AtomicU64::new(0),
             peers: ArcSwapOption::empty(),
             enterprise: AtomicBool::new(false),
             queries: PreparedQueries::default(),
@@ -170,6 +183,15 @@ impl Layer {
             self.datacenters.store(names);
             self.versions.new_epoch();
         }
+        self.excuse_datacenters(Duration::ZERO);
+    }
+
+    /// Which datacenters exist is not asked for again at once, `at_least` so long: it has just been learned,
+    /// or could not be.
+    pub fn excuse_datacenters(&self, at_least: Duration) {
+        let until = self.versions.millis() + LIST_HOLDS.max(millis(at_least));
+        self.list_holds_until.store(until, Ordering::Release);
+        self.list.met();
     }
 
     /// Publishes which cluster peers exist.
@@ -210,13 +232,46 @@ impl Layer {
             return if known { Ok(()) } else { Err(Miss::Absent) };
         }
         match &scope.datacenter {
-            Some(name) if !self.is_local(name) => match self.datacenters.load().as_deref() {
-                None => Err(Miss::Unready),
-                Some(known) if known.contains(name) => Ok(()),
-                Some(_) => Err(Miss::Absent),
-            },
+            Some(name) if !self.is_local(name) => self.has_datacenter(name),
             _ => Ok(()),
         }
+    }
+
+    /// Is it in the list? One that is not may be new: then the list is read again, unless that was done a
+    /// moment ago, or the source is away.
+    fn has_datacenter(&self, name: &str) -> Found<()> {
+        let look = || match self.datacenters.load().as_deref() {
+            None => Err(Miss::Unready),
+            Some(known) if known.contains(name) => Ok(()),
+            Some(_) => Err(Miss::Absent),
+        };
+        let is_away = || self.local.stale_millis().is_some();
+        let found = look();
+        if found.is_ok() || self.list_holds() || is_away() {
+            return found;
+        }
+        match self
+            .list
+            .leave(self.interests.as_ref(), || Interest::Datacenters)
+        {
+            // It may have come in the meantime.
+            miss @ Miss::Loading(_) if !self.list_holds() => look().or(Err(miss)),
+            _ => look(),
+        }
+    }
+
+    fn list_holds(&self) -> bool {
+        self.versions.millis() < self.list_holds_until.load(Ordering::Acquire)
+    }
+
+    /// Until when, in milliseconds on the catalog's clock, the scope is absent because its datacenter is;
+    /// `None` where it is for another reason.
+    pub(super) fn absent_until(&self, scope: &Scope) -> Option<u64> {
+        let name = scope.datacenter.as_ref()?;
+        let known = self.datacenters.load();
+        let is_known = self.is_local(name) || known.as_ref().is_some_and(|k| k.contains(name));
+        let may_come = self.interests.is_some() && !is_known;
+        may_come.then(|| self.list_holds_until.load(Ordering::Acquire))
     }
 
     fn is_local(&self, datacenter: &str) -> bool {
@@ -374,5 +429,62 @@ impl Layer {
     pub(super) fn at_address(&self, address: IpAddr) -> Found<Arc<str>> {
         let realm = self.realm(&Scope::default())?;
         realm.find_at(address, self.interests.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Catalog;
+
+    /// However many ask for datacenters that are not known, the source is asked once in a while.
+    #[test]
+    fn an_unknown_datacenter_has_the_list_read_again() {
+        let (layer, mut interests) = Catalog::new().add_lazy("test");
+        layer.local().name_datacenter("dc1");
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let scope = |name: &str| Scope {
+            datacenter: Some(name.to_owned()),
+            ..Scope::default()
+        };
+        let has = |name: &str| layer.has(&scope(name));
+        let expire = || layer.list_holds_until.store(0, Ordering::Relaxed);
+        assert!(has("dc1").is_ok());
+        assert!(
+            matches!(has("dc2"), Err(Miss::Loading(_))),
+            "nothing is known"
+        );
+        assert!(
+            matches!(has("dc3"), Err(Miss::Loading(_))),
+            "it is on its way"
+        );
+        assert!(matches!(interests.try_recv(), Ok(Interest::Datacenters)));
+        assert!(interests.try_recv().is_err(), "once for both");
+        layer.excuse_datacenters(Duration::ZERO);
+        assert!(
+            matches!(has("dc2"), Err(Miss::Unready)),
+            "it could not be had"
+        );
+
+        layer.publish_datacenters(names(&["dc1", "dc3"]));
+        assert!(has("dc3").is_ok());
+        assert!(matches!(has("dc2"), Err(Miss::Absent)), "just read");
+        assert!(layer.absent_until(&scope("dc2")) > Some(layer.versions.millis()));
+        assert_eq!(layer.absent_until(&scope("dc3")), None);
+        assert_eq!(layer.absent_until(&Scope::default()), None);
+        expire();
+        assert!(has("dc3").is_ok(), "what is listed needs no other list");
+        assert!(matches!(has("dc2"), Err(Miss::Loading(_))), "it may be new");
+        assert!(matches!(interests.try_recv(), Ok(Interest::Datacenters)));
+        layer.publish_datacenters(names(&["dc1", "dc2"]));
+        assert!(has("dc2").is_ok());
+
+        expire();
+        layer.local().mark_stale(layer.versions.millis());
+        assert!(
+            matches!(has("dc3"), Err(Miss::Absent)),
+            "nobody can be asked"
+        );
+        assert!(interests.try_recv().is_err());
     }
 }

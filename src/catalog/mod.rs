@@ -135,6 +135,12 @@ impl Catalog {
         self.first(|layer| layer.has(scope))
     }
 
+    /// As [`Layer::absent_until`], of the layer whose list of datacenters is read again first.
+    fn absent_until(&self, scope: &Scope) -> Option<u64> {
+        let layers = self.layers.iter();
+        layers.filter_map(|layer| layer.absent_until(scope)).min()
+    }
+
     /// The result of a prepared query; `None` if there is no such query.
     pub fn prepared(&self, key: &PreparedKey, patience: Patience) -> Found<Arc<Option<Prepared>>> {
         self.first(|layer| layer.prepared(key, patience))

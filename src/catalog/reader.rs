@@ -12,7 +12,7 @@ use super::{
 };
 
 /// While the source is away, what depends on the age of its data is looked at this often, in
-/// milliseconds.
+/// milliseconds; and what depends on a list that is about to be read again.
 const STALE_FOR: u64 = 250;
 
 /// Reads the catalog for one answer.
@@ -75,22 +75,13 @@ impl<'a> Reader<'a> {
                 }
                 Ok(loaded.service)
             }
-            Err(miss) => Err(self.missed(scope, miss)),
+            Err(miss) => self.in_scope(scope, Err(miss)),
         }
     }
 
     /// As [`Catalog::node`].
     pub fn node(&self, scope: &Scope, name: &str, patience: Patience) -> Found<Arc<Node>> {
-        let node = self.catalog.node(scope, name, patience);
-        self.everything(node.map_err(|miss| self.missed(scope, miss)))
-    }
-
-    /// That the lists do not have it holds for as long as they do; if they may be behind, for a moment.
-    fn missed(&self, scope: &Scope, miss: Miss) -> Miss {
-        if self.catalog.is_behind(scope) {
-            self.ends_in(LOOKED_AT_EVERY);
-        }
-        self.everything(miss)
+        self.in_scope(scope, self.catalog.node(scope, name, patience))
     }
 
     /// As [`Catalog::has_node_below`].
@@ -100,7 +91,7 @@ impl<'a> Reader<'a> {
 
     /// As [`Catalog::has`].
     pub fn has(&self, scope: &Scope) -> Found<()> {
-        self.everything(self.catalog.has(scope))
+        self.in_scope(scope, self.catalog.has(scope))
     }
 
     /// As [`Catalog::prepared`]. What it finds may be this client's alone, so it is not kept.
@@ -126,6 +117,20 @@ impl<'a> Reader<'a> {
     /// As [`Catalog::service_at`].
     pub fn service_at(&self, address: IpAddr) -> Found<Arc<str>> {
         self.everything(self.catalog.service_at(address))
+    }
+
+    /// A datacenter that does not exist may be there the next time it is asked for.
+    fn in_scope<T>(&self, scope: &Scope, found: Found<T>) -> Found<T> {
+        // What the lists do not have is absent for a moment only if they may be behind.
+        if found.is_err() && self.catalog.is_behind(scope) {
+            self.ends_in(LOOKED_AT_EVERY);
+        }
+        if matches!(found, Err(Miss::Absent))
+            && let Some(until) = self.catalog.absent_until(scope)
+        {
+            self.ends_at(until.max(self.versions().millis() + STALE_FOR));
+        }
+        self.everything(found)
     }
 
     fn everything<T>(&self, found: T) -> T {

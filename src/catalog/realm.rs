@@ -38,6 +38,8 @@ pub struct Realm {
     reverse_want: Want,
     /// Milliseconds on the catalog's clock since which the source is away; 0 while it is not.
     stale_since: AtomicU64,
+    /// Why, in words.
+    trouble: ArcSwapOption<String>,
     /// The realm as a whole; met whenever its names or nodes move.
     want: Want,
     versions: Arc<Versions>,
@@ -62,6 +64,7 @@ impl Realm {
             reverse: RwLock::default(),
             reverse_want: Want::new(),
             stale_since: AtomicU64::new(0),
+            trouble: ArcSwapOption::empty(),
             want: Want::new(),
             versions: Arc::clone(versions),
         }
@@ -122,6 +125,16 @@ impl Realm {
             0 => None,
             since => Some(self.versions.millis().wrapping_sub(since)),
         }
+    }
+
+    /// Says why the source is away; `None` once it is not. No answer depends on it.
+    pub fn explain(&self, trouble: Option<String>) {
+        self.trouble.store(trouble.map(Arc::new));
+    }
+
+    /// Why the source is away, as far as it has been found out.
+    pub fn trouble(&self) -> Option<Arc<String>> {
+        self.trouble.load_full()
     }
 
     /// Moves whenever a service name or a node comes, goes or changes.

@@ -5,15 +5,14 @@ use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::answers::Domains;
 use crate::catalog::Catalog;
-use crate::config::{Config, Loaded, parse};
-use crate::consul::{self, Authorities, Client, DnsConfig};
+use crate::config::{Config, Loaded};
+use crate::consul::{self, Authorities, Client};
 use crate::dns::Name;
 use crate::files::{Files, Host, Origin};
 use crate::http::{Endpoint, SetupError, Tls};
@@ -390,80 +389,4 @@ pub(super) fn host_name() -> Result<String, Failure> {
         source: source.into(),
     })?;
     Ok(name.to_string_lossy().into_owned())
-}
-
-/// Consul's own default, which is no wish of the operator's.
-const UDP_ANSWER_LIMIT: u32 = 3;
-
-/// Defaults as the agent of `config` has them. An agent that does not say, because it is away or
-/// the token may not read it, is no reason not to start.
-pub(super) async fn agents_defaults(loaded: &Loaded) -> Result<Config, Failure> {
-    let mut base = Config::default();
-    if loaded.config.consul.address.is_none() {
-        return Ok(base);
-    }
-    let (client, _) = consul_client(loaded)?;
-    match DnsConfig::read(&client).await {
-        Ok(agent) => {
-            apply(&agent, &mut base);
-            info!("using the agent's dns_config for defaults");
-        }
-        Err(error) => warn!(
-            %error,
-            "cannot read the agent's dns_config; using Portolan's own defaults"
-        ),
-    }
-    Ok(base)
-}
-
-/// What the agent has at Consul's default stays at ours (D7, D17).
-fn apply(agent: &DnsConfig, base: &mut Config) {
-    take(&mut base.domain, parse::domain(&agent.domain).ok());
-    if !agent.alt_domain.is_empty() {
-        base.alt_domain = parse::domain(&agent.alt_domain).ok();
-    }
-    let recursors: Vec<_> = agent
-        .recursors
-        .iter()
-        .flatten()
-        .filter_map(|text| parse::upstream(text).ok())
-        .collect();
-    if !recursors.is_empty() {
-        base.recursion.upstreams = Upstreams::List(recursors);
-    }
-    if agent.recursor_strategy == "random" {
-        base.recursion.recursor_strategy = recursion::Strategy::Random;
-    }
-    take(
-        &mut base.recursion.recursor_timeout,
-        agent.recursor_timeout(),
-    );
-    let answers = &mut base.answers;
-    answers.only_passing = agent.only_passing;
-    answers.truncate_addresses = agent.enable_truncate;
-    answers.a_record_limit = agent.a_record_limit as usize;
-    if agent.udp_answer_limit != UDP_ANSWER_LIMIT {
-        answers.udp_answer_limit = agent.udp_answer_limit as usize;
-    }
-    take(&mut answers.node_ttl, agent.node_ttl().map(seconds));
-    for (pattern, ttl) in agent.service_ttl() {
-        answers.service_ttl.set(&pattern, seconds(ttl));
-    }
-    let [min_ttl, refresh, retry, expire] = agent.soa();
-    take(&mut answers.soa.min_ttl, min_ttl.map(seconds));
-    take(&mut answers.soa.refresh, refresh.map(seconds));
-    take(&mut answers.soa.retry, retry.map(seconds));
-    take(&mut answers.soa.expire, expire.map(seconds));
-    answers.translate_wan_addrs = agent.translate_wan_addrs;
-}
-
-fn take<T>(place: &mut T, value: Option<T>) {
-    if let Some(value) = value {
-        *place = value;
-    }
-}
-
-/// TTLs are whole seconds.
-fn seconds(time: Duration) -> u32 {
-    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }

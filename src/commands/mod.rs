@@ -3,6 +3,7 @@
 
 mod build;
 mod check;
+mod defaults;
 mod failure;
 mod haproxy;
 mod process;

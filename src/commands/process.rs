@@ -105,19 +105,22 @@ pub(super) async fn bind_admin(address: SocketAddr) -> Result<TcpListener, Failu
 pub(super) fn readiness_of(layer: Arc<Layer>) -> admin::Probe {
     Arc::new(move || {
         let realm = layer.local();
+        let why = realm
+            .trouble()
+            .map_or_else(String::new, |trouble| format!(", {trouble}"));
         if layer.is_too_stale(realm) {
             let seconds = realm.stale_millis().unwrap_or_default() / 1000;
             Readiness::NotReady(format!(
-                "older than max_stale: last current {seconds} s ago"
+                "older than max_stale: last current {seconds} s ago{why}"
             ))
         } else if realm.is_ready() {
             let (services, nodes) = (realm.service_count(), realm.node_count());
             let age = realm.stale_millis().map_or_else(String::new, |age| {
-                format!(", stale: last current {} s ago", age / 1000)
+                format!(", stale: last current {} s ago{why}", age / 1000)
             });
             Readiness::Ready(format!("{services} services, {nodes} nodes{age}"))
         } else {
-            Readiness::NotReady("waiting for the first answer from Consul".to_owned())
+            Readiness::NotReady(format!("waiting for the first answer from Consul{why}"))
         }
     })
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::admin;
-use crate::catalog::Catalog;
-use crate::config::{Config, Flags};
+use crate::catalog::{Catalog, Layer};
+use crate::config::{Config, Flags, Loaded};
 use crate::consul::{self, Client};
 use crate::router::Router;
 use crate::secret::{Token, TokenSource};
@@ -18,13 +19,21 @@ use crate::server::{self, Bound, Server, bind};
 use crate::{files, recursion};
 
 use super::Failure;
-use super::build::{self, Local, Unnamed};
+use super::build::{Local, Unnamed};
+use super::defaults::Defaults;
 use super::process::{self, Signal, Signals};
 
 /// How long queries that were taken may go on after a stop, and then how long everything else.
 /// Together they stay below the 5 s that a stop may take.
 const DRAIN_QUERIES: Duration = Duration::from_millis(3500);
 const DRAIN_REST: Duration = Duration::from_secs(1);
+
+/// How often is looked whether Consul is there, so that the agent can be asked which was away at the start.
+const LOOK_FOR_AGENT: Duration = Duration::from_millis(500);
+
+/// One that does not say although Consul is there is left alone for so long: most likely the token may not
+/// read the agent.
+const LEAVE_AGENT: Duration = Duration::from_secs(60);
 
 /// `portolan serve`: answers until it is told to stop.
 ///
@@ -33,25 +42,24 @@ const DRAIN_REST: Duration = Duration::from_secs(1);
 pub fn serve(flags: &Flags) -> Result<(), Failure> {
     let sockets = server::inherited()?;
     let listen: Vec<_> = sockets.iter().map(|bound| bound.address).collect();
-    let load = |base: &Config| {
-        let mut loaded = process::load(base.clone(), flags);
+    let load = |base: Config| {
+        let mut loaded = process::load(base, flags);
         // Where to listen was decided by who opened the sockets.
         if !listen.is_empty() {
             loaded.config.server.listen.clone_from(&listen);
         }
         loaded
     };
-    let mut base = Config::of(flags.verb);
-    let mut loaded = load(&base);
-    process::start_log(loaded.config.log.format);
+    let mut recipe = Recipe {
+        load: &load,
+        unnamed: Unnamed::Nothing,
+        defaults: Defaults::of(flags),
+    };
+    process::start_log(recipe.load().config.log.format);
     let runtime = process::runtime()?;
-    if flags.from_agent {
-        base = runtime.block_on(build::agents_defaults(&loaded))?;
-        loaded = load(&base);
-    }
-    let local = Local::new(loaded, Unnamed::Nothing)?;
-    let again = || Local::new(load(&base), Unnamed::Nothing);
-    runtime.block_on(run(local, sockets, &again))
+    runtime.block_on(recipe.ask_agent());
+    let local = recipe.local()?;
+    runtime.block_on(run(local, sockets, recipe))
 }
 
 /// `portolan dev`: the server on its embedded catalog and zones, with no Consul, no root and no file to
@@ -60,25 +68,47 @@ pub fn serve(flags: &Flags) -> Result<(), Failure> {
 /// # Errors
 /// [`Failure`]: what kept it from starting.
 pub fn dev(flags: &Flags) -> Result<(), Failure> {
-    let load = || process::load(Config::of(flags.verb), flags);
-    let loaded = load();
-    process::start_log(loaded.config.log.format);
-    let local = Local::new(loaded, Unnamed::HereOrEmbedded)?;
+    let recipe = Recipe {
+        load: &|base| process::load(base, flags),
+        unnamed: Unnamed::HereOrEmbedded,
+        defaults: Defaults::of(flags),
+    };
+    process::start_log(recipe.load().config.log.format);
+    let local = recipe.local()?;
     let origins = local.files.as_ref().map(|files| &files.origins);
     info!(?origins, "serving the services of");
-    let again = || Local::new(load(), Unnamed::HereOrEmbedded);
-    process::runtime()?.block_on(run(local, Vec::new(), &again))
+    process::runtime()?.block_on(run(local, Vec::new(), recipe))
 }
 
-/// Runs a server on these sockets, or on new ones, until a signal ends it; `again` is what a SIGHUP reads.
-async fn run(
-    local: Local,
-    sockets: Vec<Bound>,
-    again: &dyn Fn() -> Result<Local, Failure>,
-) -> Result<(), Failure> {
+/// How what is served is made, at the start and again later.
+struct Recipe<'a> {
+    /// Reads the configuration over its defaults.
+    load: &'a dyn Fn(Config) -> Loaded,
+    unnamed: Unnamed,
+    defaults: Defaults,
+}
+
+impl Recipe<'_> {
+    fn load(&self) -> Loaded {
+        (self.load)(self.defaults.base())
+    }
+
+    fn local(&self) -> Result<Local, Failure> {
+        Local::new(self.load(), self.unnamed)
+    }
+
+    /// True if the agent has other defaults than before.
+    async fn ask_agent(&mut self) -> bool {
+        let loaded = self.load();
+        self.defaults.ask_agent(&loaded).await
+    }
+}
+
+/// Runs a server on these sockets, or on new ones, until a signal ends it.
+async fn run(local: Local, sockets: Vec<Bound>, recipe: Recipe<'_>) -> Result<(), Failure> {
     let serving = Serving::start(local, sockets).await?;
     process::tell_ready();
-    let signals = wait_for_stop(&serving, again).await;
+    let signals = wait_for_stop(&serving, recipe).await;
     process::tell_stopping();
     serving.stop().await;
     signals
@@ -89,7 +119,7 @@ struct Serving {
     server: Server,
     router: Arc<Router>,
     recursion_metrics: recursion::Metrics,
-    consul: Option<Client>,
+    consul: Option<(Client, Arc<Layer>)>,
     tasks: TaskTracker,
     /// Stops everything but the server, which is drained first.
     stop: CancellationToken,
@@ -146,6 +176,7 @@ impl Serving {
         if let Some(source) = docker {
             tasks.spawn(source.run(stop.clone()));
         }
+        let mut consul = None;
         if let Some((client, _)) = &local.consul {
             let settings = &config.consul;
             let (layer, interests) = catalog.add_lazy("consul");
@@ -162,6 +193,7 @@ impl Serving {
                     stop.clone(),
                 ));
             }
+            consul = Some((client.clone(), Arc::clone(&layer)));
             let source = consul::Source::new(
                 client.clone(),
                 settings,
@@ -205,7 +237,7 @@ impl Serving {
             server,
             router,
             recursion_metrics,
-            consul: local.consul.map(|(client, _)| client),
+            consul,
             tasks,
             stop,
         })
@@ -214,11 +246,28 @@ impl Serving {
     /// Takes over a configuration. What needs new sockets or sources waits for a restart.
     fn adopt(&self, mut local: Local) -> Result<(), Failure> {
         let policy = local.policy(&self.recursion_metrics)?;
-        if let (Some(client), Some((_, token))) = (&self.consul, &local.consul) {
+        if let (Some((client, _)), Some((_, token))) = (&self.consul, &local.consul) {
             client.set_token(token.as_ref().map(Token::expose))?;
         }
         self.router.adopt(policy);
         Ok(())
+    }
+
+    /// Is Consul there, as far as anybody knows?
+    fn has_consul(&self) -> bool {
+        let consul = self.consul.as_ref();
+        consul.is_some_and(|(_, layer)| {
+            let realm = layer.local();
+            realm.is_ready() && realm.stale_millis().is_none()
+        })
+    }
+
+    /// Waits until Consul is there, from `since` on.
+    async fn consul(&self, since: Instant) {
+        sleep_until(since).await;
+        while !self.has_consul() {
+            sleep(LOOK_FOR_AGENT).await;
+        }
     }
 
     async fn stop(self) {
@@ -236,21 +285,43 @@ impl Serving {
     }
 }
 
-/// Serves until SIGTERM or SIGINT; takes over the configuration anew on SIGHUP.
-async fn wait_for_stop(
-    serving: &Serving,
-    again: &dyn Fn() -> Result<Local, Failure>,
-) -> Result<(), Failure> {
+/// Serves until SIGTERM or SIGINT; takes over the configuration anew on SIGHUP, and the agent's settings
+/// once it can be asked for them.
+async fn wait_for_stop(serving: &Serving, mut recipe: Recipe<'_>) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
+    let mut ask_agent = Instant::now();
     loop {
-        if signals.next().await == Signal::Stop {
-            return Ok(());
+        let is_reload = tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Stop => return Ok(()),
+                Signal::Reload => true,
+            },
+            () = serving.consul(ask_agent), if recipe.defaults.lack_agent() => false,
+        };
+        if is_reload {
+            process::tell_reloading();
         }
-        process::tell_reloading();
-        match again().and_then(|local| serving.adopt(local)) {
-            Ok(()) => info!("configuration, token and zones read again"),
-            Err(failure) => process::tell_refusal(&failure),
+        // An agent that hangs delays no stop. A second SIGHUP is one with the first.
+        let is_news = loop {
+            tokio::select! {
+                is_news = recipe.ask_agent() => break is_news,
+                signal = signals.next() => if signal == Signal::Stop {
+                    return Ok(());
+                },
+            }
+        };
+        if serving.has_consul() {
+            ask_agent = Instant::now() + LEAVE_AGENT;
         }
-        process::tell_ready();
+        if is_reload || is_news {
+            match recipe.local().and_then(|local| serving.adopt(local)) {
+                Ok(()) if is_reload => info!("configuration, token and zones read again"),
+                Ok(()) => {}
+                Err(failure) => process::tell_refusal(&failure),
+            }
+        }
+        if is_reload {
+            process::tell_ready();
+        }
     }
 }

@@ -140,7 +140,7 @@ keys! {
     /// Bytes that the lists of all services and nodes may bring in a second on average; bigger lists are read less often
     consul.list_rate: Number(1_000..=1_000_000_000), default "20000";
     /// Names that the lists do not have, yet or at all, that Consul is asked for in a second at most
-    consul.unknown_rate: Number(0..=10_000), default "50";
+    consul.unknown_rate: Number(0..=10_000), default "45";
     /// For how long at most the last known good is served while Consul is away; for ever if not set
     consul.max_stale: Time(Duration::ZERO..=Duration::MAX), example "24h";
     /// Whether instances and nodes of other datacenters answer with their `wan` addresses

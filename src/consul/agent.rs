@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::Error as _;
+use serde::{Deserialize, Serialize};
 
 use super::client::{Ask, Client, Mode, RequestError, Response};
 use super::json::go_duration;
@@ -194,7 +194,10 @@ struct MemberJson {
 
 /// The question of an agent about itself.
 pub(super) fn ask_itself() -> Ask {
-    Ask::new(&["agent", "self"])
+    Ask {
+        may_be_refused: true,
+        ..Ask::new(&["agent", "self"])
+    }
 }
 
 impl Itself {
@@ -220,7 +223,7 @@ async fn itself(client: &Client) -> Result<Itself, RequestError> {
 
 /// What the agent's `dns_config` says, as `/v1/agent/self` shows it (`DebugConfig`). What the
 /// agent's release does not have is left at Consul's default.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct DnsConfig {
     /// `domain`.
@@ -260,7 +263,7 @@ pub struct DnsConfig {
     pub translate_wan_addrs: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct SoaJson {
     minttl: u32,

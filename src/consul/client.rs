@@ -61,6 +61,21 @@ impl RequestError {
         }
     }
 
+    /// For how many milliseconds an agent that said this to `ask` is asked last, if it is.
+    fn rest(&self, ask: &Ask) -> Option<u64> {
+        match self {
+            Self::Transport(_) | Self::Reset(_) => Some(REST),
+            Self::Status { status, .. } if status.is_server_error() => Some(REST),
+            // The agent does not know the token, or somebody in front of it lets nobody through.
+            Self::Status { status, .. } if is_refusal(*status) && !ask.may_be_refused => Some(REST),
+            // A 429 is about how much we ask; this is about who is asked.
+            Self::RateLimited { status, wait } if *status == StatusCode::SERVICE_UNAVAILABLE => {
+                Some(REST.max(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))
+            }
+            _ => None,
+        }
+    }
+
     /// A short name for the metric.
     pub(super) fn kind(&self) -> &'static str {
         match self {
@@ -74,6 +89,11 @@ impl RequestError {
             Self::Suspect(_) => "ok",
         }
     }
+}
+
+/// Does it say that we may not ask?
+pub(super) fn is_refusal(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
 /// What Consul answered.
@@ -100,6 +120,8 @@ pub(super) struct Ask {
     pub(super) client: Option<IpAddr>,
     /// Consul says 404, with an index, when there is nothing there: that is an empty answer.
     pub(super) may_be_absent: bool,
+    /// A good token may have no right to it: that it is refused says nothing of the agent.
+    pub(super) may_be_refused: bool,
 }
 
 impl Ask {
@@ -242,24 +264,32 @@ impl Client {
         mode: Mode,
         body: Vec<u8>,
     ) -> Result<Response, RequestError> {
-        let now = self.millis();
         let agent = self
-            .agents
-            .iter()
-            .find(|agent| agent.resting_until.load(Ordering::Relaxed) <= now)
+            .well()
             .or_else(|| self.agents.first())
             .ok_or_else(|| RequestError::Transport("no address".to_owned()))?;
         let token = self.token.load_full();
         let result = agent.send(method, ask, mode, body, token).await;
-        let until = match &result {
-            Err(RequestError::Transport(_) | RequestError::Reset(_)) => self.millis() + REST,
-            Err(RequestError::Status { status, .. }) if status.is_server_error() => {
-                self.millis() + REST
-            }
-            _ => 0,
-        };
+        let rest = result.as_ref().err().and_then(|error| error.rest(ask));
+        let until = rest.map_or(0, |rest| self.millis().saturating_add(rest));
         agent.resting_until.store(until, Ordering::Relaxed);
-        result
+        match result {
+            // It has its rest, and no other agent has asked for one.
+            Err(RequestError::RateLimited { status, .. })
+                if rest.is_some() && self.well().is_some() =>
+            {
+                let body = "the next address is asked".to_owned();
+                Err(RequestError::Status { status, body })
+            }
+            result => result,
+        }
+    }
+
+    /// The first agent that did not fail a moment ago.
+    fn well(&self) -> Option<&Address> {
+        let now = self.millis();
+        let is_well = |agent: &&Address| agent.resting_until.load(Ordering::Relaxed) <= now;
+        self.agents.iter().find(is_well)
     }
 
     fn millis(&self) -> u64 {
@@ -376,4 +406,47 @@ fn retry_after(headers: &HeaderMap) -> Duration {
         .get("Retry-After")
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     Duration::from_secs(seconds.unwrap_or(1).clamp(1, 60))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What makes an agent rest, so that the next address is asked.
+    #[test]
+    fn which_agent_rests() {
+        let status = |status: u16| RequestError::Status {
+            status: StatusCode::from_u16(status).expect("a status"),
+            body: String::new(),
+        };
+        let limited = |status: u16, seconds| RequestError::RateLimited {
+            status: StatusCode::from_u16(status).expect("a status"),
+            wait: Duration::from_secs(seconds),
+        };
+        let always = Ask::new(&["catalog", "nodes"]);
+        let seldom = Ask {
+            may_be_refused: true,
+            ..Ask::new(&["agent", "self"])
+        };
+        for (error, rest, rest_of_seldom) in [
+            (
+                RequestError::Transport("refused".to_owned()),
+                Some(REST),
+                Some(REST),
+            ),
+            (status(500), Some(REST), Some(REST)),
+            (status(502), Some(REST), Some(REST)),
+            (status(504), Some(REST), Some(REST)),
+            (status(401), Some(REST), None),
+            (status(403), Some(REST), None),
+            (status(404), None, None),
+            (limited(503, 1), Some(REST), Some(REST)),
+            (limited(503, 30), Some(30_000), Some(30_000)),
+            (limited(429, 30), None, None),
+            (RequestError::Suspect("empty"), None, None),
+        ] {
+            assert_eq!(error.rest(&always), rest, "{error}");
+            assert_eq!(error.rest(&seldom), rest_of_seldom, "{error}");
+        }
+    }
 }

@@ -99,6 +99,39 @@ pub(super) struct Contact {
     suspected: Notify,
     /// How often Consul was well again: tells watches that pause after errors that it is time.
     recoveries: watch::Sender<u64>,
+    sight: Mutex<Sight>,
+}
+
+/// What our token lets us see. There is no Consul without a node: where not even one is visible, nothing
+/// that is said of anything else is to be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sight {
+    /// Nothing speaks against it.
+    Good,
+    /// Not one node is visible.
+    Blind,
+    /// They are again; the names that were read while they were not are to be read anew.
+    Returning,
+}
+
+impl Sight {
+    /// What the leader shows of the nodes. Where names are held that were read before, they are good.
+    fn after_nodes(self, some: bool, holds_names: bool) -> Self {
+        match (some, self) {
+            (false, _) => Self::Blind,
+            (true, Self::Blind) if !holds_names => Self::Returning,
+            (true, Self::Returning) if !holds_names => Self::Returning,
+            (true, _) => Self::Good,
+        }
+    }
+
+    /// The names have been read.
+    fn after_names(self) -> Self {
+        match self {
+            Self::Returning => Self::Good,
+            other => other,
+        }
+    }
 }
 
 /// Over this time the watches that pause after errors come back.
@@ -114,7 +147,38 @@ impl Contact {
             failures: Mutex::new(Failures::new()),
             suspected: Notify::new(),
             recoveries: watch::Sender::new(0),
+            sight: Mutex::new(Sight::Good),
         }
+    }
+
+    /// The nodes have been looked at: is there one?
+    pub(super) fn saw_nodes(&self, some: bool) {
+        let holds_names = self.realm.is_ready();
+        let was = self.see(|sight| sight.after_nodes(some, holds_names));
+        if was == Sight::Blind && self.sight() == Sight::Returning {
+            self.revive();
+        }
+    }
+
+    /// The names have been read, and are believed.
+    pub(super) fn saw_names(&self) {
+        self.see(Sight::after_names);
+    }
+
+    /// Is there something that we should see, and do not?
+    pub(super) fn is_blind(&self) -> bool {
+        self.sight() != Sight::Good
+    }
+
+    fn sight(&self) -> Sight {
+        *self.sight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives what it was before.
+    fn see(&self, next: impl FnOnce(Sight) -> Sight) -> Sight {
+        let mut sight = self.sight.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = next(*sight);
+        std::mem::replace(&mut sight, next)
     }
 
     /// What it is about.
@@ -301,6 +365,34 @@ impl Drop for WatchHandle {
     fn drop(&mut self) {
         if self.is_failing {
             self.contact.failures().forget(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names that were read by a token that sees no node are not believed beside nodes that came later.
+    #[test]
+    fn what_is_seen() {
+        use Sight::{Blind, Good, Returning};
+        for (before, some, holds_names, after) in [
+            (Good, true, false, Good),
+            (Good, true, true, Good),
+            (Good, false, false, Blind),
+            (Good, false, true, Blind),
+            (Blind, false, false, Blind),
+            (Blind, true, false, Returning),
+            (Blind, true, true, Good),
+            (Returning, true, false, Returning),
+            (Returning, true, true, Good),
+            (Returning, false, false, Blind),
+        ] {
+            assert_eq!(before.after_nodes(some, holds_names), after, "{before:?}");
+        }
+        for (before, after) in [(Good, Good), (Blind, Blind), (Returning, Good)] {
+            assert_eq!(before.after_names(), after);
         }
     }
 }

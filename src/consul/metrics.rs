@@ -29,7 +29,14 @@ pub(super) struct KindLabel {
 }
 
 /// The reasons for doubting an answer of Consul.
-const SUSPICIONS: [&str; 5] = ["body", "empty", "filtered", "index", "leader"];
+const SUSPICIONS: [&str; 6] = [
+    "body",
+    "datacenters",
+    "empty",
+    "filtered",
+    "index",
+    "leader",
+];
 
 /// What the Consul source counts.
 #[derive(Debug, Clone)]

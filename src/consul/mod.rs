@@ -15,10 +15,12 @@ mod connections;
 mod contact;
 mod failures;
 mod json;
+mod lists;
 mod metrics;
 mod pace;
 mod probe;
 mod reads;
+mod remembered;
 mod saved;
 mod source;
 mod subjects;
@@ -92,7 +94,7 @@ impl Default for Settings {
             datacenter: None,
             max_watches: 80,
             list_rate: 20_000,
-            unknown_rate: 50,
+            unknown_rate: 45,
             max_stale: Duration::MAX,
             authorities: Authorities::System,
             client_cert: None,

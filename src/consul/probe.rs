@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::client::{Ask, Mode, RequestError};
+use super::client::{Ask, Mode, RequestError, Response, is_refusal};
 use super::contact::{Contact, Context};
 
 /// How often is asked.
@@ -28,6 +28,66 @@ const OUTAGE: u64 = 2000;
 /// How often the age is logged during an outage, and at most that there was a moment of trouble.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
+/// The longest word of whoever refuses us that is passed on: somebody in front of Consul may send a page.
+const LONGEST_WORD: usize = 80;
+
+/// What keeps us from what Consul knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It cannot be asked, or has no leader.
+    Away,
+    /// It is there, and tells us nothing.
+    Closed,
+}
+
+impl State {
+    fn begins(self) -> &'static str {
+        match self {
+            Self::Away => "Consul is away; ",
+            Self::Closed => "Consul is closed to us; ",
+        }
+    }
+
+    fn lasts(self) -> &'static str {
+        match self {
+            Self::Away => "Consul is still away",
+            Self::Closed => "Consul is still closed to us",
+        }
+    }
+}
+
+/// What is wrong with Consul, if it said this; and in words.
+fn judge(said: &Result<Response, RequestError>, is_blind: bool) -> Option<(State, String)> {
+    match said {
+        Ok(response) if !response.known_leader => {
+            Some((State::Away, "its servers have no leader".to_owned()))
+        }
+        Ok(_) if is_blind => {
+            let why = "not even a node is visible: the ACL token is missing, or may not read nodes";
+            Some((State::Closed, why.to_owned()))
+        }
+        Ok(_) => None,
+        Err(RequestError::Status { status, body }) if is_refusal(*status) => {
+            let word = match body.len() <= LONGEST_WORD && !body.contains(['<', '\n']) {
+                true if !body.is_empty() => format!(": {body}"),
+                _ => String::new(),
+            };
+            let why = format!("the ACL token is refused ({}){word}", status.as_u16());
+            Some((State::Closed, why))
+        }
+        Err(RequestError::Status { status, .. } | RequestError::RateLimited { status, .. })
+            if matches!(status.as_u16(), 502..=504) =>
+        {
+            let why = format!("Consul's load balancer answers {}", status.as_u16());
+            Some((State::Away, why))
+        }
+        // It is there, and has an opinion of us.
+        Err(RequestError::Status { status, .. }) if status.is_client_error() => None,
+        Err(RequestError::RateLimited { .. }) => None,
+        Err(error) => Some((State::Away, error.to_string())),
+    }
+}
+
 /// Marks the realm stale while its servers cannot be reached or have no leader, and fresh when
 /// they can. The log says so once for all watches.
 pub(super) async fn follow(context: Context, stop: CancellationToken) {
@@ -47,19 +107,16 @@ async fn run(context: Context) {
     };
     loop {
         let asked = realm.versions().millis();
-        let trouble = match timeout(PATIENCE, context.get(&probe.ask, Mode::Stale)).await {
-            Ok(Ok(response)) if response.known_leader => None,
-            Ok(Ok(_)) => Some("its servers have no leader".to_owned()),
-            // It is there, and has an opinion of us.
-            Ok(Err(RequestError::Status { status, .. })) if status.is_client_error() => None,
-            Ok(Err(RequestError::RateLimited { .. })) => None,
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some(format!("no answer in {} s", PATIENCE.as_secs())),
-        };
-        context.resets.judge(trouble.is_none());
-        match trouble {
+        let said = timeout(PATIENCE, context.get(&probe.ask, Mode::Stale)).await;
+        let said = said.unwrap_or_else(|_| {
+            let seconds = PATIENCE.as_secs();
+            Err(RequestError::Transport(format!("no answer in {seconds} s")))
+        });
+        let judged = judge(&said, contact.is_blind());
+        context.resets.judge(judged.is_none());
+        match judged {
             None => probe.is_good(asked),
-            Some(trouble) => probe.is_bad(trouble),
+            Some((state, trouble)) => probe.is_bad(state, trouble),
         }
         tokio::select! {
             () = sleep(probe.pause()) => {}
@@ -90,6 +147,7 @@ impl Probe<'_> {
         if std::mem::take(&mut self.failures) == 0 {
             contact.tell_failures();
         } else {
+            realm.explain(None);
             let failing_watches = contact.end_trouble();
             let (tried, trouble) = (&self.ask, &self.trouble);
             let is_due = |told: Instant| told.elapsed() >= LOG_EVERY;
@@ -128,8 +186,8 @@ impl Probe<'_> {
         self.failures >= FAILURES && silence >= OUTAGE
     }
 
-    /// Consul cannot be asked, or has no leader.
-    fn is_bad(&mut self, trouble: String) {
+    /// Consul cannot be asked, has no leader, or tells us nothing.
+    fn is_bad(&mut self, state: State, trouble: String) {
         let (contact, realm, tried) = (self.contact, self.contact.realm(), &self.ask);
         self.failures += 1;
         contact.begin_trouble();
@@ -142,16 +200,119 @@ impl Probe<'_> {
                 } else {
                     "nothing is known yet"
                 };
-                warn!(%tried, trouble, failing_watches, "Consul is away; {served}");
+                let begins = state.begins();
+                warn!(%tried, trouble, failing_watches, "{begins}{served}");
                 self.told = Some(Instant::now());
             }
             Some(told) if told.elapsed() >= LOG_EVERY => {
                 let seconds = realm.stale_millis().unwrap_or_default() / 1000;
-                warn!(%tried, trouble, seconds, "Consul is still away");
+                warn!(%tried, trouble, seconds, "{}", state.lasts());
                 self.told = Some(Instant::now());
             }
             _ => {}
         }
+        if self.told.is_some() {
+            let line = trouble.lines().next();
+            realm.explain(line.map(str::to_owned));
+        }
         self.trouble = trouble;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::StatusCode;
+
+    use super::*;
+
+    fn response(known_leader: bool) -> Result<Response, RequestError> {
+        Ok(Response {
+            index: Some(7),
+            known_leader,
+            filtered: false,
+            body: b"[]".to_vec(),
+        })
+    }
+
+    fn status(status: u16, body: &str) -> Result<Response, RequestError> {
+        Err(RequestError::Status {
+            status: StatusCode::from_u16(status).expect("a status"),
+            body: body.to_owned(),
+        })
+    }
+
+    fn limited(status: u16) -> Result<Response, RequestError> {
+        Err(RequestError::RateLimited {
+            status: StatusCode::from_u16(status).expect("a status"),
+            wait: Duration::from_secs(1),
+        })
+    }
+
+    /// Who answers is not for that reason well.
+    #[test]
+    fn what_is_wrong_with_consul() {
+        let refused = RequestError::Transport("connection refused".to_owned());
+        let page = "<html><body>Forbidden</body></html>";
+        let away = |why| Some((State::Away, why));
+        let closed = |why| Some((State::Closed, why));
+        for (said, is_blind, expected) in [
+            (response(true), false, None),
+            (response(false), false, away("its servers have no leader")),
+            (
+                response(true),
+                true,
+                closed(
+                    "not even a node is visible: the ACL token is missing, or may not read nodes",
+                ),
+            ),
+            (
+                status(403, "ACL not found"),
+                false,
+                closed("the ACL token is refused (403): ACL not found"),
+            ),
+            (
+                status(403, page),
+                false,
+                closed("the ACL token is refused (403)"),
+            ),
+            (
+                status(401, ""),
+                false,
+                closed("the ACL token is refused (401)"),
+            ),
+            (
+                status(502, page),
+                false,
+                away("Consul's load balancer answers 502"),
+            ),
+            (
+                limited(503),
+                true,
+                away("Consul's load balancer answers 503"),
+            ),
+            (
+                status(503, "the next address is asked"),
+                false,
+                away("Consul's load balancer answers 503"),
+            ),
+            (
+                status(504, ""),
+                false,
+                away("Consul's load balancer answers 504"),
+            ),
+            (
+                status(500, "No cluster leader"),
+                false,
+                away("HTTP 500 Internal Server Error: No cluster leader"),
+            ),
+            (Err(refused), false, away("connection refused")),
+            // It is busy, or of another kind, but it is there.
+            (limited(429), false, None),
+            (status(404, "no such thing"), false, None),
+        ] {
+            let judged = judge(&said, is_blind);
+            let judged = judged.as_ref().map(|(state, why)| (*state, why.as_str()));
+            assert_eq!(judged, expected, "{said:?}");
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! What cannot be watched: datacenters and cluster peers, which seldom change; prepared queries, which are
-//! executed; and the addresses of all services, for reverse names (D19).
+//! What is read only when somebody asks: prepared queries, which are executed, and the addresses of all
+//! services, for reverse names (D19).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,77 +14,9 @@ use crate::catalog::{
     Absence, Kind, Layer, PreparedKey, PreparedSlot, Realm, Scope, ServiceKey, Sought,
 };
 
-use super::agent::{self, Itself};
 use super::client::{Ask, Mode, RequestError};
-use super::contact::{Context, WatchHandle};
+use super::contact::Context;
 use super::json;
-use super::pace::{Cost, Pace};
-
-/// How often it is read. An unknown datacenter costs Consul nothing in between.
-const LISTS_EVERY: Duration = Duration::from_secs(60);
-
-/// Reads it again and again.
-pub(super) async fn poll_lists(context: Context, layer: Arc<Layer>) {
-    let mut pace = Pace::of_keys();
-    let mut handle = WatchHandle::new(&context.contact, &list_of_datacenters());
-    loop {
-        handle.begin();
-        match datacenters(&context, &layer).await {
-            Ok(()) => {
-                handle.answered();
-                peers(&context, &layer).await;
-                enterprise(&context, &layer).await;
-                pace.after_success(&Cost::default());
-                sleep(LISTS_EVERY).await;
-            }
-            Err(error) => {
-                handle.failed(&error);
-                let pause = pace.after_failure(handle.longest_pause(&error));
-                if handle.rest(pause).await {
-                    pace.start_anew();
-                }
-            }
-        }
-    }
-}
-
-fn list_of_datacenters() -> Ask {
-    Ask::new(&["catalog", "datacenters"])
-}
-
-async fn datacenters(context: &Context, layer: &Layer) -> Result<(), RequestError> {
-    let response = context.get(&list_of_datacenters(), Mode::Stale).await?;
-    layer.publish_datacenters(json::datacenters(&response.body)?);
-    Ok(())
-}
-
-/// A Consul before 1.13 has no peers, and a token may not be allowed to list them.
-async fn peers(context: &Context, layer: &Layer) {
-    let ask = Ask::new(&["peerings"]);
-    let peers = match context.get(&ask, Mode::Stale).await {
-        Ok(response) => json::peers(&response.body),
-        Err(RequestError::Status { status, .. }) if status == StatusCode::NOT_FOUND => {
-            Ok(Default::default())
-        }
-        Err(error) => {
-            debug!(%error, "cannot read Consul's cluster peers");
-            return;
-        }
-    };
-    match peers {
-        Ok(peers) => layer.publish_peers(peers),
-        Err(error) => debug!(%error, "cannot read Consul's cluster peers"),
-    }
-}
-
-/// Without the agent's word it is taken for the community edition.
-async fn enterprise(context: &Context, layer: &Layer) {
-    let itself = context.get(&agent::ask_itself(), Mode::Stale).await;
-    match itself.and_then(|response| Itself::read(&response.body)) {
-        Ok(itself) => layer.publish_enterprise(itself.is_enterprise()),
-        Err(error) => debug!(%error, "cannot read which Consul this is"),
-    }
-}
 
 /// How long a result is good that sets no TTL of its own, or none above this.
 const SHORTEST: Duration = Duration::from_secs(1);

@@ -170,7 +170,7 @@ impl SavedCatalog {
 }
 
 /// A new file for us alone; of a link nothing behind it is touched.
-fn create(path: &Path) -> io::Result<File> {
+pub(super) fn create(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)

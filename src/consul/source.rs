@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch as channel};
+use tokio::sync::{Notify, Semaphore, watch as channel};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -18,9 +18,10 @@ use super::client::Client;
 use super::connections::{Connections, Resets};
 use super::contact::Context;
 use super::json::TagsByName;
+use super::lists::follow_lists;
 use super::metrics::Metrics;
 use super::probe::follow;
-use super::reads::{execute, find, poll_lists, sweep};
+use super::reads::{execute, find, sweep};
 use super::subjects::{Instances, KeyValues, Keys, Names, Nodes};
 use super::throttle::Throttle;
 use super::watch::{refresh, watch};
@@ -47,6 +48,8 @@ pub struct Source {
     others: usize,
     /// Where the tags of the local services are published, until that is watched.
     tags: Option<channel::Sender<Option<Arc<TagsByName>>>>,
+    /// Tells that somebody asks for a datacenter that is not known.
+    lists: Arc<Notify>,
     executions: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -102,6 +105,7 @@ impl Source {
             realms: Vec::new(),
             others: 0,
             tags: None,
+            lists: Arc::default(),
             executions: Arc::new(Semaphore::new(connections.executions())),
             reads: Arc::new(Semaphore::new(connections.reads())),
             connections,
@@ -138,11 +142,10 @@ impl Source {
         for (key, slot) in local.loaded() {
             self.open_service(Arc::clone(&local), key, slot);
         }
-        let datacenters = self
-            .stop
-            .clone()
-            .run_until_cancelled_owned(poll_lists(self.context.clone(), Arc::clone(&self.layer)));
-        self.tasks.spawn(datacenters);
+        let (layer, wanted) = (Arc::clone(&self.layer), Arc::clone(&self.lists));
+        let lists = follow_lists(self.context.clone(), layer, wanted);
+        let lists = self.stop.clone().run_until_cancelled_owned(lists);
+        self.tasks.spawn(lists);
         let mut sweep = tokio::time::interval(SWEEP);
         let stop = self.stop.clone();
         loop {
@@ -163,6 +166,7 @@ impl Source {
     fn take(&mut self, interest: Interest) {
         match interest {
             Interest::Realm(realm) => self.open_realm(&realm),
+            Interest::Datacenters => self.lists.notify_one(),
             Interest::Service { realm, key, slot } => self.open_service(realm, key, slot),
             Interest::Reverse(realm) => {
                 let sweep = sweep(self.context.clone(), realm, Arc::clone(&self.layer));
@@ -288,6 +292,13 @@ impl Source {
     fn make_room(&mut self) -> bool {
         let lists = 2 * self.realms.len() + self.others;
         if self.connections.has_room(self.watches.len(), lists) {
+            return true;
+        }
+        // A watch on what has gone has ended by itself, and left nothing at Consul.
+        let open = self.watches.len();
+        self.watches
+            .retain(|(_, key), open| open.realm.holds(key, &open.slot));
+        if self.watches.len() < open && self.connections.has_room(self.watches.len(), lists) {
             return true;
         }
         if !self.connections.may_exchange() {

@@ -44,6 +44,10 @@ pub(super) trait Subject {
     fn is_urgent(&self) -> bool {
         false
     }
+    /// Is there nothing left to watch?
+    fn is_over(&self) -> bool {
+        false
+    }
     /// From now on what is published may be behind what Consul has, or is not.
     fn falls_behind(&mut self, _behind: bool) {}
 }
@@ -138,6 +142,10 @@ impl Subject for Names {
         }
     }
 
+    fn confirmed(&mut self) {
+        self.context.contact.saw_names();
+    }
+
     /// It tells of all that is new.
     fn is_urgent(&self) -> bool {
         true
@@ -153,6 +161,14 @@ pub(super) struct Nodes {
     pub(super) context: Context,
     pub(super) realm: Arc<Realm>,
     pub(super) is_local: bool,
+}
+
+impl Nodes {
+    /// A datacenter has nodes; what a peer or a part of Consul Enterprise shows may have none.
+    fn has_nodes(&self) -> bool {
+        let scope = self.realm.scope();
+        scope.peer.is_none() && !scope.is_enterprise()
+    }
 }
 
 impl Subject for Nodes {
@@ -180,7 +196,11 @@ impl Subject for Nodes {
     }
 
     fn empties(&self, news: &Self::News) -> bool {
-        news.is_empty() && self.realm.node_count() > 0
+        match news.is_empty() {
+            true => self.realm.node_count() > 0 || self.has_nodes(),
+            // The names come first.
+            false => self.context.contact.is_blind() && !self.realm.is_ready(),
+        }
     }
 
     fn confirmation(&self) -> Vec<Ask> {
@@ -188,7 +208,10 @@ impl Subject for Nodes {
     }
 
     /// There is no Consul without a node: none at all is what a token without rights sees.
-    fn confirms(&self, _bodies: &[Vec<u8>]) -> serde_json::Result<bool> {
+    fn confirms(&self, bodies: &[Vec<u8>]) -> serde_json::Result<bool> {
+        let [body] = bodies else { return Ok(false) };
+        let some = !json::nodes(body)?.is_empty();
+        self.context.contact.saw_nodes(some || !self.has_nodes());
         Ok(false)
     }
 
@@ -199,6 +222,10 @@ impl Subject for Nodes {
         if self.realm.publish_nodes(news) {
             self.context.metrics.published.inc();
         }
+    }
+
+    fn confirmed(&mut self) {
+        self.context.contact.saw_nodes(true);
     }
 
     fn falls_behind(&mut self, behind: bool) {
@@ -306,6 +333,11 @@ impl Subject for Instances {
         self.slot.get().is_none()
     }
 
+    /// A watch on a name that does not exist would wake with every registration.
+    fn is_over(&self) -> bool {
+        !self.realm.holds(&self.key, &self.slot)
+    }
+
     fn confirmed(&mut self) {
         self.slot.confirm();
     }
@@ -360,6 +392,7 @@ impl Subject for Keys {
         let mut ask = Ask::new(&path).in_scope(&scope);
         ask.params.push(("recurse", "true".to_owned()));
         ask.may_be_absent = true;
+        ask.may_be_refused = true;
         ask
     }
 

@@ -222,6 +222,8 @@ pub(super) async fn watch(context: Context, mut subject: impl Subject, stop: Can
     // A dropped request closes its connection, which is how Consul learns of it.
     let mut watch = Watch::new(&context, &mut subject);
     stop.run_until_cancelled(watch.run()).await;
+    // If it has ended by itself, whoever counts connections can tell by that.
+    stop.cancel();
 }
 
 /// Reads once and publishes what is believed: for services without a watch of their own.
@@ -279,6 +281,9 @@ impl<'a, S: Subject> Watch<'a, S> {
         let mut state = State::Read;
         loop {
             let contact = Arc::clone(&self.context.contact);
+            if self.subject.is_over() {
+                return;
+            }
             tokio::select! {
                 next = self.step(&state, &mut pace, &mut handle) => state = next,
                 () = contact.revived() => {

@@ -5,11 +5,14 @@
 mod support;
 
 mod absent;
+mod agent;
 mod asking;
 mod certificates;
 mod churn;
+mod closed;
 mod clusters;
 mod connections;
+mod datacenters;
 mod lying;
 mod many;
 mod patience;

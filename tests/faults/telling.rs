@@ -92,14 +92,24 @@ fn an_outage_is_told_once() {
         .metric("portolan_sources_consul_watches{kind=\"service\"}");
     assert!(watches >= 50.0, "{watches} watches");
     waited_for(&scene, "the watches wait for news");
+    // A token that was taken away befalls all of them as well, though Consul is there.
     let outages = [
-        ("errors", Lie::status(500, "No cluster leader")),
-        ("broken connections", Lie::broken()),
+        (
+            "errors",
+            "Consul is away",
+            Lie::status(500, "No cluster leader"),
+        ),
+        ("broken connections", "Consul is away", Lie::broken()),
+        (
+            "refusals",
+            "Consul is closed to us",
+            Lie::status(403, "ACL not found"),
+        ),
     ];
-    for (number, (what, lie)) in (1..).zip(outages) {
+    for (number, (what, begins, lie)) in (1..).zip(outages) {
         let log = Log::from_now_on(&scene);
         scene.fake.tell("/v1/*", usize::MAX, lie);
-        let away = log.wait_for("WARN", "message", "Consul is away");
+        let away = log.wait_for("WARN", "message", begins);
         assert!(
             away["failing_watches"].as_f64() >= Some(50.0) && away["tried"].is_string(),
             "{away}"
@@ -116,12 +126,12 @@ fn an_outage_is_told_once() {
             "an outage with {watches} watches, of {what}: {warnings} warnings"
         ));
     }
-    // A token that was taken away befalls all of them as well, though Consul is there. They wait for
-    // news again, and so hear of it together.
+    // All services that are refused while Consul is there. Their watches wait for news again, and so hear
+    // of it together.
     waited_for(&scene, "the watches wait for news again");
     let log = Log::from_now_on(&scene);
-    let refusal = Lie::status(403, "ACL not found");
-    scene.fake.tell("/v1/*", usize::MAX, refusal);
+    let refusal = Lie::status(403, "Permission denied");
+    scene.fake.tell("/v1/health/service/*", usize::MAX, refusal);
     log.wait_for("WARN", "error", "HTTP 403");
     tried_again(&scene, "*", 2);
     let warnings = log.warnings("403");

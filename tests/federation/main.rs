@@ -287,8 +287,61 @@ fn a_datacenter_that_cannot_be_reached_is_still_answered() {
     });
 }
 
+/// One that nobody has told of before is there as soon as somebody asks for it.
 #[test]
-fn an_unknown_datacenter_costs_nothing() {
+fn a_datacenter_that_joins_later_is_known_when_it_is_asked_for() {
+    let dc1 = Consul::start();
+    let portolan = Portolan::beside(&dc1);
+    let query = Query::new("n9.node.dc2.consul", A);
+    let reply = query.ask(portolan.dns());
+    assert_eq!(reply.rcode(), rcode::NXDOMAIN, "{}", reply.summary());
+    let dc2 = Consul::start_with(Options {
+        datacenter: "dc2".to_owned(),
+        join_wan: vec![dc1.wan()],
+        ..Options::default()
+    });
+    dc2.register(&json!({ "Node": "n9", "Address": "10.2.0.9" }));
+    eventually(PATIENCE, "dc1 reads from dc2", || {
+        let nodes = http::get(dc1.http(), "/v1/catalog/nodes?dc=dc2&stale")?;
+        ensure(nodes.body.contains("10.2.0.9"), || format!("{nodes:?}"))
+    });
+    let start = Instant::now();
+    eventually(Duration::from_secs(2), "dc2 is known", || {
+        let reply = query.try_ask(portolan.dns())?;
+        ensure(reply.data() == ["10.2.0.9"], || reply.summary())
+    });
+    eprintln!(
+        "figure: a new datacenter was known {:?} after its first question",
+        start.elapsed()
+    );
+}
+
+/// A server that has just started finds those of other datacenters one by one.
+#[test]
+fn a_restart_loses_no_datacenter() {
+    let mut federation = Federation::start(json!({}));
+    let portolan = federation.portolan(false);
+    let web = Query::new("web.service.dc2.consul", A);
+    let before = web.ask(portolan.dns()).data();
+    assert_eq!(before.len(), 3, "{before:?}");
+    let unknown = Query::new("web.service.dc9.consul", A);
+    federation.dc1.restart();
+    throughout(
+        Duration::from_secs(10),
+        Duration::from_millis(100),
+        "dc2 is known while dc1 restarts",
+        || {
+            // Who asks for it has the list of datacenters read.
+            let asked = unknown.try_ask(portolan.dns())?;
+            ensure(asked.answers.is_empty(), || asked.summary())?;
+            let now = web.try_ask(portolan.dns())?;
+            ensure(now.data() == before, || now.summary())
+        },
+    );
+}
+
+#[test]
+fn an_unknown_datacenter_costs_a_read_a_second() {
     let federation = Federation::start(json!({}));
     let recorder = Recorder::before(federation.dc1.http());
     let portolan = Launch::new("serve")
@@ -330,14 +383,15 @@ fn an_unknown_datacenter_costs_nothing() {
     let took = start.elapsed();
     let caused = requests() - before;
     let paths = recorder.paths().split_off(paths);
+    let count = |wanted: &str| paths.iter().filter(|path| *path == wanted).count();
     // Whether Consul is well is asked every second, whatever the questions.
-    let probes = paths
-        .iter()
-        .filter(|path| *path == "/v1/catalog/service/consul")
-        .count();
-    assert_eq!(paths.len(), probes, "asked of Consul: {paths:?}");
+    let probes = count("/v1/catalog/service/consul");
+    let lists = count("/v1/catalog/datacenters");
+    assert_eq!(paths.len(), probes + lists, "asked of Consul: {paths:?}");
+    let seconds = took.as_secs_f64();
+    assert!(lists as f64 <= seconds + 1.0, "{lists} reads in {took:?}");
     assert!(
-        caused <= took.as_secs_f64() + 2.0,
+        caused <= 2.0 * seconds + 4.0,
         "{caused} requests in {took:?}"
     );
 }

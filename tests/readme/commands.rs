@@ -410,8 +410,12 @@ impl Reader {
         }
         if let Some(consul) = &acl {
             // Nobody else may see it, and the token is good for all that its policy is said to be.
-            let reply = dns::ask(Portolan::beside(consul).dns(), asked, A);
-            assert_eq!(reply.rcode(), rcode::NXDOMAIN, "{}", reply.summary());
+            let anonymous = Launch::new("serve")
+                .args(["--consul", &consul.url(), "--upstream", "none"])
+                .not_ready()
+                .start();
+            let reply = dns::ask(anonymous.dns(), asked, A);
+            assert_eq!(reply.rcode(), rcode::SERVFAIL, "{}", reply.summary());
             own.push("--from-agent".to_owned());
             took_from_agent(&start(&own));
         }

@@ -79,6 +79,12 @@ impl Lie {
         }
     }
 
+    /// After so long.
+    pub(crate) fn slowly(mut self, time: Duration) -> Self {
+        self.stall = time;
+        self
+    }
+
     /// With this index instead of one that moved on.
     pub(crate) fn index(mut self, index: u64) -> Self {
         self.index = Some(index);

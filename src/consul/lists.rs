@@ -1,0 +1,327 @@
+//! The lists that cannot be watched and seldom change: datacenters, cluster peers, and which Consul it is.
+//!
+//! Datacenters are believed like everything else. One that is new is known at once; one that is missing was
+//! perhaps not found yet by a server that has just started.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, info};
+
+use crate::catalog::Layer;
+
+use super::agent::{self, Itself};
+use super::client::{Ask, Mode, RequestError};
+use super::contact::{Context, WatchHandle};
+use super::json;
+use super::pace::{Cost, Pace};
+
+/// How often they are read if nobody asks for a datacenter that is not known.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// How far apart two reads are at least, whoever asks.
+const APART: Duration = Duration::from_secs(1);
+
+/// A datacenter is gone when no list has had it for so long, and so many lists. Servers look for those of
+/// other datacenters every 30 s.
+const DOUBT: Duration = Duration::from_secs(30);
+const LISTS_IN_DOUBT: usize = 5;
+
+/// How often the list is read meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Reads them again and again; the datacenters also when somebody has `wanted` one that is not known.
+pub(super) async fn follow_lists(context: Context, layer: Arc<Layer>, wanted: Arc<Notify>) {
+    let mut pace = Pace::of_keys();
+    let mut handle = WatchHandle::new(&context.contact, &list_of_datacenters());
+    let mut believed = Datacenters::default();
+    let mut others_due = Instant::now();
+    loop {
+        handle.begin();
+        let begun = Instant::now();
+        match read_datacenters(&context, &layer, &mut believed).await {
+            Ok(()) => {
+                handle.answered();
+                pace.after_success(&Cost::default());
+                if begun >= others_due {
+                    read_peers(&context, &layer).await;
+                    read_enterprise(&context, &layer).await;
+                    others_due = begun + EVERY;
+                }
+                let next = match believed.missing.is_empty() {
+                    true => others_due,
+                    false => others_due.min(begun + LOOK_AGAIN),
+                };
+                tokio::select! {
+                    () = sleep_until(next) => {}
+                    () = wanted_after(&wanted, begun + APART) => {}
+                }
+            }
+            Err(error) => {
+                layer.excuse_datacenters(error.asked_to_wait());
+                handle.failed(&error);
+                sleep(error.asked_to_wait()).await;
+                let pause = pace.after_failure(handle.longest_pause(&error)).max(APART);
+                tokio::select! {
+                    recovered = handle.rest(pause) => if recovered { pace.start_anew() },
+                    () = wanted_after(&wanted, begun + APART) => {}
+                }
+            }
+        }
+    }
+}
+
+/// Waits until somebody wants to know, but not less than until `earliest`.
+async fn wanted_after(wanted: &Notify, earliest: Instant) {
+    wanted.notified().await;
+    sleep_until(earliest).await;
+}
+
+fn list_of_datacenters() -> Ask {
+    Ask::new(&["catalog", "datacenters"])
+}
+
+async fn read_datacenters(
+    context: &Context,
+    layer: &Layer,
+    believed: &mut Datacenters,
+) -> Result<(), RequestError> {
+    let response = context.get(&list_of_datacenters(), Mode::Stale).await?;
+    let own = layer.local().datacenter().to_ascii_lowercase();
+    let listed = json::datacenters(&response.body)
+        .inspect_err(|_| context.metrics.suspect("body"))
+        .map_err(RequestError::from)?;
+    if !is_list(&listed, &own) {
+        context.metrics.suspect("datacenters");
+        return Err(RequestError::Suspect(
+            "Consul's own datacenter is not in it",
+        ));
+    }
+    let heard = believed.hear(listed, Instant::now());
+    if !believed.missing.is_empty() {
+        context.metrics.suspect("datacenters");
+    }
+    for name in heard.doubted {
+        info!(
+            datacenter = name,
+            "Consul lists a datacenter no longer; kept until that is certain"
+        );
+    }
+    for name in heard.gone {
+        info!(datacenter = name, "a datacenter is gone");
+    }
+    layer.publish_datacenters(believed.known.clone());
+    Ok(())
+}
+
+/// Whoever knows of any datacenter knows of its own, whose name may not have been learned yet.
+fn is_list(listed: &BTreeSet<String>, own: &str) -> bool {
+    match own {
+        "" => !listed.is_empty(),
+        own => listed.contains(own),
+    }
+}
+
+/// The datacenters that are believed to exist.
+#[derive(Debug, Default)]
+struct Datacenters {
+    known: BTreeSet<String>,
+    /// Those of them that are not listed any more.
+    missing: BTreeMap<String, Missing>,
+}
+
+/// Since when a datacenter is missing, and from how many lists.
+#[derive(Debug, Clone, Copy)]
+struct Missing {
+    since: Instant,
+    lists: usize,
+}
+
+/// What a list has changed.
+#[derive(Debug, PartialEq, Eq)]
+struct Heard {
+    /// Missing for the first time.
+    doubted: Vec<String>,
+    /// Believed to be gone from now on.
+    gone: Vec<String>,
+}
+
+impl Datacenters {
+    fn hear(&mut self, listed: BTreeSet<String>, now: Instant) -> Heard {
+        self.missing.retain(|name, _| !listed.contains(name));
+        let mut heard = Heard {
+            doubted: Vec::new(),
+            gone: Vec::new(),
+        };
+        for name in self.known.difference(&listed) {
+            let missing = self.missing.entry(name.clone()).or_insert_with(|| {
+                heard.doubted.push(name.clone());
+                Missing {
+                    since: now,
+                    lists: 0,
+                }
+            });
+            missing.lists += 1;
+            if missing.lists >= LISTS_IN_DOUBT && now.duration_since(missing.since) >= DOUBT {
+                heard.gone.push(name.clone());
+            }
+        }
+        for name in &heard.gone {
+            self.missing.remove(name);
+        }
+        self.known = listed;
+        self.known.extend(self.missing.keys().cloned());
+        heard
+    }
+}
+
+/// A Consul before 1.13 has no peers, and a token may not be allowed to list them.
+async fn read_peers(context: &Context, layer: &Layer) {
+    let ask = Ask {
+        may_be_refused: true,
+        ..Ask::new(&["peerings"])
+    };
+    let peers = match context.get(&ask, Mode::Stale).await {
+        Ok(response) => json::peers(&response.body),
+        Err(RequestError::Status { status, .. }) if status == StatusCode::NOT_FOUND => {
+            Ok(Default::default())
+        }
+        Err(error) => {
+            debug!(%error, "cannot read Consul's cluster peers");
+            return;
+        }
+    };
+    match peers {
+        Ok(peers) => layer.publish_peers(peers),
+        Err(error) => debug!(%error, "cannot read Consul's cluster peers"),
+    }
+}
+
+/// Without the agent's word it is taken for the community edition.
+async fn read_enterprise(context: &Context, layer: &Layer) {
+    let itself = context.get(&agent::ask_itself(), Mode::Stale).await;
+    match itself.and_then(|response| Itself::read(&response.body)) {
+        Ok(itself) => layer.publish_enterprise(itself.is_enterprise()),
+        Err(error) => debug!(%error, "cannot read which Consul this is"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_list_has_its_own_datacenter() {
+        for (listed, own, expected) in [
+            (&["dc1", "dc2"][..], "dc1", true),
+            (&["dc1"], "dc1", true),
+            (&["dc2"], "dc1", false),
+            (&[], "dc1", false),
+            (&["dc2"], "", true),
+            (&[], "", false),
+        ] {
+            assert_eq!(is_list(&names(listed), own), expected, "{listed:?}");
+        }
+    }
+
+    /// Lists with the seconds at which they were heard, and what is known then.
+    #[test]
+    fn what_is_known_of_datacenters() {
+        const BOTH: &[&str] = &["dc1", "dc2"];
+        const ONE: &[&str] = &["dc1"];
+        const THREE: &[&str] = &["dc1", "dc2", "dc3"];
+        type List = (u64, &'static [&'static str], &'static [&'static str]);
+        let cases: [(&str, &[List]); 6] = [
+            (
+                "a new one is known at once",
+                &[(0, ONE, ONE), (1, BOTH, BOTH)],
+            ),
+            (
+                "one that is missing is kept for a while",
+                &[
+                    (0, BOTH, BOTH),
+                    (60, ONE, BOTH),
+                    (62, ONE, BOTH),
+                    (70, ONE, BOTH),
+                    (80, ONE, BOTH),
+                    (89, ONE, BOTH),
+                    (90, ONE, ONE),
+                ],
+            ),
+            (
+                "what comes back was never gone",
+                &[
+                    (0, BOTH, BOTH),
+                    (10, ONE, BOTH),
+                    (20, ONE, BOTH),
+                    (30, ONE, BOTH),
+                    (39, BOTH, BOTH),
+                    (50, ONE, BOTH),
+                    (60, ONE, BOTH),
+                    (70, ONE, BOTH),
+                    (79, ONE, BOTH),
+                ],
+            ),
+            (
+                "two lists that are far apart are too few",
+                &[(0, BOTH, BOTH), (10, ONE, BOTH), (100, ONE, BOTH)],
+            ),
+            (
+                "many lists in a short time are too soon",
+                &[
+                    (0, BOTH, BOTH),
+                    (1, ONE, BOTH),
+                    (2, ONE, BOTH),
+                    (3, ONE, BOTH),
+                    (4, ONE, BOTH),
+                    (5, ONE, BOTH),
+                    (6, ONE, BOTH),
+                ],
+            ),
+            (
+                "each by itself",
+                &[
+                    (0, THREE, THREE),
+                    (1, &["dc1", "dc3"], THREE),
+                    (10, ONE, THREE),
+                    (20, ONE, THREE),
+                    (30, ONE, THREE),
+                    (31, ONE, &["dc1", "dc3"]),
+                ],
+            ),
+        ];
+        let start = Instant::now();
+        for (what, lists) in cases {
+            let mut believed = Datacenters::default();
+            for (second, listed, known) in lists {
+                believed.hear(names(listed), start + Duration::from_secs(*second));
+                assert_eq!(believed.known, names(known), "{what}, second {second}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_doubt_and_each_end_is_told_once() {
+        let mut believed = Datacenters::default();
+        let start = Instant::now();
+        believed.hear(names(&["dc1", "dc2"]), start);
+        let (mut doubted, mut gone) = (Vec::new(), Vec::new());
+        for second in 1..60 {
+            let heard = believed.hear(names(&["dc1"]), start + Duration::from_secs(second));
+            doubted.extend(heard.doubted);
+            gone.extend(heard.gone);
+        }
+        assert_eq!(
+            (doubted, gone),
+            (vec!["dc2".to_owned()], vec!["dc2".to_owned()])
+        );
+    }
+}

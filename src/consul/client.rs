@@ -174,6 +174,10 @@ pub(super) enum Mode {
 /// How long a read that does not block may take.
 const READ_TIME: Duration = Duration::from_secs(5);
 
+/// How long Consul is left alone when it asks for that, at least and at most.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
 /// Idle connections that are kept for the next plain read.
 const IDLE_CONNECTIONS: usize = 4;
 
@@ -363,8 +367,15 @@ impl Address {
         let known_leader =
             is("X-Consul-Query-Backend", "streaming") || !is("X-Consul-KnownLeader", "false");
         let filtered = is("X-Consul-Results-Filtered-By-ACLs", "true");
-        if matches!(status.as_u16(), 429 | 503) {
-            let wait = retry_after(response.headers());
+        let wait = retry_after(response.headers());
+        let is_limit = match status {
+            StatusCode::TOO_MANY_REQUESTS => true,
+            // Else it is a load balancer that has no agent: nobody's wish.
+            StatusCode::SERVICE_UNAVAILABLE => wait.is_some(),
+            _ => false,
+        };
+        if is_limit {
+            let wait = wait.unwrap_or(SHORTEST_WAIT);
             return Err(RequestError::RateLimited { status, wait });
         }
         let is_absent = status == StatusCode::NOT_FOUND && ask.may_be_absent && index.is_some();
@@ -401,11 +412,10 @@ fn index_of(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// How long to stay away when Consul asks for it: what it says, within reason.
-fn retry_after(headers: &HeaderMap) -> Duration {
-    let seconds = headers
-        .get("Retry-After")
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    Duration::from_secs(seconds.unwrap_or(1).clamp(1, 60))
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get("Retry-After")?.to_str().ok()?;
+    let wait = seconds.parse().map_or(SHORTEST_WAIT, Duration::from_secs);
+    Some(wait.clamp(SHORTEST_WAIT, LONGEST_WAIT))
 }
 
 #[cfg(test)]

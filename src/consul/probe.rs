@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::client::{Ask, Mode, RequestError, Response, is_refusal};
 use super::contact::{Contact, Context};
+use super::throttle::Throttle;
 
 /// How often is asked.
 const EVERY: Duration = Duration::from_secs(1);
@@ -99,6 +100,7 @@ async fn run(context: Context) {
     let realm = contact.realm();
     let mut probe = Probe {
         contact,
+        throttle: &context.throttle,
         ask: Ask::new(&["catalog", "service", "consul"]).in_scope(&context.scope_of(realm)),
         failures: 0,
         trouble: String::new(),
@@ -128,6 +130,7 @@ async fn run(context: Context) {
 /// What the probe has seen.
 struct Probe<'a> {
     contact: &'a Contact,
+    throttle: &'a Throttle,
     ask: Ask,
     /// In a row.
     failures: u32,
@@ -159,6 +162,7 @@ impl Probe<'_> {
         if let Some(age) = realm.stale_millis().filter(|_| realm.is_ready()) {
             self.told = None;
             realm.mark_fresh();
+            self.throttle.forget();
             contact.revive();
             info!(
                 seconds = age / 1000,

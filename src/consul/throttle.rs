@@ -75,6 +75,12 @@ impl Throttle {
         };
     }
 
+    /// Consul was away, and is back: what was refused in its place says nothing of how much it bears.
+    pub(super) fn forget(&self) {
+        let mut state = self.state();
+        (state.gap, state.refused, state.held) = (Duration::ZERO, None, Instant::now());
+    }
+
     /// Waits until a request that can wait may be sent.
     pub(super) async fn turn(&self) {
         let Some(turn) = self.next() else { return };
@@ -141,5 +147,20 @@ mod tests {
         throttle.turn().await;
         throttle.turn().await;
         assert!(start.elapsed() <= LONGEST_GAP, "it is over");
+    }
+    /// A load balancer may have refused all of it.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_refused_while_consul_was_away_is_forgotten() {
+        let throttle = Throttle::new();
+        for _ in 0..10 {
+            throttle.refused(Duration::from_secs(60));
+            sleep(ONE_REFUSAL).await;
+        }
+        throttle.forget();
+        let start = Instant::now();
+        for _ in 0..10 {
+            throttle.turn().await;
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
     }
 }

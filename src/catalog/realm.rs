@@ -369,7 +369,8 @@ impl Realm {
         if let Some(service) = self.service_at(address) {
             return Ok(service);
         }
-        if self.reverse_want.was_met() {
+        // While the source is away, nobody can learn the others: the address may be somebody else's.
+        if self.reverse_want.was_met() || self.stale_millis().is_some() {
             return Err(Miss::Absent);
         }
         let interest = || Interest::Reverse(Arc::clone(self));
@@ -404,6 +405,9 @@ impl Realm {
         self.publish_nodes(nodes);
         self.publish_names(names, None);
         for (key, service) in services {
+            if key.kind() == Kind::Service {
+                self.learn_addresses(key.name(), &service);
+            }
             self.slot(&key).restore(service);
         }
     }

@@ -165,6 +165,8 @@ impl fmt::Display for Ask {
 pub(super) enum Mode {
     /// From any server, at once.
     Stale,
+    /// The same, over a connection of its own: others may leave no room for one more.
+    Probe,
     /// From the leader, at once; to confirm what a lagging server may have said.
     Leader,
     /// From any server, as soon as the index is beyond this one or the wait is over.
@@ -204,6 +206,8 @@ pub struct Client {
 #[derive(Debug)]
 struct Address {
     http: http::Client,
+    /// Of which the one connection is always there for the probe.
+    for_probe: http::Client,
     /// Milliseconds since the client's start until which it is asked last.
     resting_until: AtomicU64,
 }
@@ -306,6 +310,7 @@ impl Address {
         let tune = |builder: ClientBuilder| builder.pool_max_idle_per_host(IDLE_CONNECTIONS);
         Ok(Self {
             http: http::Client::new(endpoint, tls, tune)?,
+            for_probe: http::Client::new(endpoint, tls, tune)?,
             resting_until: AtomicU64::new(0),
         })
     }
@@ -328,7 +333,7 @@ impl Address {
             }
             match mode {
                 Mode::Leader => {}
-                Mode::Stale => {
+                Mode::Stale | Mode::Probe => {
                     query.append_key_only("stale");
                 }
                 Mode::Blocking { index, wait } => {
@@ -341,7 +346,11 @@ impl Address {
                 }
             }
         }
-        let mut request = self.http.request(method, url).timeout(timeout).body(body);
+        let http = match mode {
+            Mode::Probe => &self.for_probe,
+            _ => &self.http,
+        };
+        let mut request = http.request(method, url).timeout(timeout).body(body);
         if let Some(client) = ask.client {
             // Consul takes it for the source of the request.
             request = request.header("X-Forwarded-For", client.to_string());

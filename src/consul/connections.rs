@@ -26,7 +26,10 @@ const LINGERS: Duration = WAIT.saturating_add(Duration::from_secs(2));
 /// After so many connections that Consul reset while it was well there are fewer: this part of what is open,
 /// and two at least.
 const RESETS: usize = 3;
-const PART: usize = 10;
+const PART: usize = 5;
+
+/// But not again within this time: Consul has yet to let go of what was closed.
+const SHRINKS_EVERY: Duration = Duration::from_secs(10);
 
 /// After so long without, there is one more again.
 const GROWS_EVERY: Duration = Duration::from_secs(30);
@@ -133,6 +136,9 @@ impl Connections {
 
     fn review_at(&mut self, resets: usize, open: usize, now: Instant) -> Option<usize> {
         if resets >= RESETS {
+            if self.borne.is_some() && now.duration_since(self.changed) < SHRINKS_EVERY {
+                return None;
+            }
             self.changed = now;
             let borne = open.saturating_sub((open / PART).max(2)).max(1);
             self.borne = Some(borne);
@@ -184,13 +190,14 @@ mod tests {
         // Its limit is 30.
         for _ in 0..8 {
             let resets = if open > 30 { 10 } else { 0 };
-            now += Duration::from_secs(5);
+            now += SHRINKS_EVERY;
             open = connections.review_at(resets, open, now).unwrap_or(open);
         }
-        assert!((24..=30).contains(&open), "{open}");
+        assert!((22..=30).contains(&open), "{open}");
+        let borne = connections.borne();
         now += GROWS_EVERY;
         assert_eq!(connections.review_at(0, open, now), None);
-        assert_eq!(connections.borne(), Some(open + 1));
+        assert_eq!(connections.borne(), borne.map(|borne| borne + 1));
         for _ in 0..80 {
             now += GROWS_EVERY;
             connections.review_at(0, open, now);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
@@ -76,7 +77,11 @@ impl Context {
         let result = self.client.get(ask, mode).await;
         match &result {
             Ok(_) => self.throttle.answered(),
-            Err(RequestError::RateLimited { wait, .. }) => self.throttle.refused(*wait),
+            Err(RequestError::RateLimited { status, wait })
+                if *status == StatusCode::TOO_MANY_REQUESTS =>
+            {
+                self.throttle.refused(*wait);
+            }
             Err(RequestError::Reset(_)) if asked.elapsed() < AT_ONCE => self.resets.note(),
             Err(_) => {}
         }

@@ -109,7 +109,7 @@ async fn run(context: Context) {
     };
     loop {
         let asked = realm.versions().millis();
-        let said = timeout(PATIENCE, context.get(&probe.ask, Mode::Stale)).await;
+        let said = timeout(PATIENCE, context.get(&probe.ask, Mode::Probe)).await;
         let said = said.unwrap_or_else(|_| {
             let seconds = PATIENCE.as_secs();
             Err(RequestError::Transport(format!("no answer in {seconds} s")))

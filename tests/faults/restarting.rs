@@ -10,7 +10,10 @@ use crate::{
         dns::Query,
         ensure, eventually,
         portolan::{Launch, Portolan},
-        wire::{rcode, rtype::A},
+        wire::{
+            rcode,
+            rtype::{A, PTR},
+        },
     },
     world::{Services, new_data},
 };
@@ -89,6 +92,15 @@ fn what_was_known_is_known_after_a_restart() {
     assert_eq!(absent.rcode(), rcode::NXDOMAIN, "{}", absent.summary());
     let node = Query::new("w.node.consul", A).ask(portolan.dns());
     assert_eq!(node.data(), ["10.9.9.9"], "{}", node.summary());
+    // What is at an address is known as far as the services are; the others' names are somebody else's, and
+    // nobody waits for a Consul that is away to say so.
+    let own = Query::new("1.7.20.10.in-addr.arpa", PTR).ask(portolan.dns());
+    assert_eq!(own.data(), ["s7.service.dc1.consul."], "{}", own.summary());
+    let before = Instant::now();
+    let foreign = Query::new("99.99.99.10.in-addr.arpa", PTR).ask(portolan.dns());
+    assert_ne!(foreign.rcode(), rcode::SERVFAIL, "{}", foreign.summary());
+    let waited = before.elapsed();
+    assert!(waited < Duration::from_millis(250), "it took {waited:?}");
     consul.restart();
     consul.wait_until_ready();
     let late = new_data(&consul, portolan.dns(), "fresh", 2);

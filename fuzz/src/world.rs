@@ -159,6 +159,7 @@ impl Source {
             match interest {
                 Interest::Realm(realm) => publish(&realm, &self.contents),
                 // It is as it was.
+                Interest::Unlisted { absence, .. } => absence.absent(Duration::from_secs(1)),
                 Interest::Datacenters => self.layer.excuse_datacenters(Duration::ZERO),
                 Interest::Service { realm, key, slot } => {
                     let service = self.contents.services.get(&key).cloned();
@@ -193,7 +194,7 @@ fn publish(realm: &Realm, contents: &Contents) {
         .keys()
         .map(|key| key.name().into())
         .collect();
-    realm.publish_names(names);
+    realm.publish_names(names, None);
     realm.publish_nodes(contents.nodes.clone());
 }
 

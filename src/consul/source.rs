@@ -349,9 +349,12 @@ impl Source {
     /// Closes a watch. What it published stays, and is confirmed when it is asked for.
     fn close(&mut self, id: &(usize, ServiceKey)) {
         if let Some(watch) = self.watches.remove(id) {
+            // One that has ended by itself has left nothing at Consul.
+            if !watch.stop.is_cancelled() {
+                self.connections.closed();
+            }
             watch.stop.cancel();
             watch.slot.set_watched(false);
-            self.connections.closed();
             debug!(service = %id.1, "no longer watching");
         }
         self.count_watches();

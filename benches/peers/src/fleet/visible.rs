@@ -13,6 +13,9 @@ use std::{
 /// How often each is tried.
 const TIMES: u32 = 200;
 
+/// Between two rounds of a new, a changed and a deregistered service.
+const EVERY: Duration = Duration::from_millis(100);
+
 /// Between two questions.
 const ASKED_EVERY: Duration = Duration::from_millis(1);
 
@@ -52,6 +55,7 @@ fn seen(
 pub(super) fn visible(catalog: &Catalog, follower: &Follower) -> io::Result<String> {
     let (mut new, mut changed, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..TIMES {
+        thread::sleep(EVERY);
         let name = format!("new-{number}");
         catalog.appear(number).map_err(io::Error::other)?;
         new.push(seen(follower, &name, |reply| !reply.answers.is_empty())?);

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -24,6 +25,8 @@ pub(super) struct Catalog {
     agent: ureq::Agent,
     address: SocketAddr,
     pub(super) services: u32,
+    /// Changes so far. Consul takes one that changes nothing for none, so no two may be the same.
+    made: AtomicU32,
 }
 
 impl Catalog {
@@ -34,6 +37,7 @@ impl Catalog {
             agent: config.build().into(),
             address,
             services,
+            made: AtomicU32::new(0),
         };
         let nodes = (0..NODES).map(|number| {
             json!({ "Node": { "Verb": "set", "Node": node(&format!("node-{number}"), number) } })
@@ -52,6 +56,11 @@ impl Catalog {
         Ok(catalog)
     }
 
+    /// The number of the next change, which no other has had.
+    pub(super) fn next(&self) -> u32 {
+        self.made.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// A service gets another port.
     pub(super) fn change(&self, number: u32, generation: u32) -> Result<(), String> {
         let port = 10_000 + generation % 50_000;
@@ -63,13 +72,13 @@ impl Catalog {
     }
 
     /// A new service.
-    pub(super) fn appear(&self, number: u32) -> Result<(), String> {
-        self.register(&format!("new-{number}"), "node-0", 8000)
+    pub(super) fn appear(&self, name: &str) -> Result<(), String> {
+        self.register(name, "node-0", 8000)
     }
 
     /// It is gone.
-    pub(super) fn vanish(&self, number: u32) -> Result<(), String> {
-        let id = format!("new-{number}-0");
+    pub(super) fn vanish(&self, name: &str) -> Result<(), String> {
+        let id = format!("{name}-0");
         self.put(
             "catalog/deregister",
             &json!({ "Node": "node-0", "ServiceID": id }),

@@ -33,6 +33,9 @@ const ASKED_EVERY: Duration = Duration::from_secs(2);
 /// How long Consul is left alone before it is measured without a Portolan.
 const SETTLING: Duration = Duration::from_secs(3);
 
+/// New services are deregistered when so many have come after them.
+const NEW_STAY: u32 = 50;
+
 /// Both cores.
 const CORES: [usize; 2] = [0, 1];
 
@@ -117,10 +120,11 @@ impl Case {
             Self::Flips => catalog.change(number % IN_USE, number),
             Self::Nodes => catalog.join(number),
             Self::New10 => {
-                catalog.appear(number)?;
+                catalog.appear(&new(number))?;
+                // Of an earlier phase, they may be gone already.
                 number
-                    .checked_sub(50)
-                    .map_or(Ok(()), |gone| catalog.vanish(gone))
+                    .checked_sub(NEW_STAY)
+                    .map_or(Ok(()), |gone| catalog.vanish(&new(gone)))
             }
             _ => catalog.change(IN_USE + number % (catalog.services - IN_USE), number),
         }
@@ -163,6 +167,11 @@ impl Follower {
         }
         Ok(Self { server, relay })
     }
+}
+
+/// The name of a new service.
+fn new(number: u32) -> String {
+    format!("new-{number}")
 }
 
 fn question(service: &str) -> Question {
@@ -256,16 +265,16 @@ fn during<T>(case: Case, catalog: &Catalog, what: impl FnOnce() -> io::Result<T>
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
         let changer = scope.spawn(|| -> Result<(), String> {
-            let (start, mut number) = (Instant::now(), 0_u32);
+            let (start, mut done) = (Instant::now(), 0_u32);
             while !ended.load(Ordering::Relaxed) {
                 if case.rate() == 0.0 {
                     thread::sleep(Duration::from_millis(50));
                     continue;
                 }
-                let due = start + Duration::from_secs_f64(f64::from(number) / case.rate());
+                let due = start + Duration::from_secs_f64(f64::from(done) / case.rate());
                 thread::sleep(due.saturating_duration_since(Instant::now()));
-                case.change(catalog, number)?;
-                number += 1;
+                case.change(catalog, catalog.next())?;
+                done += 1;
             }
             Ok(())
         });

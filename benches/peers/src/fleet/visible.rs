@@ -54,13 +54,15 @@ fn seen(
 /// New, changed and deregistered services.
 pub(super) fn visible(catalog: &Catalog, follower: &Follower) -> io::Result<String> {
     let (mut new, mut changed, mut gone) = (Vec::new(), Vec::new(), Vec::new());
-    for number in 0..TIMES {
+    for _ in 0..TIMES {
         thread::sleep(EVERY);
-        let name = format!("new-{number}");
-        catalog.appear(number).map_err(io::Error::other)?;
+        // Never one that was there before.
+        let number = catalog.next();
+        let name = format!("visible-{number}");
+        catalog.appear(&name).map_err(io::Error::other)?;
         new.push(seen(follower, &name, |reply| !reply.answers.is_empty())?);
 
-        let port = 60_000 + number;
+        let port = 20_000 + number % 40_000;
         let registered = catalog.register(&service(0), "node-0", port);
         registered.map_err(io::Error::other)?;
         let has_port = |reply: &Message| {
@@ -71,7 +73,7 @@ pub(super) fn visible(catalog: &Catalog, follower: &Follower) -> io::Result<Stri
         };
         changed.push(seen(follower, &service(0), has_port)?);
 
-        catalog.vanish(number).map_err(io::Error::other)?;
+        catalog.vanish(&name).map_err(io::Error::other)?;
         let is_gone = |reply: &Message| reply.metadata.response_code == ResponseCode::NXDomain;
         gone.push(seen(follower, &name, is_gone)?);
     }

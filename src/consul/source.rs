@@ -296,8 +296,7 @@ impl Source {
         }
         // A watch on what has gone has ended by itself, and left nothing at Consul.
         let open = self.watches.len();
-        self.watches
-            .retain(|(_, key), open| open.realm.holds(key, &open.slot));
+        self.watches.retain(|_, open| !open.stop.is_cancelled());
         if self.watches.len() < open && self.connections.has_room(self.watches.len(), lists) {
             return true;
         }

@@ -156,7 +156,7 @@ impl Catalog {
 
     /// May what the lists of this scope do not have exist all the same?
     pub fn is_behind(&self, scope: &Scope) -> bool {
-        let behind = |realm: Arc<Realm>| realm.is_behind();
+        let behind = |realm: Arc<Realm>| realm.names_are_behind() || realm.nodes_are_behind();
         self.layers
             .iter()
             .any(|layer| layer.realm(scope).is_ok_and(behind))

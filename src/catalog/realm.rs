@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc;
@@ -178,14 +178,16 @@ impl Realm {
 
     /// The list of names may be behind from now on, or is followed again.
     pub fn set_names_behind(&self, behind: bool) {
-        if self.names_behind.swap(behind, Ordering::AcqRel) != behind {
-            self.version.store(self.versions.next(), Ordering::Release);
-        }
+        self.set_behind(&self.names_behind, behind);
     }
 
     /// The same for the list of nodes.
     pub fn set_nodes_behind(&self, behind: bool) {
-        if self.nodes_behind.swap(behind, Ordering::AcqRel) != behind {
+        self.set_behind(&self.nodes_behind, behind);
+    }
+
+    fn set_behind(&self, list: &AtomicBool, behind: bool) {
+        if list.swap(behind, Ordering::AcqRel) != behind {
             self.version.store(self.versions.next(), Ordering::Release);
         }
     }
@@ -200,15 +202,10 @@ impl Realm {
         self.nodes_behind.load(Ordering::Acquire)
     }
 
-    /// May anything exist that a list does not have?
-    pub(super) fn is_behind(&self) -> bool {
-        self.names_are_behind() || self.nodes_are_behind()
-    }
-
     /// Publishes which service names exist (in lower case), as of `index`, and lets go of loaded services
     /// that no longer do. False if nothing changed.
     pub fn publish_names(&self, mut names: HashSet<Arc<str>>, index: Option<u64>) -> bool {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = self.changing();
         found.retain(|_, found_at| index.is_some_and(|index| index < *found_at));
         names.extend(found.keys().cloned());
         if self.names.load().as_deref() == Some(&names) {
@@ -250,13 +247,18 @@ impl Realm {
         self.write_reverse().remove(name);
     }
 
+    /// Held while names or nodes are read, changed and published: two changes at once must not lose one
+    /// another.
+    fn changing(&self) -> MutexGuard<'_, HashMap<Arc<str>, u64>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Changes the names between two lists. `change` says whether it did.
     fn change_names(
         &self,
         change: impl FnOnce(&mut HashSet<Arc<str>>, &mut HashMap<Arc<str>, u64>) -> bool,
     ) {
-        // It is held until they are published: two changes at once must not lose one another.
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = self.changing();
         let mut names = (*self.names()).clone();
         if change(&mut names, &mut found) {
             self.names.store(Some(Arc::new(names)));
@@ -266,13 +268,19 @@ impl Realm {
 
     /// A node was found that the list does not have.
     pub fn found_node(&self, node: Node) {
+        let _changing = self.changing();
         let mut nodes = self.nodes();
         nodes.push(Arc::new(node));
-        self.publish_nodes(nodes);
+        self.put_nodes(nodes);
     }
 
     /// Publishes the nodes. False if nothing changed.
     pub fn publish_nodes(&self, nodes: Vec<Arc<Node>>) -> bool {
+        let _changing = self.changing();
+        self.put_nodes(nodes)
+    }
+
+    fn put_nodes(&self, nodes: Vec<Arc<Node>>) -> bool {
         let nodes: HashMap<String, Arc<Node>> = nodes
             .into_iter()
             .map(|node| (node.name.to_ascii_lowercase(), node))
@@ -493,5 +501,47 @@ impl Realm {
         self.services
             .write()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::thread;
+
+    use super::*;
+
+    /// Whoever finds something builds on what the others have found, and not on what was there before.
+    #[test]
+    fn what_is_found_at_once_is_all_there() {
+        const EACH: usize = 200;
+        let realm = Realm::new(Scope::default(), "dc1", &Arc::new(Versions::new()));
+        thread::scope(|scope| {
+            for finder in 0..4 {
+                let realm = &realm;
+                scope.spawn(move || {
+                    for number in 0..EACH {
+                        let name = format!("f{finder}-{number}");
+                        realm.found_service(&name, Service::new(Vec::new()), 1);
+                        realm.found_node(Node {
+                            name,
+                            datacenter: "dc1".to_owned(),
+                            address: "10.0.0.1".to_owned(),
+                            tagged_addresses: BTreeMap::new(),
+                            meta: BTreeMap::new(),
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(
+            (realm.service_count(), realm.node_count()),
+            (4 * EACH, 4 * EACH)
+        );
+        // A list that is older than what was found takes none of it away, and a newer one all.
+        realm.publish_names(HashSet::new(), Some(0));
+        assert_eq!(realm.service_count(), 4 * EACH);
+        realm.publish_names(HashSet::new(), Some(1));
+        assert_eq!(realm.service_count(), 0);
     }
 }

@@ -15,6 +15,7 @@ mod connections;
 mod contact;
 mod failures;
 mod json;
+mod kept;
 mod lists;
 mod metrics;
 mod pace;

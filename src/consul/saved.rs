@@ -4,14 +4,12 @@
 //! anew beside the old one and renamed over it, so that it is whole at every moment.
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::libc;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -19,17 +17,20 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::catalog::{Layer, Node, Realm, Service, ServiceKey};
 
-const FILE: &str = "catalog.state";
+use super::kept::{Kept, create};
+
+/// Ten thousand services of ten instances are some 30 MB.
+const STATE: Kept = Kept {
+    name: "catalog.state",
+    new: "catalog.new",
+    most: 1 << 30,
+    most_in_words: "1 GiB",
+};
+
 const MAGIC: &str = "portolan-catalog 1";
 
 /// At most this often is it written.
 const EVERY: Duration = Duration::from_secs(3);
-
-/// It is for us alone: a token may have been needed to read what is in it.
-const MODE: u32 = 0o600;
-
-/// The longest file that is read, in bytes. Ten thousand services of ten instances are some 30 MB.
-const MAX_FILE: u64 = 1 << 30;
 
 /// The content: the local datacenter. Others are asked for again.
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,8 +50,6 @@ struct Saved {
 enum StateError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("it is {0}")]
-    Unfit(&'static str),
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
     #[error("it is damaged: {0}")]
@@ -85,19 +84,21 @@ impl SavedCatalog {
     }
 
     fn path(&self) -> PathBuf {
-        self.directory.join(FILE)
+        self.directory.join(STATE.name)
     }
 
     /// Puts back what was known, as stale until Consul confirms it. A file that cannot be used is
     /// set aside: losing it is better than not starting.
     pub fn load(&self, layer: &Layer) {
         let path = self.path();
-        match read(&path) {
+        match read(&self.directory) {
             Ok(saved) => restore(saved, layer),
             Err(StateError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 let seconds = since_1970();
-                let aside = self.directory.join(format!("{FILE}.damaged-{seconds}"));
+                let aside = self
+                    .directory
+                    .join(format!("{}.damaged-{seconds}", STATE.name));
                 let moved = fs::rename(&path, &aside);
                 warn!(
                     file = %path.display(), %error, aside = %aside.display(), moved = moved.is_ok(),
@@ -158,52 +159,13 @@ impl SavedCatalog {
         };
         let body = serde_json::to_vec(&saved)?;
         let head = format!("{MAGIC} {} {:016x}\n", body.len(), xxh3_64(&body));
-        let new = self.directory.join("catalog.new");
-        let mut file = create(&new)?;
-        file.write_all(head.as_bytes())?;
-        file.write_all(&body)?;
-        // The rename must not become durable before the content.
-        file.sync_all()?;
-        fs::rename(&new, self.path())?;
+        STATE.replace(&self.directory, &[head.as_bytes(), &body])?;
         Ok(head.len() + body.len())
     }
 }
 
-/// A new file for us alone; of a link nothing behind it is touched.
-pub(super) fn create(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(MODE)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)?;
-    // It may have been there, with other rights.
-    file.set_permissions(Permissions::from_mode(MODE))?;
-    Ok(file)
-}
-
-/// What a regular file of a sensible length holds. Nothing else is waited for or followed.
-fn bytes_of(path: &Path) -> Result<Vec<u8>, StateError> {
-    let found = fs::symlink_metadata(path)?;
-    if !found.is_file() {
-        return Err(StateError::Unfit("not a regular file"));
-    }
-    if found.len() > MAX_FILE {
-        return Err(StateError::Unfit("longer than 1 GiB"));
-    }
-    let mut bytes = Vec::new();
-    OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-        .open(path)?
-        .take(MAX_FILE)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn read(path: &Path) -> Result<Saved, StateError> {
-    let bytes = bytes_of(path)?;
+fn read(directory: &Path) -> Result<Saved, StateError> {
+    let bytes = STATE.read(directory)?;
     let end = bytes
         .iter()
         .position(|byte| *byte == b'\n')
@@ -269,6 +231,10 @@ fn fingerprint(realm: &Realm) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::kept;
     use super::*;
     use crate::catalog::{Catalog, Found, Kind, Loaded, Miss, Patience, Scope};
 
@@ -325,9 +291,9 @@ mod tests {
     fn it_is_for_us_alone_and_no_link_is_followed() {
         let directory = tempfile::tempdir().expect("a directory");
         let state = saved(directory.path());
-        let path = directory.path().join(FILE);
+        let path = directory.path().join(STATE.name);
         let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
-        assert_eq!(mode(&path), MODE);
+        assert_eq!(mode(&path), kept::MODE);
 
         let precious = directory.path().join("precious");
         fs::write(&precious, "precious").expect("written");
@@ -344,7 +310,7 @@ mod tests {
         for what in ["link", "pipe", "directory", "endless"] {
             let directory = tempfile::tempdir().expect("a directory");
             let state = saved(directory.path());
-            let path = directory.path().join(FILE);
+            let path = directory.path().join(STATE.name);
             let elsewhere = directory.path().join("elsewhere");
             fs::rename(&path, &elsewhere).expect("moved");
             match what {
@@ -385,7 +351,7 @@ mod tests {
         for harm in ["cut", "flip", "empty", "version"] {
             let directory = tempfile::tempdir().expect("a directory");
             let state = saved(directory.path());
-            let path = directory.path().join(FILE);
+            let path = directory.path().join(STATE.name);
             let mut bytes = fs::read(&path).expect("there");
             match harm {
                 "cut" => bytes.truncate(bytes.len() - 9),

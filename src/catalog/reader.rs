@@ -5,14 +5,13 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::unlisted::LOOKED_AT_EVERY;
 use super::{
     Catalog, Found, Miss, Node, Patience, Prepared, PreparedKey, Scope, Service, ServiceKey, Slot,
     Versions,
 };
 
 /// While the source is away, what depends on the age of its data is looked at this often, in
-/// milliseconds; and what depends on a list that is about to be read again.
+/// milliseconds; and what depends on a list that may be behind, or is about to be read again.
 const STALE_FOR: u64 = 250;
 
 /// Reads the catalog for one answer.
@@ -119,11 +118,11 @@ impl<'a> Reader<'a> {
         self.everything(self.catalog.service_at(address))
     }
 
-    /// A datacenter that does not exist may be there the next time it is asked for.
+    /// What does not exist may be there the next time it is asked for, where a list may be behind or the
+    /// datacenters are asked for again.
     fn in_scope<T>(&self, scope: &Scope, found: Found<T>) -> Found<T> {
-        // What the lists do not have is absent for a moment only if they may be behind.
         if found.is_err() && self.catalog.is_behind(scope) {
-            self.ends_in(LOOKED_AT_EVERY);
+            self.ends_in(STALE_FOR);
         }
         if matches!(found, Err(Miss::Absent))
             && let Some(until) = self.catalog.absent_until(scope)

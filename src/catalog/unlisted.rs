@@ -14,18 +14,11 @@ use tokio::sync::mpsc;
 use super::slot::millis;
 use super::{Interest, Miss, Patience, Realm, Scope, Slot};
 
-/// Questions to the source in a second, if the operator sets nothing else.
-const RATE: u32 = 45;
-
 /// For this part of a second they may come at once.
 const BURST: f64 = 0.1;
 
 /// The longest label of a name (RFC 1035, section 2.3.4).
 const LONGEST_LABEL: usize = 63;
-
-/// What an answer that says that there is nothing is made from is looked at this often, in milliseconds,
-/// while the lists may be behind.
-pub(super) const LOOKED_AT_EVERY: u64 = 250;
 
 /// With fewer names nobody looks for those that have had their time.
 const FEW: usize = 256;
@@ -82,6 +75,7 @@ struct State {
     known: HashMap<(Scope, Sought), Arc<Absence>>,
     /// So many names are looked through for those that have had their time.
     look_through_at: usize,
+    /// Questions to the source in a second; none before it has said how many.
     rate: u32,
     tokens: f64,
     /// Milliseconds on the catalog's clock.
@@ -94,7 +88,7 @@ impl Default for Unlisted {
             state: Mutex::new(State {
                 known: HashMap::new(),
                 look_through_at: FEW,
-                rate: RATE,
+                rate: 0,
                 tokens: 1.0,
                 filled: 0,
             }),
@@ -198,6 +192,12 @@ mod tests {
         Sought::Service(name.to_owned())
     }
 
+    fn unlisted() -> Unlisted {
+        let unlisted = Unlisted::default();
+        unlisted.set_rate(45);
+        unlisted
+    }
+
     fn realm(datacenter: Option<&str>) -> Arc<Realm> {
         let scope = Scope {
             datacenter: datacenter.map(str::to_owned),
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn an_absent_name_is_asked_for_once_in_its_time() {
-        let (unlisted, local, dc2) = (Unlisted::default(), realm(None), realm(Some("dc2")));
+        let (unlisted, local, dc2) = (unlisted(), realm(None), realm(Some("dc2")));
         let (to, mut interests) = mpsc::channel(8);
         let look = |realm, patience| unlisted.look(realm, service("web"), patience, Some(&to));
         for _ in 0..3 {
@@ -256,7 +256,7 @@ mod tests {
     /// However many names are made up, they cost the source what the operator allows, and no more memory.
     #[test]
     fn junk_is_bounded() {
-        let unlisted = Unlisted::default();
+        let unlisted = unlisted();
         let mut state = unlisted.state();
         let mut taken = 0;
         for millis in 1000..31_000 {

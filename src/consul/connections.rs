@@ -98,7 +98,7 @@ impl Connections {
     }
 
     /// How many services may be watched beside `lists` other watches.
-    pub(super) fn for_services(&self, lists: usize, now: Instant) -> usize {
+    fn for_services(&self, lists: usize, now: Instant) -> usize {
         // The sweep of reverse names reads as many at a time as there are reads.
         let reserved = 2 * self.reads() + self.executions() + REST;
         let most = self.most.saturating_sub(reserved + lists);

@@ -323,10 +323,10 @@ impl WatchHandle {
 
     /// The longest pause after this error.
     pub(super) fn longest_pause(&self, error: &RequestError) -> Duration {
-        let is_refusal = match error {
-            RequestError::Status { status, .. } => status.is_client_error(),
-            _ => false,
-        };
+        let is_refusal = matches!(
+            error,
+            RequestError::Status { status, .. } if status.is_client_error()
+        );
         if is_refusal || self.contact.failures().is_common() {
             LONGEST_REST
         } else {

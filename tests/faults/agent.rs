@@ -64,6 +64,15 @@ fn is_the_agents(portolan: &Portolan) -> Result<(), String> {
     Ok(())
 }
 
+/// Has it read its configuration again, and waits until it has.
+fn reads_again(portolan: &Portolan) {
+    portolan.signal("HUP");
+    eventually(SOON, "the configuration is read again", || {
+        let log = portolan.log();
+        ensure(log.contains("read again"), || log)
+    });
+}
+
 /// An old life's settings are those of the next, with Consul or without.
 #[test]
 fn the_agents_settings_outlive_a_restart() {
@@ -98,11 +107,7 @@ fn the_agents_settings_outlive_a_restart() {
     let told = "cannot read the agent's dns_config; using what it was";
     assert!(log.contains(told), "{log}");
     // A SIGHUP meanwhile takes nothing away.
-    portolan.signal("HUP");
-    eventually(SOON, "the configuration is read again", || {
-        let log = portolan.log();
-        ensure(log.contains("read again"), || log)
-    });
+    reads_again(&portolan);
     assert_eq!(is_the_agents(&portolan), Ok(()));
 
     // What cannot be used is no reason not to start.
@@ -136,11 +141,7 @@ fn an_agent_that_comes_later_is_heard() {
     let told = "cannot read the agent's dns_config; using Portolan's own defaults";
     assert!(log.contains(told), "{log}");
     // That it is asked in vain once more keeps nobody from asking it when it is there.
-    portolan.signal("HUP");
-    eventually(SOON, "the configuration is read again", || {
-        let log = portolan.log();
-        ensure(log.contains("read again"), || log)
-    });
+    reads_again(&portolan);
     consul.restart();
     consul.wait_until_ready();
     let start = Instant::now();

@@ -30,6 +30,9 @@ const SERVICES: usize = 300;
 /// A new name has to be right within this time, on a machine that does other things as well.
 const AT_ONCE: Duration = Duration::from_millis(250);
 
+/// Two or three names in this time are less than may be asked for.
+const APART: Duration = Duration::from_millis(100);
+
 /// A Portolan whose lists may bring so little that they are behind nearly always.
 fn behind(fake: &FakeConsul) -> Portolan {
     for number in 0..SERVICES {
@@ -76,6 +79,9 @@ fn lists_cost_what_they_may_and_new_names_are_there_at_once() {
     let (start, mut appeared, mut vanished) = (Instant::now(), Vec::new(), Vec::new());
     in_a_storm(&fake, || {
         for number in 0..20 {
+            // New names come more slowly than names beyond the lists may be asked for: what that bounds is
+            // for the other test.
+            thread::sleep(APART);
             let (name, address) = (format!("new{number}"), format!("10.6.0.{number}"));
             let asked = format!("{name}.service.consul");
             fake.set(&name, &[&address]);

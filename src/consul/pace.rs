@@ -22,6 +22,10 @@ const OF_NODES: f64 = 0.2;
 /// A read takes this long whatever it brings, over a network or from a server with other work: that is no cost.
 const LATENCY: Duration = Duration::from_millis(100);
 
+/// A byte costs no server more than this many seconds, ten times what was measured. What a read takes beyond that
+/// it waited for something else: a leader that is being elected, another question, a network.
+const DEAREST_BYTE: f64 = 2e-6;
+
 /// For so long what was not used of that is kept: changes that come one by one are seen at once.
 const SAVED: Duration = Duration::from_secs(10);
 
@@ -51,8 +55,10 @@ const REMEMBERED: u32 = 2;
 pub(super) struct Cost {
     /// The length of the body.
     pub(super) bytes: usize,
-    /// How long it took; nothing where Consul waited for news first.
-    pub(super) took: Option<Duration>,
+    /// How long it took.
+    pub(super) took: Duration,
+    /// Consul may have waited for news first: it cost no more than it took, and perhaps much less.
+    pub(super) may_have_waited: bool,
 }
 
 /// How often what went well may be read anew.
@@ -94,9 +100,12 @@ impl Budget {
     /// Seconds in which the read is paid for.
     fn price(&mut self, cost: &Cost) -> f64 {
         let bytes = cost.bytes as f64;
-        if let Some(took) = cost.took {
-            self.per_byte = took.saturating_sub(LATENCY).as_secs_f64() / bytes.max(1.0);
-        }
+        let most = match cost.may_have_waited {
+            true => self.per_byte,
+            false => DEAREST_BYTE,
+        };
+        self.per_byte =
+            (cost.took.saturating_sub(LATENCY).as_secs_f64() / bytes.max(1.0)).min(most);
         self.last = (bytes / self.bytes).max(bytes * self.per_byte / self.share);
         self.last
     }
@@ -214,7 +223,8 @@ mod tests {
 
     const FREE: Cost = Cost {
         bytes: 1000,
-        took: None,
+        took: Duration::ZERO,
+        may_have_waited: true,
     };
 
     #[tokio::test(start_paused = true)]
@@ -245,14 +255,16 @@ mod tests {
             let start = Instant::now();
             let mut cost = Cost {
                 bytes,
-                took: Some(Duration::from_millis(took)),
+                took: Duration::from_millis(took),
+                may_have_waited: false,
             };
             let mut reads = 0;
             while start.elapsed() < Duration::from_secs(600) {
                 tokio::time::sleep(pace.after_success(&cost)).await;
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 // What Consul waits with says nothing of what it costs.
-                cost.took = None;
+                cost.may_have_waited = true;
+                cost.took = Duration::from_millis(took).max(Duration::from_secs(60));
                 reads += 1;
             }
             let latency = LATENCY.as_millis() as f64;
@@ -275,7 +287,8 @@ mod tests {
         let mut pace = Pace::of_names(20_000);
         let cost = Cost {
             bytes: 2_800,
-            took: Some(Duration::from_millis(1)),
+            took: Duration::from_millis(1),
+            may_have_waited: false,
         };
         for _ in 0..20 {
             assert_eq!(pace.after_success(&cost), Duration::ZERO);
@@ -290,6 +303,30 @@ mod tests {
             ..cost
         });
         assert_eq!(pace.longest_wait(Duration::from_secs(30)), LONGEST_WAIT);
+    }
+
+    /// A first read that waits for a leader is no dear list, and a dear one that becomes cheap is seen to be.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_read_waited_for_is_no_cost() {
+        let mut pace = Pace::of_names(20_000);
+        let mut cost = Cost {
+            bytes: 500,
+            took: Duration::from_secs(7),
+            may_have_waited: false,
+        };
+        assert_eq!(pace.after_success(&cost), Duration::ZERO);
+        assert!(pace.is_cheap());
+        cost.bytes = 280_000;
+        let dear = pace.after_success(&cost);
+        assert!(dear < Duration::from_secs(75), "{dear:?}");
+        tokio::time::sleep(dear).await;
+        cost = Cost {
+            took: Duration::from_millis(150),
+            may_have_waited: true,
+            ..cost
+        };
+        let cheaper = pace.after_success(&cost);
+        assert!(cheaper < Duration::from_secs(20), "{cheaper:?}");
     }
 
     #[test]

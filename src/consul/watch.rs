@@ -389,7 +389,8 @@ impl<'a, S: Subject> Watch<'a, S> {
         };
         self.cost = Cost {
             bytes: response.body.len(),
-            took: matches!(mode, Mode::Stale).then(|| asked.elapsed()),
+            took: asked.elapsed(),
+            may_have_waited: !matches!(mode, Mode::Stale),
         };
         Ok(response)
     }

@@ -26,6 +26,10 @@ const GOOD_CONTACT: Duration = Duration::from_secs(10);
 /// still cannot, after twice as long, up to the resync.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// So many different troubles of one outage are told of, each of them once: the first, such as a reset connection,
+/// need not be the one that says what is wrong.
+const MAX_TOLD: usize = 8;
+
 /// How often things are done.
 #[derive(Debug, Clone)]
 pub struct Follow {
@@ -63,6 +67,8 @@ pub struct Follower {
     is_complete: bool,
     /// The present contact has told all there is.
     was_well: bool,
+    /// What was told of since Docker was last well.
+    told: Vec<Arc<str>>,
     view: watch::Sender<View>,
 }
 
@@ -83,6 +89,7 @@ impl Follower {
             follow,
             is_complete: false,
             was_well: false,
+            told: Vec::new(),
             view,
         };
         (follower, receiver)
@@ -215,22 +222,24 @@ impl Follower {
         });
     }
 
-    fn in_trouble(&self, error: &Error) {
+    fn in_trouble(&mut self, error: &Error) {
         self.client.metrics.connected.set(0);
         let trouble: Arc<str> = error.to_string().into();
+        if self.told.len() < MAX_TOLD && !self.told.contains(&trouble) {
+            self.told.push(Arc::clone(&trouble));
+            let address = self.client.address();
+            warn!(%error, address, "cannot reach Docker; keeping what is known");
+        }
         self.view.send_if_modified(|view| {
-            if view.trouble.is_none() {
-                let address = self.client.address();
-                warn!(%error, address, "cannot reach Docker; keeping what is known");
-            }
             let is_new = view.trouble.as_ref() != Some(&trouble);
             view.trouble = Some(trouble);
             is_new
         });
     }
 
-    fn well(&self) {
+    fn well(&mut self) {
         self.client.metrics.connected.set(1);
+        self.told.clear();
         self.view.send_if_modified(|view| {
             let was_in_trouble = view.trouble.take().is_some();
             if was_in_trouble {

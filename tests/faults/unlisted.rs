@@ -10,7 +10,7 @@ use crate::{
     support::{
         dns::Query,
         ensure, eventually,
-        fake_consul::FakeConsul,
+        fake_consul::{FakeConsul, Lie},
         portolan::{Launch, Portolan},
         wire::{rcode, rtype::A},
     },
@@ -206,4 +206,31 @@ fn junk_beyond_the_lists_is_bounded() {
         },
     );
     assert!(percentile(&known, 90) <= AT_ONCE, "{known:?}");
+}
+
+/// A Consul that elects keeps the first reads waiting: that is no price, and the lists follow all the same.
+#[test]
+fn lists_that_had_to_wait_for_a_leader_are_followed() {
+    let _alone = alone();
+    let fake = FakeConsul::start();
+    fake.set("s0", &["10.5.0.0"]);
+    let election = Duration::from_secs(3);
+    for path in [NAMES, NODES] {
+        fake.tell(path, 1, Lie::stall(election));
+    }
+    let portolan = Launch::new("serve")
+        .args(["--consul", &fake.url(), "--upstream", "none"])
+        .start();
+    let known = [question("s0.service.consul", &["10.5.0.0"])];
+    all_right(portolan.dns(), &known, Duration::from_secs(10));
+    assert_eq!(fake.told(), 2, "reads that waited");
+    for path in [NAMES, NODES] {
+        let reads = || fake.seen_at(path).len();
+        let before = reads();
+        fake.set("s1", &["10.5.0.1"]);
+        fake.set_node("n2", "10.0.0.2");
+        eventually(Duration::from_secs(2), "the list is read again", || {
+            ensure(reads() > before, || format!("{path}: {before} reads"))
+        });
+    }
 }

@@ -294,7 +294,7 @@ impl Maker<'_> {
         let key = PreparedKey {
             name: name.to_owned(),
             scope: scope.clone(),
-            client: asked.client,
+            client: Some(asked.client),
         };
         let executed = self.catalog.prepared(&key, asked.patience)?;
         let result = executed.as_ref().as_ref().ok_or(Miss::Absent)?;

@@ -1,15 +1,16 @@
 //! What one source knows, and what it is asked to load.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::mpsc;
 
 use super::prepared::PreparedQueries;
+use super::realms::Realms;
 use super::slot::{Want, millis};
 use super::unlisted::Unlisted;
 use super::{
@@ -64,9 +65,6 @@ const INTEREST_QUEUE: usize = 4096;
 /// up.
 const LIST_HOLDS: u64 = 1000;
 
-/// Realms other than the local one that are held at a time. Real federations have tens.
-const MAX_REMOTE: usize = 1024;
-
 /// A service as it is published.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -92,7 +90,7 @@ pub enum Patience {
 pub struct Layer {
     name: &'static str,
     local: Arc<Realm>,
-    remote: RwLock<HashMap<Scope, Arc<Realm>>>,
+    remote: Realms,
     /// Every datacenter that exists, in lower case; `None` until the source has learned them.
     datacenters: ArcSwapOption<BTreeSet<String>>,
     /// That list; met whenever it was read, or could not be.
@@ -140,7 +138,7 @@ impl Layer {
         Self {
             name,
             local: Arc::new(Realm::new(Scope::default(), datacenter, versions)),
-            remote: RwLock::default(),
+            remote: Realms::default(),
             datacenters: ArcSwapOption::empty(),
             list: Want::new(),
             list_holds_until: AtomicU64::new(0),
@@ -171,13 +169,10 @@ impl Layer {
 
     /// Publishes which datacenters exist, and lets go of those that no longer do.
     pub fn publish_datacenters(&self, names: BTreeSet<String>) {
-        self.remote
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|scope, _| {
-                let datacenter = scope.datacenter.as_ref();
-                datacenter.is_none_or(|name| names.contains(name))
-            });
+        self.remote.retain(|scope| {
+            let datacenter = scope.datacenter.as_ref();
+            datacenter.is_none_or(|name| names.contains(name))
+        });
         let names = Some(Arc::new(names));
         if *self.datacenters.load() != names {
             self.datacenters.store(names);
@@ -210,15 +205,37 @@ impl Layer {
         }
     }
 
+    /// Which datacenters exist, in lower case; `None` until the source has learned them.
+    pub fn datacenters(&self) -> Option<Arc<BTreeSet<String>>> {
+        self.datacenters.load_full()
+    }
+
+    /// Which cluster peers exist, in lower case; `None` until the source has learned them.
+    pub fn peers(&self) -> Option<Arc<BTreeSet<String>>> {
+        self.peers.load_full()
+    }
+
     /// Does the layer still hold this realm?
     pub fn holds(&self, realm: &Arc<Realm>) -> bool {
-        Arc::ptr_eq(&self.local, realm)
-            || self
-                .remote
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .values()
-                .any(|held| Arc::ptr_eq(held, realm))
+        Arc::ptr_eq(&self.local, realm) || self.remote.holds(realm)
+    }
+
+    /// When another realm than the local one was last asked for, in seconds on the catalog's clock; `None` if
+    /// the layer does not hold it.
+    pub fn last_asked(&self, realm: &Arc<Realm>) -> Option<u64> {
+        self.remote.last_asked(realm)
+    }
+
+    /// The source has no room for another realm: for so long it is not asked for it again.
+    pub fn put_off(&self, realm: &Arc<Realm>, pause: Duration) {
+        let until = self.versions.millis().saturating_add(millis(pause));
+        self.remote.put_off(realm, until);
+    }
+
+    /// Lets another realm go: the next question for it loads it anew.
+    pub fn let_go(&self, realm: &Arc<Realm>) {
+        self.remote.let_go(realm);
+        self.versions.new_epoch();
     }
 
     /// Does the scope exist, as far as its names tell?
@@ -286,7 +303,7 @@ impl Layer {
         let realm = if scope == Scope::default() {
             Arc::clone(&self.local)
         } else {
-            self.remote(scope).ok_or(Miss::Unready)?
+            self.remote(scope)?
         };
         if realm.is_ready() {
             return if self.is_too_stale(&realm) {
@@ -321,22 +338,15 @@ impl Layer {
     }
 
     /// The realm of a scope that exists, made on the first question for it.
-    fn remote(&self, scope: Scope) -> Option<Arc<Realm>> {
+    fn remote(&self, scope: Scope) -> Found<Arc<Realm>> {
         // A complete layer has nothing but its own datacenter.
-        self.interests.as_ref()?;
-        let known = self.remote.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(realm) = known.get(&scope) {
-            return Some(Arc::clone(realm));
+        if self.interests.is_none() {
+            return Err(Miss::Unready);
         }
-        drop(known);
-        let mut remote = self.remote.write().unwrap_or_else(PoisonError::into_inner);
-        if remote.len() >= MAX_REMOTE {
-            return None;
-        }
-        let datacenter = scope.datacenter.clone().unwrap_or_default();
-        Some(Arc::clone(remote.entry(scope.clone()).or_insert_with(
-            || Arc::new(Realm::new(scope, &datacenter, &self.versions)),
-        )))
+        // Datacenters and peers are listed; namespaces and partitions may be made up.
+        let is_listed = !scope.is_enterprise();
+        let may = || is_listed || self.unlisted.may_ask(self.versions.millis());
+        self.remote.realm(scope, &self.versions, may)
     }
 
     /// The instances of a service, as [`super::Catalog::service`].
@@ -409,15 +419,60 @@ impl Layer {
             return Err(Miss::Absent);
         }
         self.has(&key.scope)?;
-        let slot = self.queries.slot(key, &self.versions);
+        if self.is_too_stale(&self.local) {
+            return Err(Miss::Unready);
+        }
+        let key = PreparedKey {
+            client: key
+                .client
+                .filter(|client| self.may_be_node(&key.scope, *client)),
+            ..key.clone()
+        };
+        let slot = self.queries.slot(&key, &self.versions);
         let patience = Self::patience(patience, self.local.stale_millis().is_some());
         let looked = slot.look(patience, |want| {
+            // What clients make up costs no more than other names that nothing is known of.
+            let is_free = slot.has_result() || want.is_left();
+            if !is_free && !self.unlisted.may_ask(self.versions.millis()) {
+                return Miss::Unready;
+            }
             want.leave(self.interests.as_ref(), || Interest::Query {
                 key: key.clone(),
                 slot: Arc::clone(&slot),
             })
         });
-        looked.map(|(_, result)| result)
+        let (_, result) = looked?;
+        if key.client.is_some() {
+            self.queries.lend(&key, &result, &self.versions);
+        }
+        Ok(result)
+    }
+
+    /// May there be a node at the address, where a query is executed? Where its nodes are not known, there may.
+    fn may_be_node(&self, scope: &Scope, address: IpAddr) -> bool {
+        let is_here = |name: &String| self.is_local(name);
+        let is_at = |realm: &Realm| !realm.is_ready() || realm.node_at(address).is_some();
+        match &scope.datacenter {
+            Some(name) if !is_here(name) => {
+                let of_datacenter = Scope {
+                    datacenter: scope.datacenter.clone(),
+                    ..Scope::default()
+                };
+                let remote = self.remote.get(&of_datacenter);
+                remote.is_none_or(|realm| is_at(&realm))
+            }
+            _ => is_at(&self.local),
+        }
+    }
+
+    /// The prepared queries that have a result, and where it is published.
+    pub fn prepared_results(&self) -> Vec<(PreparedKey, Arc<PreparedSlot>)> {
+        self.queries.results()
+    }
+
+    /// Puts back the result that a prepared query had in an earlier life.
+    pub fn restore_prepared(&self, key: &PreparedKey, result: Prepared) {
+        self.queries.restore(key, result, &self.versions);
     }
 
     /// While the source is away there is nothing to wait for.

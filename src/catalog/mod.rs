@@ -13,6 +13,7 @@ mod model;
 mod prepared;
 mod reader;
 mod realm;
+mod realms;
 mod reverse;
 mod slot;
 mod unlisted;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// The part of the world that a name speaks of. All names are in lower case; the default is the
 /// local datacenter.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Scope {
     /// Another datacenter, joined over WAN.
     pub datacenter: Option<String>,

@@ -477,6 +477,11 @@ impl Realm {
         self.want.leave(to, || Interest::Realm(Arc::clone(self)))
     }
 
+    /// Nobody loads it for now: whoever waits is to look again.
+    pub(super) fn put_off(&self) {
+        self.want.met();
+    }
+
     fn read_reverse(&self) -> std::sync::RwLockReadGuard<'_, Reverse> {
         self.reverse.read().unwrap_or_else(PoisonError::into_inner)
     }

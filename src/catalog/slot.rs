@@ -148,7 +148,7 @@ impl Want {
     }
 
     /// Has the source yet to meet it?
-    fn is_left(&self) -> bool {
+    pub(super) fn is_left(&self) -> bool {
         self.left.load(Ordering::Acquire)
     }
 }
@@ -249,8 +249,13 @@ impl<T> Slot<T> {
     }
 
     /// Publishes what nobody keeps answers of, good for `fresh_for` milliseconds.
-    pub(super) fn publish_for(&self, value: T, fresh_for: u64) {
-        self.value.store(Some(Arc::new(value)));
+    pub(super) fn publish_for(&self, value: T, fresh_for: u64)
+    where
+        T: PartialEq,
+    {
+        if self.value.load().as_deref() != Some(&value) {
+            self.restore(value);
+        }
         self.fail_for(fresh_for);
     }
 

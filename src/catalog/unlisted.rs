@@ -108,6 +108,15 @@ impl Unlisted {
         self.refused.swap(0, Ordering::Relaxed)
     }
 
+    /// May the source be asked for something that it may well not have? What it may not is counted.
+    pub(super) fn may_ask(&self, now: u64) -> bool {
+        let may = self.state().take(now);
+        if !may {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        may
+    }
+
     /// Is there really nothing of that name, which a list of `realm` does not have? The source is asked by
     /// way of `to`, if it has to be.
     pub(super) fn look(

@@ -97,6 +97,12 @@ impl Connections {
         (self.most / FOR_ONE).clamp(1, EXECUTIONS)
     }
 
+    /// Datacenters, peers, namespaces and partitions that are followed at a time, the local one among them: each
+    /// takes two connections, and together half of all at most.
+    pub(super) fn realms(&self) -> usize {
+        (self.most / 4).max(2)
+    }
+
     /// How many services may be watched beside `lists` other watches.
     fn for_services(&self, lists: usize, now: Instant) -> usize {
         // The sweep of reverse names reads as many at a time as there are reads.

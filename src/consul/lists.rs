@@ -1,7 +1,7 @@
 //! The lists that cannot be watched and seldom change: datacenters, cluster peers, and which Consul it is.
 //!
-//! Datacenters are believed like everything else. One that is new is known at once; one that is missing was
-//! perhaps not found yet by a server that has just started.
+//! Datacenters and peers are believed like everything else. One that is new is known at once; one that is missing
+//! was perhaps not found yet by a server that has just started.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,19 +26,21 @@ const EVERY: Duration = Duration::from_secs(60);
 /// How far apart two reads are at least, whoever asks.
 const APART: Duration = Duration::from_secs(1);
 
-/// A datacenter is gone when no list has had it for so long, and so many lists. Servers look for those of
+/// A datacenter or peer is gone when no list has had it for so long, and so many lists. Servers look for those of
 /// other datacenters every 30 s.
 const DOUBT: Duration = Duration::from_secs(30);
 const LISTS_IN_DOUBT: usize = 5;
 
-/// How often the list is read meanwhile.
+/// How often the lists are read meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Reads them again and again; the datacenters also when somebody has `wanted` one that is not known.
 pub(super) async fn follow_lists(context: Context, layer: Arc<Layer>, wanted: Arc<Notify>) {
     let mut pace = Pace::of_keys();
     let mut handle = WatchHandle::new(&context.contact, &list_of_datacenters());
-    let mut believed = Datacenters::default();
+    // What an earlier life knew goes as reluctantly.
+    let mut believed = Believed::new("datacenter", layer.datacenters());
+    let mut peers = Believed::new("cluster peer", layer.peers());
     let mut others_due = Instant::now();
     loop {
         handle.begin();
@@ -47,14 +49,17 @@ pub(super) async fn follow_lists(context: Context, layer: Arc<Layer>, wanted: Ar
             Ok(()) => {
                 handle.answered();
                 pace.after_success(&Cost::default());
-                if begun >= others_due {
-                    read_peers(&context, &layer).await;
+                let is_due = begun >= others_due;
+                if is_due || peers.is_in_doubt() {
+                    read_peers(&context, &layer, &mut peers).await;
+                }
+                if is_due {
                     read_enterprise(&context, &layer).await;
                     others_due = begun + EVERY;
                 }
-                let next = match believed.missing.is_empty() {
-                    true => others_due,
-                    false => others_due.min(begun + LOOK_AGAIN),
+                let next = match believed.is_in_doubt() || peers.is_in_doubt() {
+                    false => others_due,
+                    true => others_due.min(begun + LOOK_AGAIN),
                 };
                 tokio::select! {
                     () = sleep_until(next) => {}
@@ -88,7 +93,7 @@ fn list_of_datacenters() -> Ask {
 async fn read_datacenters(
     context: &Context,
     layer: &Layer,
-    believed: &mut Datacenters,
+    believed: &mut Believed,
 ) -> Result<(), RequestError> {
     let response = context.get(&list_of_datacenters(), Mode::Stale).await?;
     let own = layer.local().datacenter().to_ascii_lowercase();
@@ -101,19 +106,7 @@ async fn read_datacenters(
             "Consul's own datacenter is not in it",
         ));
     }
-    let heard = believed.hear(listed, Instant::now());
-    if !believed.missing.is_empty() {
-        context.metrics.suspect("datacenters");
-    }
-    for name in heard.doubted {
-        info!(
-            datacenter = name,
-            "Consul lists a datacenter no longer; kept until that is certain"
-        );
-    }
-    for name in heard.gone {
-        info!(datacenter = name, "a datacenter is gone");
-    }
+    believed.hear_and_tell(listed, context);
     layer.publish_datacenters(believed.known.clone());
     Ok(())
 }
@@ -126,15 +119,17 @@ fn is_list(listed: &BTreeSet<String>, own: &str) -> bool {
     }
 }
 
-/// The datacenters that are believed to exist.
-#[derive(Debug, Default)]
-struct Datacenters {
+/// The datacenters, or the peers, that are believed to exist.
+#[derive(Debug)]
+struct Believed {
+    /// One of them, in words.
+    what: &'static str,
     known: BTreeSet<String>,
     /// Those of them that are not listed any more.
     missing: BTreeMap<String, Missing>,
 }
 
-/// Since when a datacenter is missing, and from how many lists.
+/// Since when one of them is missing, and from how many lists.
 #[derive(Debug, Clone, Copy)]
 struct Missing {
     since: Instant,
@@ -150,7 +145,36 @@ struct Heard {
     gone: Vec<String>,
 }
 
-impl Datacenters {
+impl Believed {
+    fn new(what: &'static str, known: Option<Arc<BTreeSet<String>>>) -> Self {
+        Self {
+            what,
+            known: known.map_or_else(BTreeSet::new, |known| known.as_ref().clone()),
+            missing: BTreeMap::new(),
+        }
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        !self.missing.is_empty()
+    }
+
+    fn hear_and_tell(&mut self, listed: BTreeSet<String>, context: &Context) {
+        let what = self.what;
+        let heard = self.hear(listed, Instant::now());
+        if self.is_in_doubt() {
+            context.metrics.suspect("datacenters");
+        }
+        for name in heard.doubted {
+            info!(
+                what,
+                name, "Consul lists it no longer; kept until that is certain"
+            );
+        }
+        for name in heard.gone {
+            info!(what, name, "it is gone from Consul");
+        }
+    }
+
     fn hear(&mut self, listed: BTreeSet<String>, now: Instant) -> Heard {
         self.missing.retain(|name, _| !listed.contains(name));
         let mut heard = Heard {
@@ -180,7 +204,7 @@ impl Datacenters {
 }
 
 /// A Consul before 1.13 has no peers, and a token may not be allowed to list them.
-async fn read_peers(context: &Context, layer: &Layer) {
+async fn read_peers(context: &Context, layer: &Layer, believed: &mut Believed) {
     let ask = Ask {
         may_be_refused: true,
         ..Ask::new(&["peerings"])
@@ -196,7 +220,10 @@ async fn read_peers(context: &Context, layer: &Layer) {
         }
     };
     match peers {
-        Ok(peers) => layer.publish_peers(peers),
+        Ok(peers) => {
+            believed.hear_and_tell(peers, context);
+            layer.publish_peers(believed.known.clone());
+        }
         Err(error) => debug!(%error, "cannot read Consul's cluster peers"),
     }
 }
@@ -300,7 +327,7 @@ mod tests {
         ];
         let start = Instant::now();
         for (what, lists) in cases {
-            let mut believed = Datacenters::default();
+            let mut believed = Believed::new("datacenter", None);
             for (second, listed, known) in lists {
                 believed.hear(names(listed), start + Duration::from_secs(*second));
                 assert_eq!(believed.known, names(known), "{what}, second {second}");
@@ -310,7 +337,7 @@ mod tests {
 
     #[test]
     fn each_doubt_and_each_end_is_told_once() {
-        let mut believed = Datacenters::default();
+        let mut believed = Believed::new("datacenter", None);
         let start = Instant::now();
         believed.hear(names(&["dc1", "dc2"]), start);
         let (mut doubted, mut gone) = (Vec::new(), Vec::new());

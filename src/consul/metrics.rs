@@ -48,6 +48,7 @@ pub struct Metrics {
     pub(super) lag: Histogram,
     pub(super) evicted: Counter,
     pub(super) unknown_refused: Counter,
+    pub(super) realms_refused: Counter,
     borne: Gauge,
     ages: Ages,
 }
@@ -64,6 +65,7 @@ impl Metrics {
             lag: Histogram::new(exponential_buckets(1e-4, 4.0, 8)),
             evicted: Counter::default(),
             unknown_refused: Counter::default(),
+            realms_refused: Counter::default(),
             borne: Gauge::default(),
             ages: Ages::default(),
         };
@@ -108,6 +110,11 @@ impl Metrics {
             "unknown_refused",
             "Questions for names beyond the lists that were not passed on, because too many were asked",
             metrics.unknown_refused.clone(),
+        );
+        registry.register(
+            "realms_refused",
+            "Datacenters, peers, namespaces and partitions that were not followed, because too many were in use",
+            metrics.realms_refused.clone(),
         );
         // They are counted from 0, not from the first time on: only so is the first one an increase.
         for kind in SUSPICIONS {

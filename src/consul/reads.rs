@@ -1,6 +1,7 @@
 //! What is read only when somebody asks: prepared queries, which are executed, and the addresses of all
 //! services, for reverse names (D19).
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ use crate::catalog::{
 use super::client::{Ask, Mode, RequestError};
 use super::contact::Context;
 use super::json;
+
+/// No node has this address. Without any, Consul would take ours for the client's.
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// How long a result is good that sets no TTL of its own, or none above this.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -41,7 +45,7 @@ pub(super) async fn execute(
         ..key.scope.clone()
     };
     let ask = Ask {
-        client: Some(key.client),
+        client: Some(key.client.unwrap_or(NOBODY)),
         ..Ask::new(&["query", &key.name, "execute"]).in_scope(&scope)
     };
     let result = match context.get(&ask, Mode::Stale).await {

@@ -3,7 +3,7 @@
 //! One file, `catalog.state`: a line with version, length and checksum, then JSON. It is written
 //! anew beside the old one and renamed over it, so that it is whole at every moment.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::catalog::{Layer, Node, Realm, Service, ServiceKey};
+use crate::catalog::{Layer, Node, Prepared, PreparedKey, Service, ServiceKey};
 
 use super::kept::{Kept, create};
 
@@ -43,6 +43,13 @@ struct Saved {
     nodes: Vec<Arc<Node>>,
     /// Services in use, the one asked for last in front.
     services: Vec<(ServiceKey, Arc<Service>)>,
+    /// The last results of prepared queries.
+    #[serde(default)]
+    queries: Vec<(PreparedKey, Arc<Option<Prepared>>)>,
+    #[serde(default)]
+    datacenters: Option<Arc<BTreeSet<String>>>,
+    #[serde(default)]
+    peers: Option<Arc<BTreeSet<String>>>,
 }
 
 /// Why a state file is not used.
@@ -117,12 +124,12 @@ impl SavedCatalog {
                 .run_until_cancelled(tokio::time::sleep(EVERY))
                 .await
                 .is_none();
-            let print = fingerprint(layer.local());
+            let print = fingerprint(&layer);
             // What was restored and never confirmed is in the file already.
             if print != written && layer.local().is_ready() {
                 let state = self.clone();
                 let from = Arc::clone(&layer);
-                let result = tokio::task::spawn_blocking(move || state.write(from.local())).await;
+                let result = tokio::task::spawn_blocking(move || state.write(&from)).await;
                 match result {
                     Ok(Ok(length)) => {
                         written = print;
@@ -142,7 +149,8 @@ impl SavedCatalog {
         }
     }
 
-    fn write(&self, realm: &Realm) -> io::Result<usize> {
+    fn write(&self, layer: &Layer) -> io::Result<usize> {
+        let realm = layer.local();
         let mut loaded = realm.loaded();
         loaded.sort_by_key(|(_, slot)| std::cmp::Reverse(slot.last_asked()));
         // What Consul has not confirmed for a while does not become younger by being written.
@@ -156,6 +164,13 @@ impl SavedCatalog {
                 .into_iter()
                 .filter_map(|(key, slot)| Some((key, slot.get()?.1)))
                 .collect(),
+            queries: layer
+                .prepared_results()
+                .into_iter()
+                .filter_map(|(key, slot)| Some((key, slot.get()?.1)))
+                .collect(),
+            datacenters: layer.datacenters(),
+            peers: layer.peers(),
         };
         let body = serde_json::to_vec(&saved)?;
         let head = format!("{MAGIC} {} {:016x}\n", body.len(), xxh3_64(&body));
@@ -203,6 +218,17 @@ fn restore(saved: Saved, layer: &Layer) {
         .collect();
     let names: HashSet<Arc<str>> = saved.names.into_iter().collect();
     realm.restore(names, saved.nodes, services_of);
+    for (key, result) in saved.queries {
+        if let Some(result) = result.as_ref() {
+            layer.restore_prepared(&key, result.clone());
+        }
+    }
+    if let Some(datacenters) = saved.datacenters {
+        layer.publish_datacenters(datacenters.as_ref().clone());
+    }
+    if let Some(peers) = saved.peers {
+        layer.publish_peers(peers.as_ref().clone());
+    }
     info!(
         services,
         seconds = age,
@@ -217,15 +243,24 @@ fn since_1970() -> u64 {
 }
 
 /// Changes whenever something that is saved does.
-fn fingerprint(realm: &Realm) -> u64 {
-    let mut versions: Vec<u64> = realm
-        .loaded()
-        .iter()
-        .map(|(_, slot)| slot.version())
-        .collect();
+fn fingerprint(layer: &Layer) -> u64 {
+    let realm = layer.local();
+    let services = realm.loaded();
+    let queries = layer.prepared_results();
+    let services = services.iter().map(|(_, slot)| slot.version());
+    let queries = queries.iter().map(|(_, slot)| slot.version());
+    let mut versions: Vec<u64> = services.chain(queries).collect();
     versions.push(realm.version());
     versions.sort_unstable();
-    let bytes: Vec<u8> = versions.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let mut bytes: Vec<u8> = versions.iter().flat_map(|v| v.to_le_bytes()).collect();
+    for names in [layer.datacenters(), layer.peers()].iter().flatten() {
+        bytes.extend(
+            names
+                .iter()
+                .flat_map(|name| [name.as_bytes(), b" "])
+                .flatten(),
+        );
+    }
     xxh3_64(&bytes)
 }
 
@@ -238,6 +273,14 @@ mod tests {
     use super::*;
     use crate::catalog::{Catalog, Found, Kind, Loaded, Miss, Patience, Scope};
 
+    fn query() -> PreparedKey {
+        PreparedKey {
+            name: "db".to_owned(),
+            scope: Scope::default(),
+            client: None,
+        }
+    }
+
     fn saved(directory: &Path) -> SavedCatalog {
         let state = SavedCatalog::in_directory(directory).expect("a directory");
         let (layer, _interests) = Catalog::new().add_lazy("test");
@@ -246,7 +289,17 @@ mod tests {
         realm.name_datacenter("dc1");
         let names = HashSet::from(["web".into(), "db".into()]);
         realm.restore(names, Vec::new(), vec![(key, Service::new(Vec::new()))]);
-        state.write(realm).expect("written");
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        layer.publish_datacenters(names(&["dc1", "dc2"]));
+        layer.publish_peers(names(&["east"]));
+        let result = Prepared {
+            service: "db".to_owned(),
+            datacenter: "dc1".to_owned(),
+            ttl: Some(10),
+            instances: Vec::new(),
+        };
+        layer.restore_prepared(&query(), result);
+        state.write(&layer).expect("written");
         state
     }
 
@@ -265,6 +318,26 @@ mod tests {
         assert!(matches!(look(&layer, "web"), Ok(loaded) if loaded.stale));
         assert!(matches!(look(&layer, "db"), Err(Miss::Loading(_))));
         assert!(matches!(look(&layer, "nope"), Err(Miss::Absent)));
+        let known = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(layer.datacenters(), Some(Arc::new(known(&["dc1", "dc2"]))));
+        assert_eq!(layer.peers(), Some(Arc::new(known(&["east"]))));
+        let queries = layer.prepared_results();
+        assert_eq!(queries.len(), 1);
+        assert_eq!(queries[0].0, query());
+    }
+
+    /// What an earlier Portolan has left is no less true.
+    #[test]
+    fn a_file_without_queries_and_datacenters_is_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let body = r#"{"datacenter":"dc1","written":1,"names":["web"],"nodes":[],"services":[]}"#;
+        let head = format!("{MAGIC} {} {:016x}\n", body.len(), xxh3_64(body.as_bytes()));
+        fs::write(directory.path().join(STATE.name), head + body).expect("written");
+        let (layer, _interests) = Catalog::new().add_lazy("test");
+        let state = SavedCatalog::in_directory(directory.path()).expect("a directory");
+        state.load(&layer);
+        assert!(layer.local().lists("web"));
+        assert_eq!(layer.datacenters(), None);
     }
 
     /// However often a restart writes it anew: it is as old as Consul's last word.
@@ -283,7 +356,7 @@ mod tests {
             }
             let age = realm.stale_millis().expect("it is stale");
             assert!((42_000..45_000).contains(&age), "{age} in life {life}");
-            state.write(realm).expect("written");
+            state.write(&layer).expect("written");
         }
     }
 
@@ -300,7 +373,7 @@ mod tests {
         let new = directory.path().join("catalog.new");
         std::os::unix::fs::symlink(&precious, &new).expect("a link");
         let (layer, _interests) = Catalog::new().add_lazy("test");
-        assert!(state.write(layer.local()).is_err());
+        assert!(state.write(&layer).is_err());
         assert_eq!(fs::read(&precious).expect("there"), b"precious");
     }
 

@@ -32,8 +32,11 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// A service that nobody asked for in this time is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
 
-/// A service that was asked for within so many seconds keeps its watch.
+/// A service that was asked for within so many seconds keeps its watch, and a datacenter its place.
 const IN_USE: u64 = 10;
+
+/// A datacenter for which there is no place is not asked for again at once.
+const PUT_OFF: Duration = Duration::from_secs(1);
 
 /// Consul as a source of the catalog.
 #[derive(Debug)]
@@ -215,8 +218,13 @@ impl Source {
 
     /// Watches the names and the nodes of a datacenter.
     fn open_realm(&mut self, realm: &Arc<Realm>) {
-        let stop = self.stop.child_token();
         let is_local = self.is_local(realm);
+        if !is_local && !self.make_room_for_realm() {
+            self.context.metrics.realms_refused.inc();
+            self.layer.put_off(realm, PUT_OFF);
+            return;
+        }
+        let stop = self.stop.child_token();
         let context = if is_local {
             self.context.clone()
         } else {
@@ -317,6 +325,27 @@ impl Source {
         false
     }
 
+    /// Is there a place for one more realm? If all are taken, the one that was asked for longest ago gives up its
+    /// own, unless that is in use as well; or Consul is away, and could not say anything of the new one.
+    fn make_room_for_realm(&mut self) -> bool {
+        if self.realms.len() < self.connections.realms() {
+            return true;
+        }
+        let others = self.realms.iter().map(Followed::realm);
+        let others = others.filter_map(|realm| Some((self.layer.last_asked(realm)?, realm)));
+        let Some((asked, oldest)) = others.min_by_key(|(asked, _)| *asked) else {
+            return false;
+        };
+        let idle = self.layer.versions().seconds().saturating_sub(asked);
+        if idle < IN_USE || self.layer.local().stale_millis().is_some() {
+            return false;
+        }
+        debug!(scope = ?oldest.scope(), "no longer followed: others are asked for more");
+        self.layer.let_go(&Arc::clone(oldest));
+        self.close_gone();
+        true
+    }
+
     /// The watch on the service that was asked for longest ago, and when that was.
     fn least_asked(&self) -> Option<((usize, ServiceKey), u64)> {
         self.watches
@@ -367,13 +396,40 @@ impl Source {
         metrics.set_borne(self.connections.borne());
     }
 
-    /// Closes watches on services and datacenters that ceased to exist, and forgets services that
-    /// nobody asks for.
+    /// Closes watches on services and datacenters that ceased to exist, and forgets those that nobody asks for.
     fn sweep(&mut self) {
         self.shrink();
         let layer = Arc::clone(&self.layer);
         let refused = layer.take_unlisted_refused();
         self.context.metrics.unknown_refused.inc_by(refused);
+        let now = self.layer.versions().seconds();
+        // While Consul is away, what is forgotten could not be learned again.
+        let current = |realm: &&Arc<Realm>| realm.stale_millis().is_none();
+        let is_idle = |asked| now.saturating_sub(asked) > FORGET_AFTER.as_secs();
+        for realm in self.realms.iter().map(Followed::realm).filter(current) {
+            if layer.last_asked(realm).is_some_and(is_idle) {
+                debug!(scope = ?realm.scope(), "no longer followed: nobody asks for it");
+                layer.let_go(realm);
+            }
+        }
+        self.close_gone();
+        let mut idle = Vec::new();
+        for realm in self.realms.iter().map(Followed::realm).filter(current) {
+            for (key, slot) in realm.loaded() {
+                if is_idle(slot.last_asked()) {
+                    realm.forget(&key);
+                    idle.push((Arc::as_ptr(realm) as usize, key));
+                }
+            }
+        }
+        for id in idle {
+            self.close(&id);
+        }
+    }
+
+    /// Closes watches on services and datacenters that ceased to exist.
+    fn close_gone(&mut self) {
+        let layer = Arc::clone(&self.layer);
         self.realms.retain(|followed| {
             let held = layer.holds(followed.realm());
             if !held {
@@ -381,30 +437,11 @@ impl Source {
             }
             held
         });
-        let gone: Vec<_> = self
-            .watches
-            .iter()
-            .filter(|((_, key), open)| {
-                !open.realm.holds(key, &open.slot) || !layer.holds(&open.realm)
-            })
-            .map(|(id, _)| id.clone())
-            .collect();
+        let gone = self.watches.iter().filter(|((_, key), open)| {
+            !open.realm.holds(key, &open.slot) || !layer.holds(&open.realm)
+        });
+        let gone: Vec<_> = gone.map(|(id, _)| id.clone()).collect();
         for id in gone {
-            self.close(&id);
-        }
-        let now = self.layer.versions().seconds();
-        let mut idle = Vec::new();
-        // While Consul is away, what is forgotten could not be learned again.
-        let current = |realm: &&Arc<Realm>| realm.stale_millis().is_none();
-        for realm in self.realms.iter().map(Followed::realm).filter(current) {
-            for (key, slot) in realm.loaded() {
-                if now.saturating_sub(slot.last_asked()) > FORGET_AFTER.as_secs() {
-                    realm.forget(&key);
-                    idle.push((Arc::as_ptr(realm) as usize, key));
-                }
-            }
-        }
-        for id in idle {
             self.close(&id);
         }
     }

@@ -340,15 +340,13 @@ impl Rendered {
             .glue()
             .map(|(glue, from)| (glue.of, glue.end - from))
             .collect();
-        let mut order: Vec<usize> = (0..sizes.len()).collect();
         let rank_of = |at: usize| rank.get(sizes[at].0).copied().unwrap_or(usize::MAX);
-        order.sort_by_key(|&at| (rank_of(at), at));
+        let is_wanted = |at: &usize| ranked.is_empty() || rank_of(*at) != usize::MAX;
+        let mut order: Vec<usize> = (0..sizes.len()).filter(is_wanted).collect();
+        order.sort_unstable_by_key(|&at| (rank_of(at), at));
         let mut left = room;
         let mut kept = vec![false; sizes.len()];
         for at in order {
-            if rank_of(at) == usize::MAX && !ranked.is_empty() {
-                break;
-            }
             let Some(rest) = left.checked_sub(sizes[at].1) else {
                 break;
             };

@@ -103,7 +103,7 @@ fn a_datacenter_that_is_missing_is_doubted() {
     ));
     assert!(took >= Duration::from_secs(10), "{took:?}");
     let log = portolan.log();
-    assert!(log.contains("a datacenter is gone"), "{log}");
+    assert!(log.contains("it is gone from Consul"), "{log}");
 }
 
 #[test]

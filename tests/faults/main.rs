@@ -17,6 +17,7 @@ mod lying;
 mod many;
 mod patience;
 mod propagation;
+mod realms;
 mod restarting;
 mod spin;
 mod stale;

@@ -72,7 +72,7 @@ pub struct Loaded {
     pub service: Arc<Service>,
     /// The slot and version that they were read from.
     pub source: (Arc<Slot<Service>>, u64),
-    /// They are the last that was known before the source went away.
+    /// They are the last that was known: the source is away, or has no usable answer about them.
     pub stale: bool,
 }
 
@@ -326,8 +326,11 @@ impl Layer {
 
     /// Has its source been away for longer than the operator allows?
     pub fn is_too_stale(&self, realm: &Realm) -> bool {
-        let most = self.max_stale.load(Ordering::Relaxed);
-        realm.stale_millis().is_some_and(|age| age > most)
+        self.is_too_old(realm.stale_millis())
+    }
+
+    fn is_too_old(&self, age: Option<u64>) -> bool {
+        age.is_some_and(|age| age > self.max_stale.load(Ordering::Relaxed))
     }
 
     /// For how long at most the last known good is served while the source is away.
@@ -367,10 +370,14 @@ impl Layer {
                 slot: Arc::clone(&slot),
             })
         })?;
+        let age = slot.stale_millis();
+        if self.is_too_old(age) {
+            return Err(Miss::Unready);
+        }
         Ok(Loaded {
             service,
             source: (slot, version),
-            stale,
+            stale: stale || age.is_some(),
         })
     }
 

@@ -8,6 +8,7 @@
 //!
 //! This room knows no DNS, no HTTP and no Docker.
 
+mod aging;
 mod layer;
 mod model;
 mod prepared;
@@ -145,6 +146,14 @@ impl Catalog {
     /// The result of a prepared query; `None` if there is no such query.
     pub fn prepared(&self, key: &PreparedKey, patience: Patience) -> Found<Arc<Option<Prepared>>> {
         self.first(|layer| layer.prepared(key, patience))
+    }
+
+    /// Are its nodes those that were known last, because there is no usable answer about them?
+    pub fn nodes_age(&self, scope: &Scope) -> bool {
+        let age = |realm: Arc<Realm>| realm.nodes_age();
+        self.layers
+            .iter()
+            .any(|layer| layer.realm(scope).is_ok_and(age))
     }
 
     /// Is this scope served from the last that was known, because its source is away?

@@ -1,7 +1,7 @@
 //! The catalog as one answer sees it: whatever is read is noted in the answer's [`Validity`], which tells
 //! whether what it was made from still stands.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,6 +21,8 @@ pub struct Reader<'a> {
     /// The latest of all versions before anything was read.
     version: u64,
     validity: RefCell<Validity>,
+    /// Some of what was read is the last that was known.
+    has_read_stale: Cell<bool>,
 }
 
 impl<'a> Reader<'a> {
@@ -29,6 +31,7 @@ impl<'a> Reader<'a> {
             catalog,
             version: catalog.versions().latest(),
             validity: RefCell::new(Validity::begin(catalog.versions())),
+            has_read_stale: Cell::new(false),
         }
     }
 
@@ -68,7 +71,7 @@ impl<'a> Reader<'a> {
                 let (slot, version) = &loaded.source;
                 self.validity.borrow_mut().add_service(slot, *version);
                 if loaded.stale {
-                    self.ends_in(STALE_FOR);
+                    self.note_stale();
                 } else {
                     self.ends_at(slot.fresh_until());
                 }
@@ -80,6 +83,9 @@ impl<'a> Reader<'a> {
 
     /// As [`Catalog::node`].
     pub fn node(&self, scope: &Scope, name: &str, patience: Patience) -> Found<Arc<Node>> {
+        if self.catalog.nodes_age(scope) {
+            self.note_stale();
+        }
         self.in_scope(scope, self.catalog.node(scope, name, patience))
     }
 
@@ -99,13 +105,17 @@ impl<'a> Reader<'a> {
         self.catalog.prepared(key, patience)
     }
 
-    /// As [`Catalog::is_stale`].
+    /// As [`Catalog::is_stale`]; or is something that was read?
     pub fn is_stale(&self, scope: &Scope) -> bool {
-        let stale = self.catalog.is_stale(scope);
-        if stale {
-            self.ends_in(STALE_FOR);
+        if self.catalog.is_stale(scope) {
+            self.note_stale();
         }
-        stale
+        self.has_read_stale.get()
+    }
+
+    fn note_stale(&self) {
+        self.has_read_stale.set(true);
+        self.ends_in(STALE_FOR);
     }
 
     /// As [`Catalog::node_at`].

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc;
 
+use super::aging::Aging;
 use super::reverse::Reverse;
 use super::slot::Want;
 use super::{Found, Interest, Kind, Miss, Node, Scope, Service, ServiceKey, Slot, Versions};
@@ -28,6 +29,7 @@ pub struct Realm {
     /// The list of names, and that of nodes, may have changed since it was read.
     names_behind: AtomicBool,
     nodes_behind: AtomicBool,
+    nodes_aging: Aging,
     /// Moves whenever the names or the nodes do.
     version: AtomicU64,
     /// Node names by address.
@@ -58,6 +60,7 @@ impl Realm {
             found: Mutex::default(),
             names_behind: AtomicBool::new(false),
             nodes_behind: AtomicBool::new(false),
+            nodes_aging: Aging::default(),
             version: AtomicU64::new(versions.next()),
             nodes_by_address: ArcSwap::default(),
             services: RwLock::default(),
@@ -190,6 +193,22 @@ impl Realm {
         if list.swap(behind, Ordering::AcqRel) != behind {
             self.version.store(self.versions.next(), Ordering::Release);
         }
+    }
+
+    /// The source had a usable answer about the nodes, or had none.
+    pub fn nodes_heard(&self, usable: bool) {
+        let shows = match usable {
+            true => self.nodes_aging.ended(),
+            false => self.nodes_aging.failed(self.versions.millis()),
+        };
+        if shows {
+            self.version.store(self.versions.next(), Ordering::Release);
+        }
+    }
+
+    /// Has it had none for more than a moment?
+    pub(super) fn nodes_age(&self) -> bool {
+        self.nodes_aging.millis(0).is_some()
     }
 
     /// May a service exist that the list does not have?

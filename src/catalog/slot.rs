@@ -12,6 +12,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
+use super::aging::Aging;
 use super::{Found, Interest, Miss, Patience, Versions};
 
 /// What was confirmed is served without a word to its source for so many milliseconds.
@@ -166,6 +167,7 @@ pub struct Slot<T> {
     served_until: AtomicU64,
     /// How often in a row its source could not say.
     failures: AtomicU32,
+    aging: Aging,
     want: Want,
     versions: Arc<Versions>,
 }
@@ -179,6 +181,7 @@ impl<T> Slot<T> {
             fresh_until: AtomicU64::new(0),
             served_until: AtomicU64::new(0),
             failures: AtomicU32::new(0),
+            aging: Aging::default(),
             want: Want::new(),
             versions: Arc::clone(versions),
         }
@@ -286,13 +289,30 @@ impl<T> Slot<T> {
     /// The source says that the value still holds.
     pub fn confirm(&self) {
         self.failures.store(0, Ordering::Relaxed);
+        if self.aging.ended() {
+            self.version.store(self.versions.next(), Ordering::Release);
+        }
         self.serve(FRESH, SERVED_UNCONFIRMED);
         self.want.met();
+    }
+
+    /// The source had no usable answer about it. What was known is served on, and is marked as old before long:
+    /// the rest of what the source says may be as current as ever.
+    pub fn fell_silent(&self) {
+        if self.aging.failed(self.versions.millis()) {
+            self.version.store(self.versions.next(), Ordering::Release);
+        }
+    }
+
+    /// For how many milliseconds there has been no usable answer about it, if that is more than a moment.
+    pub(super) fn stale_millis(&self) -> Option<u64> {
+        self.aging.millis(self.versions.millis())
     }
 
     /// The source could not say, and is not asked again for a while, `at_least` so long: what was known is
     /// served meanwhile, and where nothing was, that is said. However many ask, they cost it no more.
     pub fn excuse(&self, at_least: Duration) {
+        self.fell_silent();
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(8);
         let pause = match self.value.load().is_some() {
             true => EXCUSED,

@@ -156,13 +156,15 @@ struct DatacenterLabel {
     datacenter: String,
 }
 
-/// The two ages of a datacenter, in milliseconds.
+/// How old what is held of a datacenter is: the ages in milliseconds.
 #[derive(Debug, Clone, Copy, Default)]
 struct Age {
     /// Since Consul last confirmed that what we hold is current.
     index: u64,
     /// The same while Consul is away, else 0.
     stale: u64,
+    /// Watches that have no usable answer.
+    failing: usize,
 }
 
 /// The datacenters that are followed.
@@ -195,6 +197,7 @@ impl Ages {
             age.index = age.index.max(contact.age());
             let stale = contact.realm().stale_millis().unwrap_or_default();
             age.stale = age.stale.max(stale);
+            age.failing += contact.failing();
         }
         ages
     }
@@ -203,22 +206,26 @@ impl Ages {
 impl Collector for Ages {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let ages = self.now();
-        let mut family = |name, help, millis: fn(&Age) -> u64| {
+        let mut family = |name, help, value: fn(&Age) -> f64| {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ages.iter().try_for_each(|(label, age)| {
-                let seconds = millis(age) as f64 / 1000.0;
-                ConstGauge::new(seconds).encode(family.encode_family(label)?)
+                ConstGauge::new(value(age)).encode(family.encode_family(label)?)
             })
         };
         family(
             "index_age_seconds",
             "Time since Consul last confirmed that what is held of the datacenter is current",
-            |age| age.index,
+            |age| age.index as f64 / 1000.0,
         )?;
         family(
             "stale_seconds",
             "For how long Consul has been away; 0 while it is here",
-            |age| age.stale,
+            |age| age.stale as f64 / 1000.0,
+        )?;
+        family(
+            "watches_failing",
+            "Watches without a usable answer; where Consul is well, what they are for ages alone",
+            |age| age.failing as f64,
         )
     }
 }

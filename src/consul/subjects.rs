@@ -40,6 +40,8 @@ pub(super) trait Subject {
     fn publish(&mut self, news: Self::News, index: Option<u64>);
     /// Consul has answered, whether with news or not.
     fn confirmed(&mut self) {}
+    /// Consul had no usable answer.
+    fn fell_silent(&mut self) {}
     /// Does somebody wait for it, or may it wait where Consul limits the rate of reads?
     fn is_urgent(&self) -> bool {
         false
@@ -226,6 +228,11 @@ impl Subject for Nodes {
 
     fn confirmed(&mut self) {
         self.context.contact.saw_nodes(true);
+        self.realm.nodes_heard(true);
+    }
+
+    fn fell_silent(&mut self) {
+        self.realm.nodes_heard(false);
     }
 
     fn falls_behind(&mut self, behind: bool) {
@@ -340,6 +347,10 @@ impl Subject for Instances {
 
     fn confirmed(&mut self) {
         self.slot.confirm();
+    }
+
+    fn fell_silent(&mut self) {
+        self.slot.fell_silent();
     }
 }
 

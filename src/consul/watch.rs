@@ -329,6 +329,7 @@ impl<'a, S: Subject> Watch<'a, S> {
                     }
                     Err(error) => {
                         handle.failed(&error);
+                        self.subject.fell_silent();
                         self.set_behind(true);
                         let pause = pace.after_failure(handle.longest_pause(&error));
                         rest(&error, pause, next)

@@ -4,10 +4,12 @@ use crate::{
     alone,
     asking::{Question, all_right},
     figure,
+    lying::question,
     support::{
         consul::Consul,
         dns::Query,
         ensure, eventually,
+        fake_consul::{FakeConsul, Lie},
         portolan::{Launch, Portolan},
         wire::{Reply, rcode, rtype::A},
     },
@@ -165,4 +167,71 @@ fn staleness_can_be_bounded() {
         "with max_stale 2 s SERVFAIL came {bounded:?} after Consul's end, and right answers \
          {back:?} after it was back"
     ));
+}
+
+/// What fails alone is old alone: its answers say so, nobody else's do, and it goes after its own time.
+#[test]
+fn what_fails_alone_ages_alone() {
+    const LONG: usize = 100_000;
+    let _alone = alone();
+    let fake = FakeConsul::start();
+    fake.set("one", &["10.5.0.1"]);
+    fake.set("two", &["10.5.0.2"]);
+    let serve = |config: &str| {
+        let portolan = Launch::new("serve")
+            .args(["--consul", &fake.url(), "--upstream", "none"])
+            .config(config)
+            .start();
+        let known = [
+            question("one.service.consul", &["10.5.0.1"]),
+            question("two.service.consul", &["10.5.0.2"]),
+            question("n1.node.consul", &["10.0.0.1"]),
+        ];
+        all_right(portolan.dns(), &known, Duration::from_secs(10));
+        (portolan, known)
+    };
+    let (portolan, known) = serve("");
+    let names = ["one.service.consul", "two.service.consul", "n1.node.consul"];
+    let error = || Lie::status(500, "rpc error");
+    for (path, lie, old) in [
+        ("/v1/health/service/one", error(), names[0]),
+        ("/v1/health/service/one", Lie::body("<html>"), names[0]),
+        ("/v1/health/service/one", Lie::cut(), names[0]),
+        (
+            "/v1/health/service/one",
+            Lie::status(403, "Permission denied"),
+            names[0],
+        ),
+        ("/v1/catalog/nodes", error(), names[2]),
+        ("/v1/catalog/nodes", Lie::body("<html>"), names[2]),
+    ] {
+        fake.tell(path, LONG, lie);
+        wait_until_stale(&portolan, old, true, SOON);
+        for name in names {
+            wait_until_stale(&portolan, name, name == old, SOON);
+        }
+        let failing =
+            portolan.metric("portolan_sources_consul_watches_failing{datacenter=\"dc1\"}");
+        assert_eq!(failing, 1.0, "watches that fail: {path}");
+        for known in &known {
+            assert_eq!(known.ask(portolan.dns()), Ok(()), "{path}");
+        }
+        fake.repent();
+        wait_until_stale(&portolan, old, false, SOON);
+    }
+    drop(portolan);
+
+    let (portolan, _known) = serve("[consul]\nmax_stale = \"3s\"\n");
+    fake.tell("/v1/health/service/one", LONG, error());
+    let rcode_of = |name: &str| Query::new(name, A).ask(portolan.dns()).rcode();
+    eventually(SOON, "it is too old", || {
+        let rcode = rcode_of(names[0]);
+        ensure(rcode == rcode::SERVFAIL, || format!("rcode {rcode}"))
+    });
+    assert_eq!(rcode_of(names[1]), rcode::NOERROR);
+    fake.repent();
+    eventually(SOON, "it is current again", || {
+        let rcode = rcode_of(names[0]);
+        ensure(rcode == rcode::NOERROR, || format!("rcode {rcode}"))
+    });
 }

@@ -35,9 +35,7 @@ pub struct Realm {
     /// Node names by address.
     nodes_by_address: ArcSwap<HashMap<IpAddr, Arc<Node>>>,
     services: RwLock<HashMap<ServiceKey, ServiceSlot>>,
-    reverse: RwLock<Reverse>,
-    /// The addresses of all services; met when they have been seen once.
-    reverse_want: Want,
+    reverse: Reverse,
     /// Milliseconds on the catalog's clock since which the source is away; 0 while it is not.
     stale_since: AtomicU64,
     /// Why, in words.
@@ -64,8 +62,7 @@ impl Realm {
             version: AtomicU64::new(versions.next()),
             nodes_by_address: ArcSwap::default(),
             services: RwLock::default(),
-            reverse: RwLock::default(),
-            reverse_want: Want::new(),
+            reverse: Reverse::new(),
             stale_since: AtomicU64::new(0),
             trouble: ArcSwapOption::empty(),
             want: Want::new(),
@@ -236,7 +233,7 @@ impl Realm {
         self.moved();
         self.write_services()
             .retain(|key, slot| names.contains(key.name()) || Self::retired(slot));
-        self.write_reverse().retain(|name| names.contains(name));
+        self.reverse.retain(|name| names.contains(name));
         true
     }
 
@@ -263,7 +260,7 @@ impl Realm {
         });
         self.write_services()
             .retain(|key, slot| key.name() != name || Self::retired(slot));
-        self.write_reverse().remove(name);
+        self.reverse.remove(name);
     }
 
     /// Held while names or nodes are read, changed and published: two changes at once must not lose one
@@ -351,13 +348,7 @@ impl Realm {
 
     /// Learns at which addresses a service is, for reverse names.
     pub fn learn_addresses(&self, name: &str, service: &Service) {
-        let addresses = service
-            .instances()
-            .iter()
-            .filter_map(|instance| instance.address.parse::<IpAddr>().ok())
-            .map(|address| address.to_canonical())
-            .collect();
-        if self.write_reverse().set(name, addresses) {
+        if self.reverse.learn(name, service) {
             // No slot and no list bears this change, but answers to reverse names depend on it.
             self.versions.next();
         }
@@ -365,7 +356,7 @@ impl Realm {
 
     /// Have the addresses of that service been seen?
     pub fn knows_addresses(&self, name: &str) -> bool {
-        self.read_reverse().knows(name)
+        self.reverse.knows(name)
     }
 
     /// The node at an address.
@@ -378,12 +369,12 @@ impl Realm {
 
     /// The service at an address, among those that have been seen.
     pub fn service_at(&self, address: IpAddr) -> Option<Arc<str>> {
-        self.read_reverse().service_at(address.to_canonical())
+        self.reverse.service_at(address)
     }
 
     /// The addresses of all services have been seen.
     pub fn reverse_complete(&self) {
-        self.reverse_want.met();
+        self.reverse.complete();
     }
 
     /// The service at an address: one that has been seen, or whatever is there once the addresses of
@@ -397,11 +388,11 @@ impl Realm {
             return Ok(service);
         }
         // While the source is away, nobody can learn the others: the address may be somebody else's.
-        if self.reverse_want.was_met() || self.stale_millis().is_some() {
+        if self.reverse.is_complete() || self.stale_millis().is_some() {
             return Err(Miss::Absent);
         }
         let interest = || Interest::Reverse(Arc::clone(self));
-        match self.reverse_want.leave(to, interest) {
+        match self.reverse.leave(to, interest) {
             // It may be somebody else's.
             Miss::Unready => Err(Miss::Absent),
             miss => self.service_at(address).ok_or(miss),
@@ -410,9 +401,7 @@ impl Realm {
 
     /// Is the service loaded, so that its addresses are followed anyhow?
     pub fn is_loaded(&self, key: &ServiceKey) -> bool {
-        self.services
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.read_services()
             .get(key)
             .is_some_and(|slot| slot.get().is_some())
     }
@@ -450,7 +439,7 @@ impl Realm {
 
     /// The services that are loaded, and where.
     pub fn loaded(&self) -> Vec<(ServiceKey, Arc<Slot<Service>>)> {
-        let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
+        let services = self.read_services();
         services
             .iter()
             .filter(|(_, slot)| slot.get().is_some())
@@ -467,12 +456,7 @@ impl Realm {
 
     /// The place where a service is, or will be, published.
     pub(super) fn slot(&self, key: &ServiceKey) -> ServiceSlot {
-        if let Some(slot) = self
-            .services
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(key)
-        {
+        if let Some(slot) = self.read_services().get(key) {
             return Arc::clone(slot);
         }
         Arc::clone(
@@ -484,9 +468,7 @@ impl Realm {
 
     /// Is this slot still where the realm publishes that service?
     pub fn holds(&self, key: &ServiceKey, slot: &Arc<Slot<Service>>) -> bool {
-        self.services
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.read_services()
             .get(key)
             .is_some_and(|held| Arc::ptr_eq(held, slot))
     }
@@ -501,14 +483,6 @@ impl Realm {
         self.want.met();
     }
 
-    fn read_reverse(&self) -> std::sync::RwLockReadGuard<'_, Reverse> {
-        self.reverse.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write_reverse(&self) -> std::sync::RwLockWriteGuard<'_, Reverse> {
-        self.reverse.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn retired(slot: &Slot<Service>) -> bool {
         slot.retire();
         false
@@ -519,6 +493,10 @@ impl Realm {
         if self.is_ready() {
             self.want.met();
         }
+    }
+
+    fn read_services(&self) -> std::sync::RwLockReadGuard<'_, HashMap<ServiceKey, ServiceSlot>> {
+        self.services.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write_services(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<ServiceKey, ServiceSlot>> {

@@ -2,18 +2,93 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio::sync::mpsc;
+
+use super::slot::Want;
+use super::{Interest, Miss, Service};
 
 /// The addresses of all services whose instances have been seen.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Reverse {
+    seen: RwLock<Seen>,
+    /// The addresses of all services; met when they have been seen once.
+    all: Want,
+}
+
+impl Reverse {
+    pub(super) fn new() -> Self {
+        Self {
+            seen: RwLock::default(),
+            all: Want::new(),
+        }
+    }
+
+    /// Learns at which addresses a service is. False if that was known.
+    pub(super) fn learn(&self, name: &str, service: &Service) -> bool {
+        let instances = service.instances().iter();
+        let addresses = instances.filter_map(|instance| instance.address.parse::<IpAddr>().ok());
+        let addresses = addresses.map(|address| address.to_canonical()).collect();
+        self.write().set(name, addresses)
+    }
+
+    /// The service has gone.
+    pub(super) fn remove(&self, service: &str) {
+        self.write().remove(service);
+    }
+
+    /// Keeps only services that `exists` knows.
+    pub(super) fn retain(&self, exists: impl Fn(&str) -> bool) {
+        self.write().retain(exists);
+    }
+
+    /// The first service, by name, with an instance at that address.
+    pub(super) fn service_at(&self, address: IpAddr) -> Option<Arc<str>> {
+        self.read().service_at(address.to_canonical())
+    }
+
+    /// Have the addresses of that service been seen?
+    pub(super) fn knows(&self, service: &str) -> bool {
+        self.read().knows(service)
+    }
+
+    /// The addresses of all services have been seen.
+    pub(super) fn complete(&self) {
+        self.all.met();
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.all.was_met()
+    }
+
+    /// What to wait for until they have been.
+    pub(super) fn leave(
+        &self,
+        to: Option<&mpsc::Sender<Interest>>,
+        interest: impl FnOnce() -> Interest,
+    ) -> Miss {
+        self.all.leave(to, interest)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Seen> {
+        self.seen.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Seen> {
+        self.seen.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Seen {
     by_service: HashMap<Arc<str>, Vec<IpAddr>>,
     by_address: HashMap<IpAddr, BTreeSet<Arc<str>>>,
 }
 
-impl Reverse {
+impl Seen {
     /// The service has these addresses, and no others. False if that was known.
-    pub(super) fn set(&mut self, service: &str, mut addresses: Vec<IpAddr>) -> bool {
+    fn set(&mut self, service: &str, mut addresses: Vec<IpAddr>) -> bool {
         addresses.sort_unstable();
         addresses.dedup();
         if self.by_service.get(service) == Some(&addresses) {
@@ -32,7 +107,7 @@ impl Reverse {
     }
 
     /// The service has gone.
-    pub(super) fn remove(&mut self, service: &str) {
+    fn remove(&mut self, service: &str) {
         for address in self.by_service.remove(service).unwrap_or_default() {
             if let Some(services) = self.by_address.get_mut(&address) {
                 services.remove(service);
@@ -44,7 +119,7 @@ impl Reverse {
     }
 
     /// Keeps only services that `exists` knows.
-    pub(super) fn retain(&mut self, exists: impl Fn(&str) -> bool) {
+    fn retain(&mut self, exists: impl Fn(&str) -> bool) {
         let gone: Vec<Arc<str>> = self
             .by_service
             .keys()
@@ -57,12 +132,12 @@ impl Reverse {
     }
 
     /// The first service, by name, with an instance at that address.
-    pub(super) fn service_at(&self, address: IpAddr) -> Option<Arc<str>> {
+    fn service_at(&self, address: IpAddr) -> Option<Arc<str>> {
         self.by_address.get(&address)?.first().cloned()
     }
 
     /// Have its addresses been seen?
-    pub(super) fn knows(&self, service: &str) -> bool {
+    fn knows(&self, service: &str) -> bool {
         self.by_service.contains_key(service)
     }
 }
@@ -74,7 +149,7 @@ mod tests {
     #[test]
     fn what_is_set_anew_replaces_what_was() {
         let ip = |last| IpAddr::from([10, 0, 0, last]);
-        let mut reverse = Reverse::default();
+        let mut reverse = Seen::default();
         reverse.set("web", vec![ip(1), ip(2), ip(1)]);
         reverse.set("api", vec![ip(1)]);
         assert_eq!(reverse.service_at(ip(1)).as_deref(), Some("api"));

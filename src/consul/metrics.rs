@@ -269,6 +269,7 @@ mod tests {
             ages.collect::<BTreeMap<_, _>>()
         };
         let (layer, mut interests) = Catalog::new().add_lazy("test");
+        layer.set_unlisted_rate(45);
         let follow = |realm: &Arc<Realm>| metrics.new_contact(realm);
         let local = follow(layer.local());
         assert_eq!(shown().len(), 2);

@@ -36,9 +36,11 @@ const EVERY: Duration = Duration::from_secs(3);
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {
     datacenter: String,
-    /// Seconds since 1970 at which Consul last confirmed it.
+    /// When Consul last confirmed it, since 1970: in seconds, and the milliseconds beside them.
     #[serde(rename = "written")]
     confirmed: u64,
+    #[serde(default)]
+    confirmed_millis: u16,
     names: Vec<Arc<str>>,
     nodes: Vec<Arc<Node>>,
     /// Services in use, the one asked for last in front.
@@ -102,7 +104,7 @@ impl SavedCatalog {
             Ok(saved) => restore(saved, layer),
             Err(StateError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                let seconds = since_1970();
+                let seconds = since_1970().as_secs();
                 let aside = self
                     .directory
                     .join(format!("{}.damaged-{seconds}", STATE.name));
@@ -154,10 +156,12 @@ impl SavedCatalog {
         let mut loaded = realm.loaded();
         loaded.sort_by_key(|(_, slot)| std::cmp::Reverse(slot.last_asked()));
         // What Consul has not confirmed for a while does not become younger by being written.
-        let age = realm.stale_millis().unwrap_or_default() / 1000;
+        let age = Duration::from_millis(realm.stale_millis().unwrap_or_default());
+        let confirmed = since_1970().saturating_sub(age);
         let saved = Saved {
             datacenter: realm.datacenter().to_string(),
-            confirmed: since_1970().saturating_sub(age),
+            confirmed: confirmed.as_secs(),
+            confirmed_millis: u16::try_from(confirmed.subsec_millis()).unwrap_or_default(),
             names: realm.names().iter().cloned().collect(),
             nodes: realm.nodes(),
             services: loaded
@@ -205,11 +209,13 @@ fn read(directory: &Path) -> Result<Saved, StateError> {
 }
 
 fn restore(saved: Saved, layer: &Layer) {
-    let age = since_1970().saturating_sub(saved.confirmed);
+    let millis = Duration::from_millis(saved.confirmed_millis.into());
+    let age =
+        since_1970().saturating_sub(Duration::from_secs(saved.confirmed).saturating_add(millis));
     let services = saved.services.len();
     let realm = layer.local();
     realm.name_datacenter(&saved.datacenter);
-    let age_millis = age.saturating_mul(1000);
+    let age_millis = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     realm.mark_stale(realm.versions().millis().wrapping_sub(age_millis));
     let services_of = saved
         .services
@@ -231,15 +237,15 @@ fn restore(saved: Saved, layer: &Layer) {
     }
     info!(
         services,
-        seconds = age,
+        seconds = age.as_secs(),
         "the last known catalog is served until Consul confirms it"
     );
 }
 
-fn since_1970() -> u64 {
+fn since_1970() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| time.as_secs())
+        .unwrap_or_default()
 }
 
 /// Changes whenever something that is saved does.
@@ -355,7 +361,7 @@ mod tests {
                 realm.mark_stale(now.wrapping_sub(42_000));
             }
             let age = realm.stale_millis().expect("it is stale");
-            assert!((42_000..45_000).contains(&age), "{age} in life {life}");
+            assert!((42_000..43_000).contains(&age), "{age} in life {life}");
             state.write(&layer).expect("written");
         }
     }

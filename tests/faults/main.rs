@@ -15,6 +15,7 @@ mod connections;
 mod datacenters;
 mod lying;
 mod many;
+mod outage;
 mod patience;
 mod propagation;
 mod realms;

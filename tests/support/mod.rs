@@ -13,6 +13,7 @@ pub(crate) mod dns;
 pub(crate) mod docker;
 pub(crate) mod docker_proxy;
 pub(crate) mod fake_consul;
+pub(crate) mod gate;
 pub(crate) mod haproxy;
 pub(crate) mod http;
 pub(crate) mod leash;

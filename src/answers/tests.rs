@@ -416,6 +416,46 @@ fn truncation_is_said_for_srv_and_not_for_addresses_or_glue() {
     );
 }
 
+/// What the operator does not want is no cut, so there is nothing more over TCP; what does not fit is.
+#[test]
+fn a_limit_is_no_cut() {
+    let catalog = catalog(vec![("web", fleet(200))], Vec::new());
+    for (transport, edns, limit, answers, truncated) in [
+        (Transport::Tcp, None, 5, Some(5), false),
+        (Transport::Tcp, None, 0, Some(200), false),
+        (Transport::Udp, Some(4096), 5, Some(5), false),
+        (Transport::Udp, Some(4096), 0, Some(200), false),
+        (Transport::Udp, None, 5, Some(5), false),
+        (Transport::Udp, None, 100, None, true),
+        (Transport::Udp, Some(1232), 199, None, true),
+    ] {
+        let settings = Settings {
+            truncate_addresses: true,
+            a_record_limit: limit,
+            ..Settings::default()
+        };
+        let client = Client {
+            transport,
+            edns,
+            ..UDP_4096
+        };
+        let bytes = reply_bytes(
+            &catalog,
+            &settings,
+            ("web.service.consul", types::A),
+            &client,
+        );
+        let message = Message::from_vec(&bytes).expect("readable");
+        let case = format!("{transport:?} {edns:?}, at most {limit}");
+        assert_eq!(message.metadata.truncation, truncated, "{case}");
+        assert!(
+            answers.is_none_or(|answers| message.answers.len() == answers),
+            "{case}: {}",
+            message.answers.len()
+        );
+    }
+}
+
 #[test]
 fn names_beyond_the_reach_of_a_pointer_are_spelt_out() {
     let catalog = catalog(vec![("web", fleet(800))], Vec::new());

@@ -56,10 +56,14 @@ pub struct Reply<'a> {
     pub elapsed: u32,
 }
 
+/// A number of answers of which 0 is no limit.
+fn no_limit(limit: usize) -> usize {
+    if limit == 0 { usize::MAX } else { limit }
+}
+
 impl Reply<'_> {
     /// How many answers of a set the reply may have.
     fn at_most(&self, subset: Subset) -> usize {
-        let no_limit = |limit: usize| if limit == 0 { usize::MAX } else { limit };
         let small = self.transport == Transport::Udp && self.limit() == PLAIN_UDP;
         let in_512 = if small { subset.at_most_in_512 } else { 0 };
         no_limit(subset.at_most).min(no_limit(in_512))
@@ -268,10 +272,16 @@ impl Rendered {
                 self.write_prefix(room, out)
             }
             Cut::Prefix => self.write_prefix(room, out),
-            Cut::Subset(Subset { truncated, .. }) => Sections {
-                truncated,
-                ..self.write_subset(reply, room, at_most, out)
-            },
+            Cut::Subset(subset) => {
+                let sections = self.write_subset(reply, room, at_most, out);
+                // What the operator does not want is not cut off: TCP would not have it either.
+                let wanted = no_limit(subset.at_most).min(self.answers.len() - self.aliases);
+                let is_cut = sections.answers - self.aliases < wanted;
+                Sections {
+                    truncated: subset.truncated && is_cut,
+                    ..sections
+                }
+            }
         }
     }
 

@@ -145,7 +145,7 @@ impl Follower {
         directory: &Path,
         number: usize,
     ) -> io::Result<Self> {
-        let relay = Relay::before(consul)?;
+        let relay = Relay::before(consul, number)?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let mut command = Command::new(binary);
         command
@@ -213,14 +213,15 @@ pub(crate) fn run(arguments: &FleetArguments) -> io::Result<()> {
         let catalog = Catalog::fill(http, *services).map_err(io::Error::other)?;
         for case in &cases {
             let lasting = Duration::from_secs_f64(arguments.seconds);
-            let nobody = match case {
-                Case::Visible | Case::Junk => Duration::ZERO,
-                _ => during(*case, &catalog, || consul_used(&consul, lasting))?,
-            };
             for portolans in &arguments.portolans {
                 for (number, binary) in binaries.iter().enumerate() {
                     let directory = directory.path().join(format!("{}-{number}", case.name()));
                     fs::create_dir_all(&directory)?;
+                    // In every round: what the changes cost by themselves is not the same twice.
+                    let nobody = match case {
+                        Case::Visible | Case::Junk => Duration::ZERO,
+                        _ => during(*case, &catalog, || consul_used(&consul, lasting))?,
+                    };
                     let fleet = (0..*portolans)
                         .map(|number| Follower::start(binary, http, &directory, number))
                         .collect::<io::Result<Vec<_>>>()?;

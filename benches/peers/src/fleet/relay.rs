@@ -1,5 +1,6 @@
 //! Counts what a Portolan and Consul say to each other.
 
+use socket2::{Domain, Socket, Type};
 use std::{
     io::{self, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -31,7 +32,10 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    pub(super) fn before(consul: SocketAddr) -> io::Result<Self> {
+    /// Of the host of that number: Consul counts and limits the connections of each.
+    pub(super) fn before(consul: SocketAddr, host: usize) -> io::Result<Self> {
+        let [.., high, low] = host.to_be_bytes();
+        let host = Ipv4Addr::new(127, 3, high, low);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let counters = Arc::new(Counters::default());
@@ -39,7 +43,7 @@ impl Relay {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 // Either side may go at any time: that ends its connection and no more.
-                drop(join(client, consul, &counting));
+                drop(join(client, host, consul, &counting));
             }
         });
         Ok(Self { address, counters })
@@ -58,8 +62,16 @@ impl Relay {
 }
 
 /// Passes on what comes on one connection, in two threads.
-fn join(client: TcpStream, consul: SocketAddr, counters: &Arc<Counters>) -> io::Result<()> {
-    let server = TcpStream::connect(consul)?;
+fn join(
+    client: TcpStream,
+    host: Ipv4Addr,
+    consul: SocketAddr,
+    counters: &Arc<Counters>,
+) -> io::Result<()> {
+    let server = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    server.bind(&SocketAddr::from((host, 0)).into())?;
+    server.connect(&consul.into())?;
+    let server = TcpStream::from(server);
     for stream in [&client, &server] {
         stream.set_nodelay(true)?;
     }

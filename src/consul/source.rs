@@ -80,6 +80,11 @@ struct Watch {
     stop: CancellationToken,
 }
 
+/// Is its source here?
+fn is_current(realm: &&Arc<Realm>) -> bool {
+    realm.stale_millis().is_none()
+}
+
 impl Source {
     /// A source that feeds `layer` with what `interests` ask for.
     pub fn new(
@@ -326,18 +331,18 @@ impl Source {
     }
 
     /// Is there a place for one more realm? If all are taken, the one that was asked for longest ago gives up its
-    /// own, unless that is in use as well; or Consul is away, and could not say anything of the new one.
+    /// own, unless that is in use as well. What is served while its source is away could not be learned again.
     fn make_room_for_realm(&mut self) -> bool {
         if self.realms.len() < self.connections.realms() {
             return true;
         }
-        let others = self.realms.iter().map(Followed::realm);
+        let others = self.realms.iter().map(Followed::realm).filter(is_current);
         let others = others.filter_map(|realm| Some((self.layer.last_asked(realm)?, realm)));
         let Some((asked, oldest)) = others.min_by_key(|(asked, _)| *asked) else {
             return false;
         };
         let idle = self.layer.versions().seconds().saturating_sub(asked);
-        if idle < IN_USE || self.layer.local().stale_millis().is_some() {
+        if idle < IN_USE {
             return false;
         }
         debug!(scope = ?oldest.scope(), "no longer followed: others are asked for more");
@@ -404,9 +409,8 @@ impl Source {
         self.context.metrics.unknown_refused.inc_by(refused);
         let now = self.layer.versions().seconds();
         // While Consul is away, what is forgotten could not be learned again.
-        let current = |realm: &&Arc<Realm>| realm.stale_millis().is_none();
         let is_idle = |asked| now.saturating_sub(asked) > FORGET_AFTER.as_secs();
-        for realm in self.realms.iter().map(Followed::realm).filter(current) {
+        for realm in self.realms.iter().map(Followed::realm).filter(is_current) {
             if layer.last_asked(realm).is_some_and(is_idle) {
                 debug!(scope = ?realm.scope(), "no longer followed: nobody asks for it");
                 layer.let_go(realm);
@@ -414,7 +418,7 @@ impl Source {
         }
         self.close_gone();
         let mut idle = Vec::new();
-        for realm in self.realms.iter().map(Followed::realm).filter(current) {
+        for realm in self.realms.iter().map(Followed::realm).filter(is_current) {
             for (key, slot) in realm.loaded() {
                 if is_idle(slot.last_asked()) {
                     realm.forget(&key);

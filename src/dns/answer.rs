@@ -46,6 +46,11 @@ pub struct Subset {
     pub at_most_in_512: usize,
 }
 
+/// A number of answers of which 0 is no limit.
+pub(super) fn no_limit(limit: usize) -> usize {
+    if limit == 0 { usize::MAX } else { limit }
+}
+
 /// A record of the Additional section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glue {

@@ -1,7 +1,7 @@
 //! A rendered answer put into a client's reply: cut to its size, under its question and id, with
 //! header and OPT around it.
 
-use super::answer::{Cut, Subset};
+use super::answer::{Cut, Subset, no_limit};
 use super::rendered::{AnswerPiece, HEADER, MAX_POINTER, Rendered};
 use super::{ClientSubnet, types};
 use std::net::IpAddr;
@@ -54,11 +54,6 @@ pub struct Reply<'a> {
     pub rotation: usize,
     /// Seconds by which the TTLs have run down since the answer was rendered.
     pub elapsed: u32,
-}
-
-/// A number of answers of which 0 is no limit.
-fn no_limit(limit: usize) -> usize {
-    if limit == 0 { usize::MAX } else { limit }
 }
 
 impl Reply<'_> {
@@ -273,14 +268,11 @@ impl Rendered {
             }
             Cut::Prefix => self.write_prefix(room, out),
             Cut::Subset(subset) => {
-                let sections = self.write_subset(reply, room, at_most, out);
+                let mut sections = self.write_subset(reply, room, at_most, out);
                 // What the operator does not want is not cut off: TCP would not have it either.
                 let wanted = no_limit(subset.at_most).min(self.answers.len() - self.aliases);
-                let is_cut = sections.answers - self.aliases < wanted;
-                Sections {
-                    truncated: subset.truncated && is_cut,
-                    ..sections
-                }
+                sections.truncated = subset.truncated && sections.answers - self.aliases < wanted;
+                sections
             }
         }
     }

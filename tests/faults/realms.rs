@@ -67,4 +67,10 @@ fn namespaces_that_are_made_up_are_bounded() {
             ensure(counted > 0.0, || format!("{counted} of {asked}"))
         },
     );
+    // What nobody asks for any more makes room.
+    let late = question("web.service.late.ns.consul", &["10.5.0.1"]);
+    eventually(Duration::from_secs(30), "a new one has a place", || {
+        known[1].ask(server)?;
+        late.ask(server)
+    });
 }

@@ -448,19 +448,14 @@ impl Layer {
                 slot: Arc::clone(&slot),
             })
         });
-        let (_, result) = looked?;
-        if key.client.is_some() {
-            self.queries.lend(&key, &result, &self.versions);
-        }
-        Ok(result)
+        looked.map(|(_, result)| result)
     }
 
     /// May there be a node at the address, where a query is executed? Where its nodes are not known, there may.
     fn may_be_node(&self, scope: &Scope, address: IpAddr) -> bool {
-        let is_here = |name: &String| self.is_local(name);
         let is_at = |realm: &Realm| !realm.is_ready() || realm.node_at(address).is_some();
         match &scope.datacenter {
-            Some(name) if !is_here(name) => {
+            Some(name) if !self.is_local(name) => {
                 let of_datacenter = Scope {
                     datacenter: scope.datacenter.clone(),
                     ..Scope::default()

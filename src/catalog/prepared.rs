@@ -142,21 +142,41 @@ impl Default for Shard {
 impl Shard {
     /// The place of one result, which is young from now on.
     fn slot(&mut self, key: &PreparedKey, versions: &Arc<Versions>) -> Arc<PreparedSlot> {
+        let slot = self.take(key, versions);
+        if key.client.is_some()
+            && let Some((_, result)) = slot.get()
+        {
+            // What was found for a node will do for anybody, where nothing else is known.
+            let anybody = key.for_anybody();
+            let lent = self.take(&anybody, versions);
+            if lent.get().is_none() {
+                lent.begin_with(Some(result));
+            }
+            self.keep(anybody, lent);
+        }
+        self.keep(key.clone(), Arc::clone(&slot));
+        slot
+    }
+
+    /// What is kept there, or a new one.
+    fn take(&mut self, key: &PreparedKey, versions: &Arc<Versions>) -> Arc<PreparedSlot> {
         let kept = self.results.take(key).or_else(|| self.others.take(key));
-        let slot = kept.unwrap_or_else(|| {
+        kept.unwrap_or_else(|| {
             let slot = Arc::new(Slot::new(versions));
             // What anybody else got is better than nothing.
             let similar = self.results.get(&key.for_anybody());
             let similar = similar.and_then(|slot| slot.get());
             slot.begin_with(similar.map(|(_, result)| result));
             slot
-        });
+        })
+    }
+
+    fn keep(&mut self, key: PreparedKey, slot: Arc<PreparedSlot>) {
         let kind = match slot.has_result() {
             true => &mut self.results,
             false => &mut self.others,
         };
-        kind.insert(key.clone(), Arc::clone(&slot));
-        slot
+        kind.insert(key, slot);
     }
 }
 
@@ -180,19 +200,6 @@ impl PreparedQueries {
         drop(known);
         let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
         shard.slot(key, versions)
-    }
-
-    /// What was found for a node will do for anybody, where nothing else is known.
-    pub(super) fn lend(
-        &self,
-        key: &PreparedKey,
-        result: &Arc<Option<Prepared>>,
-        versions: &Arc<Versions>,
-    ) {
-        let anybody = self.slot(&key.for_anybody(), versions);
-        if anybody.get().is_none() {
-            anybody.begin_with(Some(Arc::clone(result)));
-        }
     }
 
     /// Puts back a result of an earlier life.
@@ -281,8 +288,8 @@ mod tests {
         let key = key("near", Some(1));
         let node = queries.slot(&key, &versions);
         node.executed(Some(found("near")), Duration::ZERO);
-        let (_, result) = node.get().expect("executed");
-        queries.lend(&key, &result, &versions);
+        // Who waited for it looks again.
+        queries.slot(&key, &versions);
         let anybody = queries.slot(&key.for_anybody(), &versions);
         assert_eq!(starts(&anybody, Patience::None), (false, true), "a node's");
     }

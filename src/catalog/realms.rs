@@ -99,7 +99,7 @@ impl Realms {
 
     /// It is made anew by the next question for it.
     pub(super) fn let_go(&self, realm: &Arc<Realm>) {
-        self.retain(|scope| scope != realm.scope());
+        self.write().remove(realm.scope());
     }
 
     pub(super) fn retain(&self, stays: impl Fn(&Scope) -> bool) {

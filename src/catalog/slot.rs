@@ -276,7 +276,7 @@ impl<T> Slot<T> {
     /// Puts back what was known in an earlier life, not confirmed by anybody since.
     pub(super) fn restore(&self, value: T) {
         self.value.store(Some(Arc::new(value)));
-        self.version.store(self.versions.next(), Ordering::Release);
+        self.new_version();
     }
 
     /// Publishes what was read once: it is served at once, and the source is asked to follow it.
@@ -290,7 +290,7 @@ impl<T> Slot<T> {
     pub fn confirm(&self) {
         self.failures.store(0, Ordering::Relaxed);
         if self.aging.ended() {
-            self.version.store(self.versions.next(), Ordering::Release);
+            self.new_version();
         }
         self.serve(FRESH, SERVED_UNCONFIRMED);
         self.want.met();
@@ -300,7 +300,7 @@ impl<T> Slot<T> {
     /// the rest of what the source says may be as current as ever.
     pub fn fell_silent(&self) {
         if self.aging.failed(self.versions.millis()) {
-            self.version.store(self.versions.next(), Ordering::Release);
+            self.new_version();
         }
     }
 
@@ -340,7 +340,7 @@ impl<T> Slot<T> {
             let now = self.versions.millis();
             self.fresh_until.store(now, Ordering::Release);
             self.served_until.store(now, Ordering::Release);
-            self.version.store(self.versions.next(), Ordering::Release);
+            self.new_version();
         }
     }
 
@@ -359,10 +359,15 @@ impl<T> Slot<T> {
         self.want.is_left() || now < self.fresh_until()
     }
 
+    /// What was made of the value is to be looked at again.
+    fn new_version(&self) {
+        self.version.store(self.versions.next(), Ordering::Release);
+    }
+
     /// Makes every answer that depends on this slot out of date, and sends those who wait for it
     /// back to the catalog: the service is no longer here.
     pub(super) fn retire(&self) {
-        self.version.store(self.versions.next(), Ordering::Release);
+        self.new_version();
         self.want.met();
     }
 

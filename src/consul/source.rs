@@ -80,7 +80,7 @@ struct Watch {
     stop: CancellationToken,
 }
 
-/// Is its source here?
+/// Is its source here? While it is away, what is forgotten could not be learned again.
 fn is_current(realm: &&Arc<Realm>) -> bool {
     realm.stale_millis().is_none()
 }
@@ -331,7 +331,7 @@ impl Source {
     }
 
     /// Is there a place for one more realm? If all are taken, the one that was asked for longest ago gives up its
-    /// own, unless that is in use as well. What is served while its source is away could not be learned again.
+    /// own, unless that is in use as well.
     fn make_room_for_realm(&mut self) -> bool {
         if self.realms.len() < self.connections.realms() {
             return true;
@@ -346,7 +346,7 @@ impl Source {
             return false;
         }
         debug!(scope = ?oldest.scope(), "no longer followed: others are asked for more");
-        self.layer.let_go(&Arc::clone(oldest));
+        self.layer.let_go(oldest);
         self.close_gone();
         true
     }
@@ -408,7 +408,6 @@ impl Source {
         let refused = layer.take_unlisted_refused();
         self.context.metrics.unknown_refused.inc_by(refused);
         let now = self.layer.versions().seconds();
-        // While Consul is away, what is forgotten could not be learned again.
         let is_idle = |asked| now.saturating_sub(asked) > FORGET_AFTER.as_secs();
         for realm in self.realms.iter().map(Followed::realm).filter(is_current) {
             if layer.last_asked(realm).is_some_and(is_idle) {

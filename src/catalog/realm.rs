@@ -106,7 +106,7 @@ impl Realm {
             self.stale_since
                 .compare_exchange(0, since.max(1), Ordering::AcqRel, Ordering::Acquire);
         if fresh.is_ok() {
-            self.new_version();
+            self.version.store(self.versions.next(), Ordering::Release);
             self.versions.new_epoch();
         }
     }
@@ -114,7 +114,7 @@ impl Realm {
     /// The source is here.
     pub fn mark_fresh(&self) {
         if self.stale_since.swap(0, Ordering::AcqRel) != 0 {
-            self.new_version();
+            self.version.store(self.versions.next(), Ordering::Release);
             self.versions.new_epoch();
         }
     }
@@ -188,7 +188,7 @@ impl Realm {
 
     fn set_behind(&self, list: &AtomicBool, behind: bool) {
         if list.swap(behind, Ordering::AcqRel) != behind {
-            self.new_version();
+            self.version.store(self.versions.next(), Ordering::Release);
         }
     }
 
@@ -199,7 +199,7 @@ impl Realm {
             false => self.nodes_aging.failed(self.versions.millis()),
         };
         if shows {
-            self.new_version();
+            self.version.store(self.versions.next(), Ordering::Release);
         }
     }
 
@@ -488,13 +488,8 @@ impl Realm {
         false
     }
 
-    /// What was made of it is to be looked at again.
-    fn new_version(&self) {
-        self.version.store(self.versions.next(), Ordering::Release);
-    }
-
     fn moved(&self) {
-        self.new_version();
+        self.version.store(self.versions.next(), Ordering::Release);
         if self.is_ready() {
             self.want.met();
         }

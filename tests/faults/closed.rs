@@ -17,7 +17,7 @@ use crate::{
         throughout,
         wire::{rcode, rtype::A},
     },
-    world::NEW_DATA,
+    world::{NEW_DATA, stale_seconds},
 };
 use serde_json::{Value, json};
 use std::{
@@ -60,10 +60,6 @@ fn answers() -> Vec<(Lie, &'static str, &'static str)> {
     ]
 }
 
-fn stale(portolan: &Portolan) -> f64 {
-    portolan.metric("portolan_sources_consul_stale_seconds{datacenter=\"dc1\"}")
-}
-
 /// The warnings that begin so, from a line of the log on.
 fn warnings(portolan: &Portolan, from: usize, begins: &str) -> Vec<Value> {
     let mut events = portolan.events().split_off(from);
@@ -91,7 +87,7 @@ fn who_answers_is_not_for_that_reason_well() {
         let trouble = told["trouble"].as_str().unwrap_or_default();
         assert!(trouble.starts_with(why), "{told}");
         let noticed = start.elapsed();
-        let before = stale(portolan);
+        let before = stale_seconds(portolan);
         assert!(before > 0.0, "{lie:?}: it is stale from then on");
         let ready = portolan.get("/ready").expect("/ready answers");
         assert_eq!(
@@ -100,7 +96,7 @@ fn who_answers_is_not_for_that_reason_well() {
         );
         assert!(ready.body.contains(why), "{ready:?}");
         eventually(SOON, "the age grows", || {
-            let now = stale(portolan);
+            let now = stale_seconds(portolan);
             ensure(now >= before + 1.0, || format!("{now} after {before}"))
         });
         asking.rounds(2);
@@ -108,7 +104,7 @@ fn who_answers_is_not_for_that_reason_well() {
         assert_eq!(all.len(), 1, "{lie:?} is told once: {all:#?}");
         scene.fake.repent();
         eventually(SOON, "Consul is well again", || {
-            let (age, ready) = (stale(portolan), portolan.get("/ready")?);
+            let (age, ready) = (stale_seconds(portolan), portolan.get("/ready")?);
             ensure(age == 0.0 && !ready.body.contains(why), || {
                 format!("{age} s, {ready:?}")
             })
@@ -189,7 +185,7 @@ fn the_next_address_is_asked() {
             Duration::from_millis(100),
             "the other address will do",
             || {
-                let age = stale(&portolan);
+                let age = stale_seconds(&portolan);
                 ensure(age == 0.0, || format!("{lie:?}: stale for {age} s"))
             },
         );

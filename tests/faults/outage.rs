@@ -5,21 +5,20 @@ use crate::{
     alone,
     asking::{Question, all_right},
     figure,
+    restarting::launch,
     support::{
         cluster::Cluster,
         consul::Consul,
         directory, ensure, eventually,
         gate::Gate,
         http,
-        portolan::{Launch, Portolan},
+        portolan::Portolan,
         wire::rtype::{A, PTR, SRV},
     },
+    world::stale_seconds,
 };
 use serde_json::{Value, json};
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 /// Names of each kind.
 const OF_EACH: u8 = 29;
@@ -131,25 +130,13 @@ const OUTAGES: [Outage; 5] = [
     },
 ];
 
-fn age(portolan: &Portolan) -> f64 {
-    portolan.metric("portolan_sources_consul_stale_seconds{datacenter=\"dc1\"}")
-}
-
 /// Waits until it says that it is stale, or is not.
 fn wait_until_stale(portolan: &Portolan, what: &str, stale: bool) {
     let what = format!("{what}: stale is {stale}");
     eventually(SOON, &what, || {
-        let age = age(portolan);
+        let age = stale_seconds(portolan);
         ensure((age > 0.0) == stale, || format!("{age} s"))
     });
-}
-
-fn start(gate: &Gate, state: &Path) -> Portolan {
-    Launch::new("serve")
-        .args(["--consul", &gate.url(), "--upstream", "none", "--state-dir"])
-        .args([state])
-        .not_ready()
-        .start()
 }
 
 #[test]
@@ -159,7 +146,8 @@ fn names_of_every_kind_outlive_every_outage_and_a_restart_in_it() {
     let mut cluster = Cluster::start();
     let questions = names(&cluster.agent);
     let gate = Gate::before(cluster.agent.http());
-    let mut portolan = start(&gate, state.path());
+    let start = || launch(&gate.url(), state.path()).not_ready().start();
+    let mut portolan = start();
     for Outage { what, begin, end } in OUTAGES {
         all_right(portolan.dns(), &questions, SOON);
         wait_until_stale(&portolan, what, false);
@@ -167,15 +155,15 @@ fn names_of_every_kind_outlive_every_outage_and_a_restart_in_it() {
         let begun = Instant::now();
         wait_until_stale(&portolan, what, true);
         all_right(portolan.dns(), &questions, AT_ONCE);
-        let off_before = age(&portolan) - begun.elapsed().as_secs_f64();
+        let off_before = stale_seconds(&portolan) - begun.elapsed().as_secs_f64();
 
         let ended = portolan.stop();
         assert!(ended.status.success(), "{what}: {:?}", ended.status);
-        portolan = start(&gate, state.path());
+        portolan = start();
         let took = all_right(portolan.dns(), &questions, AT_ONCE);
         wait_until_stale(&portolan, what, true);
         all_right(portolan.dns(), &questions, AT_ONCE);
-        let off_after = age(&portolan) - begun.elapsed().as_secs_f64();
+        let off_after = stale_seconds(&portolan) - begun.elapsed().as_secs_f64();
         figure(&format!(
             "{what}: {} names right {took:?} after a restart; their age was off by {off_before:.2} s before it \
              and {off_after:.2} s after it",

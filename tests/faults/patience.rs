@@ -7,7 +7,7 @@ use crate::{
     figure, is_full,
     lying::{Scene, outcome, question},
     support::{ensure, eventually, fake_consul::Lie},
-    world::NEW_DATA,
+    world::{NEW_DATA, stale_seconds},
 };
 use std::{
     thread,
@@ -82,8 +82,7 @@ fn a_short_trouble_leaves_no_watch_asleep() {
             })
             .collect();
         let late = all_right(scene.portolan.dns(), &questions, Duration::from_secs(30));
-        let stale = "portolan_sources_consul_stale_seconds{datacenter=\"dc1\"}";
-        assert_eq!(scene.portolan.metric(stale), 0.0, "{what} was no outage");
+        assert_eq!(stale_seconds(&scene.portolan), 0.0, "{what} was no outage");
         let told = scene.portolan.log();
         assert!(!told.contains("Consul is away"), "{what} was no outage");
         figure(&format!(

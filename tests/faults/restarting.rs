@@ -26,16 +26,10 @@ use std::{
 /// A start with Consul down may take this long until all names answer.
 const WITHIN: Duration = Duration::from_secs(1);
 
-/// Portolan beside `consul`, with its state in `state`.
-fn launch(consul: &Consul, state: &Path) -> Launch {
+/// Portolan beside the Consul at a URL, with its state in `state`.
+pub(crate) fn launch(consul: &str, state: &Path) -> Launch {
     Launch::new("serve")
-        .args([
-            "--consul",
-            &consul.url(),
-            "--upstream",
-            "none",
-            "--state-dir",
-        ])
+        .args(["--consul", consul, "--upstream", "none", "--state-dir"])
         .args([state])
 }
 
@@ -44,7 +38,7 @@ fn start(state: &Path, count: usize) -> (Consul, Portolan, Vec<Question>) {
     let consul = Consul::start();
     let services = Services::new("s", count, 20);
     services.register(&consul);
-    let portolan = launch(&consul, state).start();
+    let portolan = launch(&consul.url(), state).start();
     let questions = services.questions();
     all_right(portolan.dns(), &questions, Duration::from_secs(30));
     (consul, portolan, questions)
@@ -65,7 +59,7 @@ fn state_file(state: &Path) -> PathBuf {
 /// Starts Portolan with Consul down and gives how long it took until all names answered.
 fn comes_up(consul: &Consul, state: &Path, questions: &[Question]) -> (Portolan, Duration) {
     let start = Instant::now();
-    let portolan = launch(consul, state).not_ready().start();
+    let portolan = launch(&consul.url(), state).not_ready().start();
     all_right(portolan.dns(), questions, Duration::from_secs(10));
     (portolan, start.elapsed())
 }
@@ -179,7 +173,7 @@ fn a_damaged_state_is_set_aside() {
         // A directory of its own, so that what is set aside is seen.
         let place = directory();
         fs::write(place.path().join(&name), &damaged).expect("writing a damaged state");
-        let portolan = launch(&consul, place.path()).not_ready().start();
+        let portolan = launch(&consul.url(), place.path()).not_ready().start();
         let reply = Query::new(&questions[0].name, A).ask(portolan.dns());
         assert_eq!(reply.rcode(), rcode::SERVFAIL, "{how}: {}", reply.summary());
         assert_ne!(portolan.get("/ready").expect("/ready").status, 200, "{how}");

@@ -13,7 +13,7 @@ use crate::{
         portolan::{Launch, Portolan},
         wire::{Reply, rcode, rtype::A},
     },
-    world::{Services, new_data},
+    world::{Services, new_data, stale_seconds},
 };
 use std::time::{Duration, Instant};
 
@@ -148,7 +148,7 @@ fn staleness_can_be_bounded() {
     eventually(SOON, "what is too old is not answered", too_old);
     let bounded = down.elapsed();
     // It is what is too old that is refused, and nothing else.
-    let age = portolan.metric("portolan_sources_consul_stale_seconds{datacenter=\"dc1\"}");
+    let age = stale_seconds(&portolan);
     assert!(age >= 2.0, "refused when it was {age} s old");
     for name in ["absent.service.consul", "w.node.consul"] {
         let reply = Query::new(name, A).ask(portolan.dns());

@@ -5,6 +5,7 @@ use crate::{
     support::{
         consul::{Consul, instance},
         eventually, http,
+        portolan::Portolan,
         wire::rtype::{A, SRV},
     },
 };
@@ -148,6 +149,11 @@ pub(crate) fn new_data(consul: &Consul, portolan: SocketAddr, known: &str, numbe
         });
     }
     start.elapsed()
+}
+
+/// For how many seconds Portolan says that Consul has been away; 0 while it is not.
+pub(crate) fn stale_seconds(portolan: &Portolan) -> f64 {
+    portolan.metric("portolan_sources_consul_stale_seconds{datacenter=\"dc1\"}")
 }
 
 /// How late new data may be.

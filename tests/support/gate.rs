@@ -1,25 +1,17 @@
 //! A TCP proxy before an HTTP server that can refuse in its name, as a load balancer without agents does.
 
+use super::door::{Door, join};
 use std::{
-    io::{BufRead, BufReader, Write, copy},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    io::{BufRead, BufReader, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    sync::{Arc, Mutex},
     thread,
 };
 
 /// A proxy before one server, open at first.
 pub(crate) struct Gate {
-    address: SocketAddr,
-    core: Arc<Core>,
-}
-
-struct Core {
-    server: SocketAddr,
-    state: Mutex<State>,
-    stopped: AtomicBool,
+    door: Door,
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
@@ -32,30 +24,15 @@ struct State {
 impl Gate {
     /// Starts one before `server`.
     pub(crate) fn before(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let gate = Self {
-            address: listener.local_addr().expect("a bound socket's address"),
-            core: Arc::new(Core {
-                server,
-                state: Mutex::default(),
-                stopped: AtomicBool::new(false),
-            }),
-        };
-        let core = Arc::clone(&gate.core);
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if core.stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                core.take(client);
-            }
-        });
-        gate
+        let state = Arc::<Mutex<State>>::default();
+        let shared = Arc::clone(&state);
+        let door = Door::open(move |client| take(client, server, &shared));
+        Self { door, state }
     }
 
     /// As a URL, for `--consul`.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.door.url()
     }
 
     /// From now on everybody hears this, and whoever is connected has to come again.
@@ -69,7 +46,7 @@ impl Gate {
     }
 
     fn change(&self, refusal: Option<(u16, &'static str)>) {
-        let mut state = self.core.state.lock().expect("no thread panics");
+        let mut state = self.state.lock().expect("no thread panics");
         state.refusal = refusal;
         for connection in state.connections.drain(..) {
             // Who has gone already is not there to be cut off.
@@ -80,37 +57,22 @@ impl Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        self.core.stopped.store(true, Ordering::Relaxed);
         self.change(None);
-        // Wakes the thread that accepts, so that it ends.
-        let _ = TcpStream::connect(self.address);
     }
 }
 
-impl Core {
-    fn take(&self, client: TcpStream) {
-        let clone = |stream: &TcpStream| stream.try_clone().expect("a second handle on a socket");
-        let mut state = self.state.lock().expect("no thread panics");
-        state.connections.push(clone(&client));
-        if let Some((status, body)) = state.refusal {
-            thread::spawn(move || refuse(&client, status, body));
-            return;
-        }
-        drop(state);
-        // A server that is away closes the connection of who came for it.
-        let Ok(server) = TcpStream::connect(self.server) else {
-            return;
-        };
-        for (mut from, mut to) in [
-            (clone(&client), clone(&server)),
-            (clone(&server), clone(&client)),
-        ] {
-            thread::spawn(move || {
-                // Whichever side ends it, the other is told.
-                let _ = copy(&mut from, &mut to);
-                let _ = to.shutdown(Shutdown::Both);
-            });
-        }
+fn take(client: TcpStream, server: SocketAddr, state: &Mutex<State>) {
+    let mut state = state.lock().expect("no thread panics");
+    let again = client.try_clone().expect("a second handle on a socket");
+    state.connections.push(again);
+    if let Some((status, body)) = state.refusal {
+        thread::spawn(move || refuse(&client, status, body));
+        return;
+    }
+    drop(state);
+    // A server that is away closes the connection of who came for it.
+    if let Ok(server) = TcpStream::connect(server) {
+        join(&client, &server, |_| ());
     }
 }
 

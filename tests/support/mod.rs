@@ -12,6 +12,7 @@ pub(crate) mod dig;
 pub(crate) mod dns;
 pub(crate) mod docker;
 pub(crate) mod docker_proxy;
+pub(crate) mod door;
 pub(crate) mod fake_consul;
 pub(crate) mod gate;
 pub(crate) mod haproxy;

@@ -3,14 +3,14 @@
 
 mod lie;
 
-use super::http;
+use super::door::Door;
 pub(crate) use lie::Lie;
 use lie::message;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, ErrorKind, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::TcpStream,
     sync::{
         Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
@@ -34,7 +34,7 @@ pub(crate) struct Seen {
 /// A running fake.
 pub(crate) struct FakeConsul {
     core: Arc<Core>,
-    address: SocketAddr,
+    door: Door,
 }
 
 #[derive(Default)]
@@ -92,30 +92,21 @@ struct Scripted {
 impl FakeConsul {
     /// Starts it with one node, `n1` at 10.0.0.1, and no services.
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let address = listener.local_addr().expect("a bound socket's address");
-        let fake = Self {
-            core: Arc::default(),
-            address,
-        };
-        fake.set_node("n1", "10.0.0.1");
-        let core = Arc::clone(&fake.core);
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if core.stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                let core = Arc::clone(&core);
-                // The client may go in the middle of anything: that ends its thread and no more.
-                thread::spawn(move || drop(serve(&stream, &core)));
-            }
+        let core = Arc::<Core>::default();
+        let serving = Arc::clone(&core);
+        let door = Door::open(move |stream| {
+            let core = Arc::clone(&serving);
+            // The client may go in the middle of anything: that ends its thread and no more.
+            thread::spawn(move || drop(serve(&stream, &core)));
         });
+        let fake = Self { core, door };
+        fake.set_node("n1", "10.0.0.1");
         fake
     }
 
     /// Its address, for `--consul`.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.door.url()
     }
 
     /// The instances of a service are at these addresses; all on port 80 of node `n1`.
@@ -222,8 +213,6 @@ impl Drop for FakeConsul {
     fn drop(&mut self) {
         self.core.stopped.store(true, Ordering::Relaxed);
         self.core.changed.notify_all();
-        // Wakes the thread that accepts; that it no longer serves is the point.
-        let _ = http::get(self.address, "/");
     }
 }
 

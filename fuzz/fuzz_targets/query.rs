@@ -184,12 +184,16 @@ fn plain_form(domain: &Name, lookup: &Lookup) {
                 Kind::Service => "service",
                 Kind::Connect => "connect",
                 Kind::Ingress => "ingress",
+                Kind::Virtual => return,
             };
             let labels: Vec<&str> = tag.iter().chain([name]).map(String::as_str).collect();
             ([labels, vec![keyword]].concat(), scope, port.as_deref())
         }
         Lookup::Node { name, scope } => (vec![name.as_str(), "node"], scope, None),
-        Lookup::Virtual { name, scope } => (vec![name.as_str(), "virtual"], scope, None),
+        Lookup::Virtual { name, port, scope } => {
+            let labels: Vec<&str> = port.iter().chain([name]).map(String::as_str).collect();
+            ([labels, vec!["virtual"]].concat(), scope, None)
+        }
         _ => return,
     };
     let pairs = [

@@ -1,7 +1,7 @@
 //! A small world made from the fuzzer's bytes: domains, settings, a catalog with its sources.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use portolan::answers::{
     Asked, Domains, Lookup, Maker, Moment, Settings, Soa, SrvTarget, TtlTable, reverse_address,
 };
 use portolan::catalog::{
-    Catalog, Health, Interest, Interests, Kind, Layer, Miss, Patience, Prepared, Realm, Scope,
+    Catalog, Edition, Health, Interest, Interests, Kind, Layer, Miss, Patience, Prepared, Realm, Scope,
     Service, ServiceKey,
 };
 use portolan::dns::{Answer, Name, Rcode};
@@ -178,6 +178,7 @@ impl Source {
                     let result = found.map(|service| Prepared {
                         service: key.name.clone(),
                         datacenter: DATACENTER.to_owned(),
+                        peer: None,
                         ttl: (key.name.len() % 2 == 0).then_some(9),
                         instances: service.instances().to_vec(),
                     });
@@ -205,9 +206,12 @@ fn lazy(catalog: &mut Catalog, contents: Contents, switches: u8) -> Source {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     layer.publish_datacenters(names(&["dc1", "dc2"]));
     if switches & 1 != 0 {
-        layer.publish_peers(BTreeSet::from(["peer".to_owned(), "db".to_owned()]));
+        let peers = ["peer", "db"].map(|name| (name.to_owned(), None));
+        layer.publish_peers(peers.into());
     }
-    layer.publish_enterprise(switches & 2 != 0);
+    if switches & 2 != 0 {
+        layer.publish_edition(Edition::Enterprise);
+    }
     if switches & 4 != 0 {
         layer.local().mark_stale(catalog.versions().millis());
     }

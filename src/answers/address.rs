@@ -16,7 +16,7 @@ pub(super) enum Accept {
 }
 
 /// An address as Consul may hold it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Address {
     Ip(IpAddr),
     /// Not an IP address: the name of another host.
@@ -77,9 +77,9 @@ impl Addresses {
         })
     }
 
-    /// There is no address at all.
-    pub(super) fn is_empty(&self) -> bool {
-        self.v4.is_none() && self.v6.is_none() && self.default.is_none()
+    /// Is there none but under tags?
+    pub(super) fn is_only_tagged(&self) -> bool {
+        self.default.is_none()
     }
 
     /// The IPv4 address, if there is one.
@@ -114,8 +114,9 @@ pub(super) fn instance_address(
     let node = &instance.node;
     let of_node = || Addresses::of(&node.address, &node.tagged_addresses, wan).choose(accept);
     let own = Addresses::of(&instance.address, &instance.tagged_addresses, wan);
-    if own.is_empty() {
-        return of_node();
+    // One that only its tags have says nothing of the other family.
+    if own.is_only_tagged() {
+        return own.choose(accept).or_else(of_node);
     }
     match own.choose(accept) {
         // A service that is its own alias would be a loop.

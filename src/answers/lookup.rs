@@ -27,10 +27,12 @@ pub enum Lookup {
         /// RFC 2782's form without `.service` owns SRV records and nothing else.
         only_srv: bool,
     },
-    /// `NAME.virtual`: the address that the mesh gives a service.
+    /// `[PORT.]NAME.virtual`: the address that the mesh gives a service, or one of its ports.
     Virtual {
         /// The service.
         name: String,
+        /// The label left of it. It means a port where the service has ports with names, and nothing elsewhere.
+        port: Option<String>,
         /// Where.
         scope: Scope,
     },
@@ -315,7 +317,7 @@ fn by_keyword(keyword: Keyword, parts: &[&str], suffix: &[&str]) -> Lookup {
             let (name, tag) = match kind {
                 Kind::Service => name_and_tag(before, last),
                 // Labels further left mean nothing there, as in Consul.
-                Kind::Connect | Kind::Ingress => ((*last).to_owned(), None),
+                _ => ((*last).to_owned(), None),
             };
             Lookup::Service {
                 kind,
@@ -333,14 +335,16 @@ fn by_keyword(keyword: Keyword, parts: &[&str], suffix: &[&str]) -> Lookup {
             }
             Lookup::Virtual {
                 name: (*last).to_owned(),
+                port: before.last().map(|&port| port.to_owned()),
                 scope,
             }
         }
         Keyword::Query if suffix.len() > 1 => Lookup::Nothing,
         Keyword::Query => Lookup::Query {
             name: match parts {
-                [name, any] if name.starts_with('_') && any.starts_with('_') => {
-                    name[1..].to_owned()
+                // RFC 2782's form, of a name that may have dots.
+                [first, .., last] if first.starts_with('_') && last.starts_with('_') => {
+                    before.join(".")[1..].to_owned()
                 }
                 _ => parts.join("."),
             },
@@ -565,6 +569,7 @@ mod tests {
                 "web.virtual.east.consul",
                 Lookup::Virtual {
                     name: "web".to_owned(),
+                    port: None,
                     scope: Scope {
                         peer: Some("east".to_owned()),
                         ..Scope::default()

@@ -87,7 +87,9 @@ impl Maker<'_> {
             }
             Lookup::Address(ip) => Ok(self.address(*ip, asked)),
             Lookup::Node { name, scope } => self.node(name, scope, asked),
-            Lookup::Virtual { name, scope } => self.virtual_address(name, scope, asked),
+            Lookup::Virtual { name, port, scope } => {
+                self.virtual_address(name, port.as_deref(), scope, asked)
+            }
             Lookup::Query { name, scope } => self.query(name, scope, asked),
             Lookup::Service {
                 kind,

@@ -2,8 +2,11 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::catalog::{Found, Health, Instance, Kind, Miss, PreparedKey, Scope, ServiceKey};
+use crate::catalog::{
+    Found, Health, Instance, Kind, Miss, PreparedKey, Scope, Service, ServiceKey,
+};
 use crate::dns::{Answer, Cut, Data, Name, Open, Rcode, Reach, Record, Subset, types};
 
 use super::address::{
@@ -41,10 +44,7 @@ fn port_of(instance: &Instance, name: Option<&str>) -> Option<u16> {
             .iter()
             .find(|port| port.name.eq_ignore_ascii_case(name))
             .map(|port| port.port),
-        None => {
-            let default = instance.ports.iter().find(|port| port.default);
-            Some(default.map_or(instance.port, |port| port.port))
-        }
+        None => Some(instance.served_port()),
     }
 }
 
@@ -182,7 +182,10 @@ impl Maker<'_> {
         let mut hosts = 0;
         for instance in &group.instances {
             // Consul's key of a duplicate; ids do not count.
-            if !seen.insert((&instance.node.name, &instance.address, instance.port)) {
+            let port = self.srv_port(instance, group.port);
+            let wan = self.is_across_wan(&instance.node);
+            let own = Addresses::of(&instance.address, &instance.tagged_addresses, wan);
+            if !seen.insert((&instance.node.name, own.choose(Accept::Any), port)) {
                 continue;
             }
             let Some(target) = self.srv_target(instance, group.scope, asked) else {
@@ -216,7 +219,7 @@ impl Maker<'_> {
                     weight: instance
                         .weight()
                         .saturating_mul(self.settings.srv_weight_scale),
-                    port: self.srv_port(instance, group.port),
+                    port,
                     target: name,
                 },
             });
@@ -288,7 +291,7 @@ impl Maker<'_> {
     /// The result of a prepared query, in the order that Consul chose.
     pub(super) fn query(&self, name: &str, scope: &Scope, asked: &Asked<'_>) -> Found<Answer> {
         // Other names cannot be asked for in a URL, nor in Consul's own DNS, which escapes them.
-        if !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Miss::Absent);
         }
         let key = PreparedKey {
@@ -302,12 +305,17 @@ impl Maker<'_> {
             return Err(Miss::Absent);
         }
         let service = result.service.to_ascii_lowercase();
+        // The names of what a peer has are those of the peer.
+        let of_peer = result.peer.clone().map(|peer| Scope {
+            peer: Some(peer),
+            ..Scope::default()
+        });
         let group = Group {
             instances: result.instances.iter().collect(),
             ttl: result
                 .ttl
                 .unwrap_or_else(|| self.settings.service_ttl.of(&service)),
-            scope,
+            scope: of_peer.as_ref().unwrap_or(scope),
             port: None,
             in_order: true,
         };
@@ -318,19 +326,15 @@ impl Maker<'_> {
         })
     }
 
-    /// The address that the mesh gives a service (Consul 1.11).
+    /// The address that the mesh gives a service (Consul 1.11), or one of its ports (Consul 2.0).
     pub(super) fn virtual_address(
         &self,
         name: &str,
+        port: Option<&str>,
         scope: &Scope,
         asked: &Asked<'_>,
     ) -> Found<Answer> {
-        let key = ServiceKey::new(Kind::Connect, name);
-        let service = self.catalog.service(scope, &key, asked.patience)?;
-        let address = service.instances().iter().find_map(|instance| {
-            let tagged = instance.tagged_addresses.get(VIRTUAL)?;
-            tagged.address.parse::<IpAddr>().ok()
-        });
+        let address = self.address_in_mesh(name, port, scope, asked)?;
         let data = match (address, asked.qtype) {
             (Some(ip @ IpAddr::V4(_)), types::A | types::ANY)
             | (Some(ip @ IpAddr::V6(_)), types::AAAA | types::ANY) => vec![address_data(ip)],
@@ -338,4 +342,62 @@ impl Maker<'_> {
         };
         Ok(self.data(asked, self.settings.node_ttl, data))
     }
+
+    /// That address, if there is one; absent where the name is nobody's. It is the local datacenter's, whichever is
+    /// named.
+    fn address_in_mesh(
+        &self,
+        name: &str,
+        port: Option<&str>,
+        scope: &Scope,
+        asked: &Asked<'_>,
+    ) -> Found<Option<IpAddr>> {
+        let scope = &Scope {
+            datacenter: None,
+            ..scope.clone()
+        };
+        let mesh = |kind| {
+            let key = ServiceKey::new(kind, name);
+            match self.catalog.service(scope, &key, asked.patience) {
+                Err(Miss::Absent) => Ok(None),
+                found => found.map(Some),
+            }
+        };
+        if let Some(port) = port
+            && let Some(proxies) = mesh(Kind::Connect)?
+        {
+            let own = tagged(&proxies, &format!("{VIRTUAL}:{port}"));
+            let has_ports = |proxy: &Instance| !proxy.ports.is_empty();
+            if own.is_some() || proxies.instances().iter().any(has_ports) {
+                return own.map(Some).ok_or(Miss::Absent);
+            }
+        }
+        let given = match scope.peer {
+            None => mesh(Kind::Virtual),
+            Some(_) => Ok(None),
+        };
+        let first = |given: &Arc<Service>| given.instances().first()?.address.parse().ok();
+        let is_unready = matches!(given, Err(Miss::Unready));
+        let given = if is_unready { None } else { given? };
+        if let Some(address) = given.as_ref().and_then(first) {
+            return Ok(Some(address));
+        }
+        // Of peers, and before Consul 1.16, the proxies tell and nothing else.
+        let proxies = mesh(Kind::Connect)?;
+        let address = proxies.as_ref().and_then(|proxies| {
+            tagged(proxies, VIRTUAL).or_else(|| tagged(proxies, &format!("{VIRTUAL}:{name}")))
+        });
+        match (address, proxies) {
+            (None, _) if is_unready => Err(Miss::Unready),
+            (None, None) => Err(Miss::Absent),
+            (address, _) => Ok(address),
+        }
+    }
+}
+
+/// The address under that tag, of whichever instance has one.
+fn tagged(service: &Service, tag: &str) -> Option<IpAddr> {
+    let instances = service.instances().iter();
+    let mut tagged = instances.filter_map(|instance| instance.tagged_addresses.get(tag));
+    tagged.find_map(|tagged| tagged.address.parse().ok())
 }

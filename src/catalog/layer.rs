@@ -3,19 +3,19 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use tokio::sync::mpsc;
 
+use super::places::Places;
 use super::prepared::PreparedQueries;
 use super::realms::Realms;
-use super::slot::{Want, millis};
+use super::slot::millis;
 use super::unlisted::Unlisted;
 use super::{
-    Absence, Found, Miss, Node, Prepared, PreparedKey, PreparedSlot, Realm, Scope, Service,
-    ServiceKey, Slot, Sought, Versions,
+    Absence, Edition, Found, Kind, Miss, Node, Peers, Prepared, PreparedKey, PreparedSlot, Realm,
+    Scope, Service, ServiceKey, Slot, Sought, Versions,
 };
 
 /// What a lazy source is asked to load.
@@ -61,18 +61,14 @@ pub type Interests = mpsc::Receiver<Interest>;
 /// next one for the same name tries again.
 const INTEREST_QUEUE: usize = 4096;
 
-/// No question has the list of datacenters read again in so many milliseconds, whatever names clients make
-/// up.
-const LIST_HOLDS: u64 = 1000;
-
 /// A service as it is published.
 #[derive(Debug, Clone)]
-pub struct Loaded {
-    /// Its instances.
-    pub service: Arc<Service>,
-    /// The slot and version that they were read from.
-    pub source: (Arc<Slot<Service>>, u64),
-    /// They are the last that was known: the source is away, or has no usable answer about them.
+pub struct Loaded<T> {
+    /// What is published: a service, or the result of a prepared query.
+    pub value: Arc<T>,
+    /// The slot and version that it was read from.
+    pub source: (Arc<Slot<T>>, u64),
+    /// It is the last that was known: the source is away, or has no usable answer about it.
     pub stale: bool,
 }
 
@@ -91,16 +87,7 @@ pub struct Layer {
     name: &'static str,
     local: Arc<Realm>,
     remote: Realms,
-    /// Every datacenter that exists, in lower case; `None` until the source has learned them.
-    datacenters: ArcSwapOption<BTreeSet<String>>,
-    /// That list; met whenever it was read, or could not be.
-    list: Want,
-    /// Until when, in milliseconds on the catalog's clock, what is not in it is taken for absent.
-    list_holds_until: AtomicU64,
-    /// Every cluster peer that exists, in lower case.
-    peers: ArcSwapOption<BTreeSet<String>>,
-    /// The source is Consul Enterprise: it has namespaces and partitions.
-    enterprise: AtomicBool,
+    places: Places,
     queries: PreparedQueries,
     unlisted: Unlisted,
     /// Milliseconds.
@@ -118,7 +105,8 @@ impl Layer {
     ) -> Arc<Self> {
         let known = BTreeSet::from([datacenter.to_ascii_lowercase()]);
         let layer = Self::new(name, datacenter, None, versions);
-        layer.datacenters.store(Some(Arc::new(known)));
+        layer.places.publish_datacenters(known);
+        layer.places.publish_peers(Peers::new());
         Arc::new(layer)
     }
 
@@ -139,11 +127,7 @@ impl Layer {
             name,
             local: Arc::new(Realm::new(Scope::default(), datacenter, versions)),
             remote: Realms::default(),
-            datacenters: ArcSwapOption::empty(),
-            list: Want::new(),
-            list_holds_until: AtomicU64::new(0),
-            peers: ArcSwapOption::empty(),
-            enterprise: AtomicBool::new(false),
+            places: Places::new(versions),
             queries: PreparedQueries::default(),
             unlisted: Unlisted::default(),
             max_stale: AtomicU64::new(u64::MAX),
@@ -173,46 +157,51 @@ impl Layer {
             let datacenter = scope.datacenter.as_ref();
             datacenter.is_none_or(|name| names.contains(name))
         });
-        let names = Some(Arc::new(names));
-        if *self.datacenters.load() != names {
-            self.datacenters.store(names);
-            self.versions.new_epoch();
-        }
-        self.excuse_datacenters(Duration::ZERO);
+        self.places.publish_datacenters(names);
+        self.places.hold(0);
     }
 
     /// Which datacenters exist is not asked for again at once, `at_least` so long: it has just been learned,
     /// or could not be.
     pub fn excuse_datacenters(&self, at_least: Duration) {
-        let until = self.versions.millis() + LIST_HOLDS.max(millis(at_least));
-        self.list_holds_until.store(until, Ordering::Release);
-        self.list.met();
+        self.places.hold(millis(at_least));
     }
 
-    /// Publishes which cluster peers exist.
-    pub fn publish_peers(&self, names: BTreeSet<String>) {
-        let names = Some(Arc::new(names));
-        if *self.peers.load() != names {
-            self.peers.store(names);
-            self.versions.new_epoch();
+    /// Publishes which cluster peers exist, and what they export.
+    pub fn publish_peers(&self, peers: Peers) {
+        self.remote.retain(|scope| {
+            let peer = scope.peer.as_ref();
+            peer.is_none_or(|name| peers.contains_key(name))
+        });
+        let names: Vec<String> = peers.keys().cloned().collect();
+        self.places.publish_peers(peers);
+        for realm in names.iter().filter_map(|peer| self.remote.of_peer(peer)) {
+            self.import(&realm);
         }
     }
 
-    /// The source has namespaces and partitions, or has none.
-    pub fn publish_enterprise(&self, enterprise: bool) {
-        if self.enterprise.swap(enterprise, Ordering::AcqRel) != enterprise {
-            self.versions.new_epoch();
+    /// Publishes the names of what a peer exports, as far as they are known.
+    pub fn import(&self, realm: &Realm) {
+        let peer = realm.scope().peer.as_ref();
+        let imported = peer.and_then(|peer| self.places.imported(peer));
+        if let Some(names) = imported {
+            realm.publish_names((*names).clone(), None);
         }
+    }
+
+    /// Which Consul the source is.
+    pub fn publish_edition(&self, edition: Edition) {
+        self.places.publish_edition(edition);
     }
 
     /// Which datacenters exist, in lower case; `None` until the source has learned them.
     pub fn datacenters(&self) -> Option<Arc<BTreeSet<String>>> {
-        self.datacenters.load_full()
+        self.places.datacenters()
     }
 
     /// Which cluster peers exist, in lower case; `None` until the source has learned them.
-    pub fn peers(&self) -> Option<Arc<BTreeSet<String>>> {
-        self.peers.load_full()
+    pub fn peers(&self) -> Option<BTreeSet<String>> {
+        self.places.peers()
     }
 
     /// Does the layer still hold this realm?
@@ -240,55 +229,24 @@ impl Layer {
 
     /// Does the scope exist, as far as its names tell?
     pub(super) fn has(&self, scope: &Scope) -> Found<()> {
-        if scope.is_enterprise() && !self.enterprise.load(Ordering::Relaxed) {
+        if !self.places.has_tenancy(scope) {
             return Err(Miss::Absent);
         }
-        if let Some(peer) = &scope.peer {
-            let peers = self.peers.load();
-            let known = peers.as_ref().is_some_and(|peers| peers.contains(peer));
-            return if known { Ok(()) } else { Err(Miss::Absent) };
-        }
-        match &scope.datacenter {
-            Some(name) if !self.is_local(name) => self.has_datacenter(name),
-            _ => Ok(()),
-        }
+        let is_away = self.local.stale_millis().is_some();
+        self.places
+            .find(|| self.lists(scope), is_away, self.interests.as_ref())
     }
 
-    /// Is it in the list? One that is not may be new: then the list is read again, unless that was done a
-    /// moment ago, or the source is away.
-    fn has_datacenter(&self, name: &str) -> Found<()> {
-        let look = || match self.datacenters.load().as_deref() {
-            None => Err(Miss::Unready),
-            Some(known) if known.contains(name) => Ok(()),
-            Some(_) => Err(Miss::Absent),
-        };
-        let is_away = || self.local.stale_millis().is_some();
-        let found = look();
-        if found.is_ok() || self.list_holds() || is_away() {
-            return found;
-        }
-        match self
-            .list
-            .leave(self.interests.as_ref(), || Interest::Datacenters)
-        {
-            // It may have come in the meantime.
-            miss @ Miss::Loading(_) if !self.list_holds() => look().or(Err(miss)),
-            _ => look(),
-        }
+    fn lists(&self, scope: &Scope) -> Option<bool> {
+        self.places.lists(scope, |name| self.is_local(name))
     }
 
-    fn list_holds(&self) -> bool {
-        self.versions.millis() < self.list_holds_until.load(Ordering::Acquire)
-    }
-
-    /// Until when, in milliseconds on the catalog's clock, the scope is absent because its datacenter is;
+    /// Until when, in milliseconds on the catalog's clock, the scope is absent because its datacenter or peer is;
     /// `None` where it is for another reason.
     pub(super) fn absent_until(&self, scope: &Scope) -> Option<u64> {
-        let name = scope.datacenter.as_ref()?;
-        let known = self.datacenters.load();
-        let is_known = self.is_local(name) || known.as_ref().is_some_and(|k| k.contains(name));
+        let is_known = self.lists(scope) == Some(true);
         let may_come = self.interests.is_some() && !is_known;
-        may_come.then(|| self.list_holds_until.load(Ordering::Acquire))
+        may_come.then(|| self.places.held_until())
     }
 
     fn is_local(&self, datacenter: &str) -> bool {
@@ -300,6 +258,7 @@ impl Layer {
         self.has(scope)?;
         let mut scope = scope.clone();
         scope.datacenter = scope.datacenter.filter(|name| !self.is_local(name));
+        let scope = self.places.known_as(scope);
         let realm = if scope == Scope::default() {
             Arc::clone(&self.local)
         } else {
@@ -349,41 +308,73 @@ impl Layer {
         // Datacenters and peers are listed; namespaces and partitions may be made up.
         let is_listed = !scope.is_enterprise();
         let may = || is_listed || self.unlisted.may_ask(self.versions.millis());
-        self.remote.realm(scope, &self.versions, may)
+        self.remote.realm(scope, &self.local, may)
     }
 
     /// The instances of a service, as [`super::Catalog::service`].
-    pub fn service(&self, scope: &Scope, key: &ServiceKey, patience: Patience) -> Found<Loaded> {
+    pub fn service(
+        &self,
+        scope: &Scope,
+        key: &ServiceKey,
+        patience: Patience,
+    ) -> Found<Loaded<Service>> {
         let realm = self.realm(scope)?;
         // Existence is decided here and nowhere else (D3): while the list is followed, an absent name makes
         // no slot, leaves no interest and reaches no source.
-        if !realm.lists(key.name()) {
+        if key.kind() == Kind::Service && !realm.lists(key.name()) {
             let sought = || Sought::Service(key.name().to_owned());
             return Err(self.unlisted(&realm, realm.names_are_behind(), sought, patience));
         }
+        // Ingress gateways are for their own datacenter; Consul shows its own for every peer.
+        if key.kind() == Kind::Ingress && realm.is_of_peer() {
+            return Err(Miss::Absent);
+        }
+        // That a service is listed does not say that the mesh gives it an address.
+        let has_list = key.kind() != Kind::Virtual && realm.lists(key.name());
+        if key.kind() != Kind::Service && !has_list && !realm.is_in_mesh(key) {
+            let sought = Sought::Mesh(key.clone());
+            let to = self.interests.as_ref();
+            return match realm.stale_millis() {
+                Some(_) => Err(Miss::Unready),
+                None => Err(self.unlisted.look(&realm, sought, patience, to)),
+            };
+        }
         let stale = realm.stale_millis().is_some();
         let slot = realm.slot(key);
-        let (version, service) = slot.look(Self::patience(patience, stale), |want| {
+        let looked = slot.look(Self::patience(patience, stale), |want| {
             want.leave(self.interests.as_ref(), || Interest::Service {
                 realm: Arc::clone(&realm),
                 key: key.clone(),
                 slot: Arc::clone(&slot),
             })
         })?;
+        self.loaded(slot, looked, stale)
+    }
+
+    /// What was looked up in a slot, unless it is older than the operator allows.
+    fn loaded<T>(
+        &self,
+        slot: Arc<Slot<T>>,
+        (version, value): (u64, Arc<T>),
+        is_away: bool,
+    ) -> Found<Loaded<T>> {
         let age = slot.stale_millis();
         if self.is_too_old(age) {
             return Err(Miss::Unready);
         }
         Ok(Loaded {
-            service,
+            value,
             source: (slot, version),
-            stale: stale || age.is_some(),
+            stale: is_away || age.is_some(),
         })
     }
 
     /// The node of that name, which is in lower case.
     pub(super) fn node(&self, scope: &Scope, name: &str, patience: Patience) -> Found<Arc<Node>> {
         let realm = self.realm(scope)?;
+        if realm.is_of_peer() {
+            return realm.find_node(name, self.interests.as_ref());
+        }
         let sought = || Sought::Node(name.to_owned());
         realm
             .node(name)
@@ -421,7 +412,7 @@ impl Layer {
         &self,
         key: &PreparedKey,
         patience: Patience,
-    ) -> Found<Arc<Option<Prepared>>> {
+    ) -> Found<Loaded<Option<Prepared>>> {
         if self.interests.is_none() {
             return Err(Miss::Absent);
         }
@@ -436,19 +427,23 @@ impl Layer {
             ..key.clone()
         };
         let slot = self.queries.slot(&key, &self.versions);
-        let patience = Self::patience(patience, self.local.stale_millis().is_some());
-        let looked = slot.look(patience, |want| {
+        let stale = self.local.stale_millis().is_some();
+        let looked = slot.look(Self::patience(patience, stale), |want| {
             // What clients make up costs no more than other names that nothing is known of.
             let is_free = slot.has_result() || want.is_left();
-            if !is_free && !self.unlisted.may_ask(self.versions.millis()) {
-                return Miss::Unready;
+            let turn = match is_free {
+                true => Ok(()),
+                false => self.unlisted.later(self.versions.millis()),
+            };
+            if let Err(miss) = turn {
+                return miss;
             }
             want.leave(self.interests.as_ref(), || Interest::Query {
                 key: key.clone(),
                 slot: Arc::clone(&slot),
             })
-        });
-        looked.map(|(_, result)| result)
+        })?;
+        self.loaded(slot, looked, stale)
     }
 
     /// May there be a node at the address, where a query is executed? Where its nodes are not known, there may.
@@ -505,7 +500,7 @@ mod tests {
             ..Scope::default()
         };
         let has = |name: &str| layer.has(&scope(name));
-        let expire = || layer.list_holds_until.store(0, Ordering::Relaxed);
+        let expire = || layer.places.expire();
         assert!(has("dc1").is_ok());
         assert!(
             matches!(has("dc2"), Err(Miss::Loading(_))),

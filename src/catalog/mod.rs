@@ -9,14 +9,18 @@
 //! This room knows no DNS, no HTTP and no Docker.
 
 mod aging;
+mod away;
 mod layer;
 mod model;
+mod nodes;
+mod places;
 mod prepared;
 mod reader;
 mod realm;
 mod realms;
 mod reverse;
 mod slot;
+mod slots;
 mod unlisted;
 
 use std::net::IpAddr;
@@ -28,6 +32,7 @@ pub use layer::{Interest, Interests, Layer, Loaded, Patience};
 pub use model::{
     Health, Instance, Kind, NamedPort, Node, Scope, Service, ServiceKey, TaggedAddress, Weights,
 };
+pub use places::{Edition, Peers};
 pub use prepared::{Prepared, PreparedKey, PreparedSlot};
 pub use reader::{Reader, Validity};
 pub use realm::Realm;
@@ -113,7 +118,12 @@ impl Catalog {
     }
 
     /// The instances of a service.
-    pub fn service(&self, scope: &Scope, key: &ServiceKey, patience: Patience) -> Found<Loaded> {
+    pub fn service(
+        &self,
+        scope: &Scope,
+        key: &ServiceKey,
+        patience: Patience,
+    ) -> Found<Loaded<Service>> {
         self.first(|layer| layer.service(scope, key, patience))
     }
 
@@ -144,7 +154,11 @@ impl Catalog {
     }
 
     /// The result of a prepared query; `None` if there is no such query.
-    pub fn prepared(&self, key: &PreparedKey, patience: Patience) -> Found<Arc<Option<Prepared>>> {
+    pub fn prepared(
+        &self,
+        key: &PreparedKey,
+        patience: Patience,
+    ) -> Found<Loaded<Option<Prepared>>> {
         self.first(|layer| layer.prepared(key, patience))
     }
 

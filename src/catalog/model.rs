@@ -120,6 +120,13 @@ impl Instance {
         self.tags.iter().any(|own| own.eq_ignore_ascii_case(tag))
     }
 
+    /// The port where it serves: of several, the one that is its default, or else the first.
+    pub fn served_port(&self) -> u16 {
+        let first = self.ports.first().filter(|_| self.port == 0);
+        let default = self.ports.iter().find(|port| port.default);
+        default.or(first).map_or(self.port, |port| port.port)
+    }
+
     /// The weight that its health calls for. A critical instance is only ever answered when a
     /// prepared query ignores its check; Consul gives it 0.
     pub fn weight(&self) -> u16 {
@@ -172,6 +179,8 @@ pub enum Kind {
     Connect,
     /// The ingress gateways that expose it (`/v1/health/ingress`).
     Ingress,
+    /// The addresses that the mesh gives it, each as if it were an instance (`/v1/discovery-chain`).
+    Virtual,
 }
 
 /// Names a list of instances within one datacenter. Service names compare case-insensitively, so
@@ -208,6 +217,7 @@ impl fmt::Display for ServiceKey {
             Kind::Service => "service",
             Kind::Connect => "connect",
             Kind::Ingress => "ingress",
+            Kind::Virtual => "virtual",
         };
         write!(f, "{}.{kind}", self.name)
     }

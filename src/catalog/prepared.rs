@@ -23,9 +23,6 @@ const MAX_OTHERS: usize = 1024;
 /// Parts of them, each with a lock of its own.
 const SHARDS: usize = 16;
 
-/// How long a failed execution is not tried again, in milliseconds.
-const AFTER_FAILURE: u64 = 1000;
-
 /// Names one execution.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PreparedKey {
@@ -55,6 +52,9 @@ pub struct Prepared {
     pub service: String,
     /// The datacenter that it was found in, after failover.
     pub datacenter: String,
+    /// The cluster peer that it was found in, after failover to one.
+    #[serde(default)]
+    pub peer: Option<String>,
     /// The query's own TTL, in seconds, if it sets one.
     pub ttl: Option<u32>,
     /// The instances, filtered and in the order that Consul chose.
@@ -73,11 +73,6 @@ impl PreparedSlot {
     /// Publishes a result that is good for `ttl`.
     pub fn executed(&self, result: Option<Prepared>, ttl: Duration) {
         self.publish_for(result, millis(ttl));
-    }
-
-    /// The execution failed, and is not tried again for a while, `at_least` so long; what was known stays.
-    pub fn failed(&self, at_least: Duration) {
-        self.fail_for(AFTER_FAILURE.max(millis(at_least)));
     }
 }
 
@@ -251,6 +246,7 @@ mod tests {
         Prepared {
             service: service.to_owned(),
             datacenter: "dc1".to_owned(),
+            peer: None,
             ttl: None,
             instances: Vec::new(),
         }
@@ -271,18 +267,18 @@ mod tests {
         };
         assert_eq!(starts(&slot, Patience::Some), (true, false));
         assert_eq!(starts(&slot, Patience::None), (true, false));
-        slot.failed(Duration::ZERO);
+        slot.excuse(Duration::ZERO);
         assert_eq!(starts(&slot, Patience::Some), (false, false), "failed");
 
         let slot = queries.slot(&key("web", None), &versions);
         slot.executed(Some(found("web")), Duration::ZERO);
         assert_eq!(starts(&slot, Patience::Some), (true, false), "too old");
         assert_eq!(starts(&slot, Patience::None), (false, true), "will do");
-        slot.failed(Duration::ZERO);
+        slot.excuse(Duration::ZERO);
         assert_eq!(starts(&slot, Patience::Some), (false, true), "stays");
         queries.slot(&key("web", None), &versions);
         let node = queries.slot(&key("web", Some(2)), &versions);
-        node.failed(Duration::ZERO);
+        node.excuse(Duration::ZERO);
         assert_eq!(starts(&node, Patience::Some), (false, true), "another's");
 
         let key = key("near", Some(1));

@@ -75,7 +75,7 @@ impl<'a> Reader<'a> {
                 } else {
                     self.ends_at(slot.fresh_until());
                 }
-                Ok(loaded.service)
+                Ok(loaded.value)
             }
             Err(miss) => self.in_scope(scope, Err(miss)),
         }
@@ -102,7 +102,11 @@ impl<'a> Reader<'a> {
     /// As [`Catalog::prepared`]. What it finds may be this client's alone, so it is not kept.
     pub fn prepared(&self, key: &PreparedKey, patience: Patience) -> Found<Arc<Option<Prepared>>> {
         self.ends_at(0);
-        self.catalog.prepared(key, patience)
+        let loaded = self.catalog.prepared(key, patience)?;
+        if loaded.stale {
+            self.note_stale();
+        }
+        Ok(loaded.value)
     }
 
     /// As [`Catalog::is_stale`]; or is something that was read?

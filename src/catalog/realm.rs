@@ -3,14 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc;
 
-use super::aging::Aging;
+use super::away::Away;
+use super::nodes::Nodes;
 use super::reverse::Reverse;
 use super::slot::Want;
+use super::slots::{ServiceSlot, Slots};
 use super::{Found, Interest, Kind, Miss, Node, Scope, Service, ServiceKey, Slot, Versions};
 
 /// One datacenter's service names, nodes and loaded services; or a peer's, or a namespace's.
@@ -21,32 +23,21 @@ pub struct Realm {
     datacenter: ArcSwap<String>,
     /// Every service name that exists, in lower case.
     names: ArcSwapOption<HashSet<Arc<str>>>,
-    /// Nodes by name in lower case.
-    nodes: ArcSwapOption<HashMap<String, Arc<Node>>>,
+    nodes: Nodes,
     /// Names that were found beyond the list, with the index at which they were: an older list does not
     /// take them away.
     found: Mutex<HashMap<Arc<str>, u64>>,
-    /// The list of names, and that of nodes, may have changed since it was read.
+    /// The list of names may have changed since it was read.
     names_behind: AtomicBool,
-    nodes_behind: AtomicBool,
-    nodes_aging: Aging,
     /// Moves whenever the names or the nodes do.
     version: AtomicU64,
-    /// Node names by address.
-    nodes_by_address: ArcSwap<HashMap<IpAddr, Arc<Node>>>,
-    services: RwLock<HashMap<ServiceKey, ServiceSlot>>,
+    services: Slots,
     reverse: Reverse,
-    /// Milliseconds on the catalog's clock since which the source is away; 0 while it is not.
-    stale_since: AtomicU64,
-    /// Why, in words.
-    trouble: ArcSwapOption<String>,
+    away: Arc<Away>,
     /// The realm as a whole; met whenever its names or nodes move.
     want: Want,
     versions: Arc<Versions>,
 }
-
-/// Where a service is published.
-type ServiceSlot = Arc<Slot<Service>>;
 
 impl Realm {
     pub(super) fn new(scope: Scope, datacenter: &str, versions: &Arc<Versions>) -> Self {
@@ -54,20 +45,30 @@ impl Realm {
             scope,
             datacenter: ArcSwap::from_pointee(datacenter.to_owned()),
             names: ArcSwapOption::empty(),
-            nodes: ArcSwapOption::empty(),
+            nodes: Nodes::default(),
             found: Mutex::default(),
             names_behind: AtomicBool::new(false),
-            nodes_behind: AtomicBool::new(false),
-            nodes_aging: Aging::default(),
             version: AtomicU64::new(versions.next()),
-            nodes_by_address: ArcSwap::default(),
-            services: RwLock::default(),
+            services: Slots::default(),
             reverse: Reverse::new(),
-            stale_since: AtomicU64::new(0),
-            trouble: ArcSwapOption::empty(),
+            away: Arc::default(),
             want: Want::new(),
             versions: Arc::clone(versions),
         }
+    }
+
+    /// What a cluster peer exports: read from the same source as the local realm.
+    pub(super) fn of_peer(scope: Scope, local: &Self) -> Self {
+        Self {
+            away: Arc::clone(&local.away),
+            names_behind: AtomicBool::new(true),
+            ..Self::new(scope, "", &local.versions)
+        }
+    }
+
+    /// Is it a cluster peer's? Nobody lists its nodes: they are those of its services.
+    pub fn is_of_peer(&self) -> bool {
+        self.scope.peer.is_some()
     }
 
     /// What part of the world it is.
@@ -96,16 +97,13 @@ impl Realm {
 
     /// Names and nodes are both here, so that existence can be told.
     pub fn is_ready(&self) -> bool {
-        self.names.load().is_some() && self.nodes.load().is_some()
+        self.names.load().is_some() && (self.is_of_peer() || self.nodes.are_known())
     }
 
     /// The source has been away since `since` milliseconds on the catalog's clock, which wraps round: what an
     /// earlier life has left is older than the clock.
     pub fn mark_stale(&self, since: u64) {
-        let fresh =
-            self.stale_since
-                .compare_exchange(0, since.max(1), Ordering::AcqRel, Ordering::Acquire);
-        if fresh.is_ok() {
+        if self.away.begin(since) {
             self.version.store(self.versions.next(), Ordering::Release);
             self.versions.new_epoch();
         }
@@ -113,7 +111,7 @@ impl Realm {
 
     /// The source is here.
     pub fn mark_fresh(&self) {
-        if self.stale_since.swap(0, Ordering::AcqRel) != 0 {
+        if self.away.end() {
             self.version.store(self.versions.next(), Ordering::Release);
             self.versions.new_epoch();
         }
@@ -121,20 +119,17 @@ impl Realm {
 
     /// For how many milliseconds the source has been away; `None` while it is not.
     pub fn stale_millis(&self) -> Option<u64> {
-        match self.stale_since.load(Ordering::Acquire) {
-            0 => None,
-            since => Some(self.versions.millis().wrapping_sub(since)),
-        }
+        self.away.millis(self.versions.millis())
     }
 
     /// Says why the source is away; `None` once it is not. No answer depends on it.
     pub fn explain(&self, trouble: Option<String>) {
-        self.trouble.store(trouble.map(Arc::new));
+        self.away.explain(trouble);
     }
 
     /// Why the source is away, as far as it has been found out.
     pub fn trouble(&self) -> Option<Arc<String>> {
-        self.trouble.load_full()
+        self.away.trouble()
     }
 
     /// Moves whenever a service name or a node comes, goes or changes.
@@ -157,23 +152,33 @@ impl Realm {
 
     /// How many nodes exist.
     pub fn node_count(&self) -> usize {
-        self.nodes.load().as_ref().map_or(0, |nodes| nodes.len())
+        self.nodes.count()
     }
 
-    /// The node of that name; `name` is in lower case.
+    /// The node of that name, as far as it has been seen; `name` is in lower case.
     pub fn node(&self, name: &str) -> Option<Arc<Node>> {
-        self.nodes.load().as_ref()?.get(name).cloned()
+        match self.is_of_peer() {
+            true => self.reverse.node(name),
+            false => self.nodes.get(name),
+        }
+    }
+
+    /// The node of that name of a peer: one that has been seen, or whatever is there once all services have been.
+    pub(super) fn find_node(
+        self: &Arc<Self>,
+        name: &str,
+        to: Option<&mpsc::Sender<Interest>>,
+    ) -> Found<Arc<Node>> {
+        self.among_all(to, Miss::Unready, || self.node(name))
     }
 
     /// Is there a node whose name ends in `.` + `suffix`? Then the suffix is an empty
     /// non-terminal of the zone.
     pub fn has_node_below(&self, suffix: &str) -> bool {
-        self.nodes.load().as_ref().is_some_and(|nodes| {
-            nodes.keys().any(|name| {
-                name.strip_suffix(suffix)
-                    .is_some_and(|rest| rest.ends_with('.'))
-            })
-        })
+        match self.is_of_peer() {
+            true => self.reverse.has_node_below(suffix),
+            false => self.nodes.has_below(suffix),
+        }
     }
 
     /// The list of names may be behind from now on, or is followed again.
@@ -183,7 +188,7 @@ impl Realm {
 
     /// The same for the list of nodes.
     pub fn set_nodes_behind(&self, behind: bool) {
-        self.set_behind(&self.nodes_behind, behind);
+        self.set_behind(&self.nodes.behind, behind);
     }
 
     fn set_behind(&self, list: &AtomicBool, behind: bool) {
@@ -195,8 +200,8 @@ impl Realm {
     /// The source had a usable answer about the nodes, or had none.
     pub fn nodes_heard(&self, usable: bool) {
         let shows = match usable {
-            true => self.nodes_aging.ended(),
-            false => self.nodes_aging.failed(self.versions.millis()),
+            true => self.nodes.aging.ended(),
+            false => self.nodes.aging.failed(self.versions.millis()),
         };
         if shows {
             self.version.store(self.versions.next(), Ordering::Release);
@@ -205,7 +210,7 @@ impl Realm {
 
     /// Has it had none for more than a moment?
     pub(super) fn nodes_age(&self) -> bool {
-        self.nodes_aging.millis(0).is_some()
+        self.nodes.aging.millis(0).is_some()
     }
 
     /// May a service exist that the list does not have?
@@ -215,7 +220,7 @@ impl Realm {
 
     /// May a node exist that the list does not have?
     pub(super) fn nodes_are_behind(&self) -> bool {
-        self.nodes_behind.load(Ordering::Acquire)
+        self.nodes.are_behind()
     }
 
     /// Publishes which service names exist (in lower case), as of `index`, and lets go of loaded services
@@ -231,8 +236,7 @@ impl Realm {
         self.names.store(Some(Arc::clone(&names)));
         drop(found);
         self.moved();
-        self.write_services()
-            .retain(|key, slot| names.contains(key.name()) || Self::retired(slot));
+        self.services.retain(|name| names.contains(name));
         self.reverse.retain(|name| names.contains(name));
         true
     }
@@ -258,9 +262,21 @@ impl Realm {
             found.remove(name);
             names.remove(name)
         });
-        self.write_services()
-            .retain(|key, slot| key.name() != name || Self::retired(slot));
+        self.services.retain(|listed| listed != name);
         self.reverse.remove(name);
+    }
+
+    /// The mesh knows something of a name that no service has to have.
+    pub fn found_in_mesh(&self, key: &ServiceKey, instances: Service) {
+        let slot = self.slot(key);
+        if slot.get().is_none() {
+            slot.offer(instances);
+        }
+    }
+
+    /// Is there anything of that name in the mesh, as far as is known?
+    pub(super) fn is_in_mesh(&self, key: &ServiceKey) -> bool {
+        self.services.is_in_mesh(key)
     }
 
     /// Held while names or nodes are read, changed and published: two changes at once must not lose one
@@ -297,27 +313,9 @@ impl Realm {
     }
 
     fn put_nodes(&self, nodes: Vec<Arc<Node>>) -> bool {
-        let nodes: HashMap<String, Arc<Node>> = nodes
-            .into_iter()
-            .map(|node| (node.name.to_ascii_lowercase(), node))
-            .collect();
-        if self.nodes.load().as_deref() == Some(&nodes) {
+        if !self.nodes.put(nodes) {
             return false;
         }
-        // The first of two nodes with one address, by name, as for services.
-        let mut by_address = HashMap::with_capacity(nodes.len());
-        for node in nodes.values() {
-            if let Ok(address) = node.address.parse::<IpAddr>() {
-                let known = by_address
-                    .entry(address.to_canonical())
-                    .or_insert_with(|| Arc::clone(node));
-                if node.name < known.name {
-                    *known = Arc::clone(node);
-                }
-            }
-        }
-        self.nodes_by_address.store(Arc::new(by_address));
-        self.nodes.store(Some(Arc::new(nodes)));
         self.moved();
         true
     }
@@ -340,15 +338,20 @@ impl Realm {
 
     /// Publishes the instances of a service. False if nothing changed.
     pub fn publish(&self, key: &ServiceKey, slot: &Slot<Service>, service: Service) -> bool {
-        if key.kind() == Kind::Service {
-            self.learn_addresses(key.name(), &service);
-        }
+        self.learn(key, &service);
         slot.publish(service)
     }
 
-    /// Learns at which addresses a service is, for reverse names.
+    fn learn(&self, key: &ServiceKey, service: &Service) {
+        if key.kind() == Kind::Service {
+            self.learn_addresses(key.name(), service);
+        }
+    }
+
+    /// Learns at which addresses a service is, for reverse names; and of a peer, on which nodes.
     pub fn learn_addresses(&self, name: &str, service: &Service) {
-        if self.reverse.learn(name, service) {
+        let learned = self.reverse.learn(name, service);
+        if (self.is_of_peer() && self.reverse.learn_nodes(name, service)) || learned {
             // No slot and no list bears this change, but answers to reverse names depend on it.
             self.versions.next();
         }
@@ -361,10 +364,7 @@ impl Realm {
 
     /// The node at an address.
     pub fn node_at(&self, address: IpAddr) -> Option<Arc<Node>> {
-        self.nodes_by_address
-            .load()
-            .get(&address.to_canonical())
-            .cloned()
+        self.nodes.at(address)
     }
 
     /// The service at an address, among those that have been seen.
@@ -384,26 +384,37 @@ impl Realm {
         address: IpAddr,
         to: Option<&mpsc::Sender<Interest>>,
     ) -> Found<Arc<str>> {
-        if let Some(service) = self.service_at(address) {
-            return Ok(service);
+        // Where the others cannot be learned, the address may be somebody else's.
+        self.among_all(to, Miss::Absent, || self.service_at(address))
+    }
+
+    /// What the instances of all services tell; `otherwise` while nobody can learn those that have not been seen.
+    fn among_all<T>(
+        self: &Arc<Self>,
+        to: Option<&mpsc::Sender<Interest>>,
+        otherwise: Miss,
+        look: impl Fn() -> Option<T>,
+    ) -> Found<T> {
+        if let Some(found) = look() {
+            return Ok(found);
         }
-        // While the source is away, nobody can learn the others: the address may be somebody else's.
-        if self.reverse.is_complete() || self.stale_millis().is_some() {
+        if self.reverse.is_complete() {
             return Err(Miss::Absent);
+        }
+        if self.stale_millis().is_some() {
+            return Err(otherwise);
         }
         let interest = || Interest::Reverse(Arc::clone(self));
         match self.reverse.leave(to, interest) {
-            // It may be somebody else's.
-            Miss::Unready => Err(Miss::Absent),
-            miss => self.service_at(address).ok_or(miss),
+            Miss::Unready => Err(otherwise),
+            miss => look().ok_or(miss),
         }
     }
 
     /// Is the service loaded, so that its addresses are followed anyhow?
     pub fn is_loaded(&self, key: &ServiceKey) -> bool {
-        self.read_services()
-            .get(key)
-            .is_some_and(|slot| slot.get().is_some())
+        let slot = self.services.get(key);
+        slot.is_some_and(|slot| slot.get().is_some())
     }
 
     /// The names of all services.
@@ -421,56 +432,35 @@ impl Realm {
         self.publish_nodes(nodes);
         self.publish_names(names, None);
         for (key, service) in services {
-            if key.kind() == Kind::Service {
-                self.learn_addresses(key.name(), &service);
-            }
+            self.learn(&key, &service);
             self.slot(&key).restore(service);
         }
     }
 
     /// The nodes.
     pub fn nodes(&self) -> Vec<Arc<Node>> {
-        let nodes = self.nodes.load();
-        nodes
-            .iter()
-            .flat_map(|nodes| nodes.values().cloned())
-            .collect()
+        self.nodes.all()
     }
 
     /// The services that are loaded, and where.
     pub fn loaded(&self) -> Vec<(ServiceKey, Arc<Slot<Service>>)> {
-        let services = self.read_services();
-        services
-            .iter()
-            .filter(|(_, slot)| slot.get().is_some())
-            .map(|(key, slot)| (key.clone(), Arc::clone(slot)))
-            .collect()
+        self.services.loaded()
     }
 
     /// Lets a loaded service go; the next question for it loads it anew.
     pub fn forget(&self, key: &ServiceKey) {
-        if let Some(slot) = self.write_services().remove(key) {
-            slot.retire();
-        }
+        self.services.remove(key);
     }
 
     /// The place where a service is, or will be, published.
     pub(super) fn slot(&self, key: &ServiceKey) -> ServiceSlot {
-        if let Some(slot) = self.read_services().get(key) {
-            return Arc::clone(slot);
-        }
-        Arc::clone(
-            self.write_services()
-                .entry(key.clone())
-                .or_insert_with(|| Arc::new(Slot::new(&self.versions))),
-        )
+        self.services.get_or_make(key, &self.versions)
     }
 
     /// Is this slot still where the realm publishes that service?
     pub fn holds(&self, key: &ServiceKey, slot: &Arc<Slot<Service>>) -> bool {
-        self.read_services()
-            .get(key)
-            .is_some_and(|held| Arc::ptr_eq(held, slot))
+        let held = self.services.get(key);
+        held.is_some_and(|held| Arc::ptr_eq(&held, slot))
     }
 
     /// What to wait for until names and nodes are here.
@@ -483,26 +473,11 @@ impl Realm {
         self.want.met();
     }
 
-    fn retired(slot: &Slot<Service>) -> bool {
-        slot.retire();
-        false
-    }
-
     fn moved(&self) {
         self.version.store(self.versions.next(), Ordering::Release);
         if self.is_ready() {
             self.want.met();
         }
-    }
-
-    fn read_services(&self) -> std::sync::RwLockReadGuard<'_, HashMap<ServiceKey, ServiceSlot>> {
-        self.services.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write_services(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<ServiceKey, ServiceSlot>> {
-        self.services
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::{Found, Miss, Realm, Scope, Versions};
+use super::{Found, Miss, Realm, Scope};
 
 /// Realms that are held at a time. Real federations have tens.
 const MAX_REALMS: usize = 1024;
@@ -46,9 +46,10 @@ impl Realms {
     pub(super) fn realm(
         &self,
         scope: Scope,
-        versions: &Arc<Versions>,
+        local: &Realm,
         may: impl FnOnce() -> bool,
     ) -> Found<Arc<Realm>> {
+        let versions = local.versions();
         let now = versions.millis();
         if let Some(held) = self.read().get(&scope) {
             return held.found(now);
@@ -66,8 +67,12 @@ impl Realms {
         }
         let held = realms.entry(scope).or_insert_with_key(|scope| {
             let datacenter = scope.datacenter.clone().unwrap_or_default();
+            let realm = match &scope.peer {
+                Some(_) => Realm::of_peer(scope.clone(), local),
+                None => Realm::new(scope.clone(), &datacenter, versions),
+            };
             Held {
-                realm: Arc::new(Realm::new(scope.clone(), &datacenter, versions)),
+                realm: Arc::new(realm),
                 asked: AtomicU64::new(0),
                 put_off_until: AtomicU64::new(0),
             }
@@ -78,6 +83,14 @@ impl Realms {
     /// The realm of a scope, if there is one.
     pub(super) fn get(&self, scope: &Scope) -> Option<Arc<Realm>> {
         self.read().get(scope).map(|held| Arc::clone(&held.realm))
+    }
+
+    /// The realm of a cluster peer, if there is one.
+    pub(super) fn of_peer(&self, name: &str) -> Option<Arc<Realm>> {
+        self.get(&Scope {
+            peer: Some(name.to_owned()),
+            ..Scope::default()
+        })
     }
 
     pub(super) fn holds(&self, realm: &Arc<Realm>) -> bool {
@@ -124,6 +137,7 @@ impl Realms {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::Versions;
 
     fn namespace(number: usize) -> Scope {
         Scope {
@@ -132,37 +146,41 @@ mod tests {
         }
     }
 
-    fn make(realms: &Realms, versions: &Arc<Versions>, number: usize) -> Arc<Realm> {
-        let made = realms.realm(namespace(number), versions, || true);
+    fn local() -> Realm {
+        Realm::new(Scope::default(), "dc1", &Arc::new(Versions::new()))
+    }
+
+    fn make(realms: &Realms, local: &Realm, number: usize) -> Arc<Realm> {
+        let made = realms.realm(namespace(number), local, || true);
         made.expect("there is room")
     }
 
     #[test]
     fn made_up_names_push_out_nothing_that_is_there() {
-        let (realms, versions) = (Realms::default(), Arc::new(Versions::new()));
-        let real = make(&realms, &versions, 0);
+        let (realms, local) = (Realms::default(), local());
+        let real = make(&realms, &local, 0);
         real.restore(Default::default(), Vec::new(), Vec::new());
         for number in 1..2 * MAX_REALMS {
-            make(&realms, &versions, number);
+            make(&realms, &local, number);
         }
         assert_eq!(realms.read().len(), MAX_REALMS);
         assert!(realms.holds(&real));
-        assert!(Arc::ptr_eq(&make(&realms, &versions, 0), &real));
+        assert!(Arc::ptr_eq(&make(&realms, &local, 0), &real));
     }
 
     #[test]
     fn what_there_is_no_room_for_is_not_asked_for_again_at_once() {
-        let (realms, versions) = (Realms::default(), Arc::new(Versions::new()));
-        let realm = make(&realms, &versions, 1);
-        let again = || realms.realm(namespace(1), &versions, || true);
-        realms.put_off(&realm, versions.millis() + 60_000);
+        let (realms, local) = (Realms::default(), local());
+        let realm = make(&realms, &local, 1);
+        let again = || realms.realm(namespace(1), &local, || true);
+        realms.put_off(&realm, local.versions().millis() + 60_000);
         assert!(matches!(again(), Err(Miss::Unready)));
         realms.put_off(&realm, 0);
         assert!(again().is_ok());
         realms.let_go(&realm);
         assert!(!realms.holds(&realm));
-        assert!(!Arc::ptr_eq(&make(&realms, &versions, 1), &realm));
-        let refused = realms.realm(namespace(2), &versions, || false);
+        assert!(!Arc::ptr_eq(&make(&realms, &local, 1), &realm));
+        let refused = realms.realm(namespace(2), &local, || false);
         assert!(matches!(refused, Err(Miss::Unready)));
     }
 }

@@ -1,13 +1,15 @@
-//! Addresses -> the services that have them. Consul offers no such index (D19).
+//! What only the instances of all services tell: addresses -> the services that have them, and of a cluster peer
+//! its nodes. Consul offers no such index (D19).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::mpsc;
 
+use super::nodes::is_below;
 use super::slot::Want;
-use super::{Interest, Miss, Service};
+use super::{Instance, Interest, Miss, Node, Service};
 
 /// The addresses of all services whose instances have been seen.
 #[derive(Debug)]
@@ -31,6 +33,29 @@ impl Reverse {
         let addresses = instances.filter_map(|instance| instance.address.parse::<IpAddr>().ok());
         let addresses = addresses.map(|address| address.to_canonical()).collect();
         self.write().set(name, addresses)
+    }
+
+    /// Learns on which nodes a service is. False if that was known.
+    pub(super) fn learn_nodes(&self, name: &str, service: &Service) -> bool {
+        let instances = service.instances().iter();
+        let by_name = |instance: &Instance| {
+            let node = Arc::clone(&instance.node);
+            (node.name.to_ascii_lowercase(), node)
+        };
+        self.write()
+            .set_nodes(name, instances.map(by_name).collect())
+    }
+
+    /// The node of that name, in lower case, among those that have been seen.
+    pub(super) fn node(&self, name: &str) -> Option<Arc<Node>> {
+        let seen = self.read();
+        seen.nodes.get(name)?.values().next().cloned()
+    }
+
+    /// Is there one below that name?
+    pub(super) fn has_node_below(&self, suffix: &str) -> bool {
+        let seen = self.read();
+        seen.nodes.keys().any(|name| is_below(name, suffix))
     }
 
     /// The service has gone.
@@ -84,6 +109,8 @@ impl Reverse {
 struct Seen {
     by_service: HashMap<Arc<str>, Vec<IpAddr>>,
     by_address: HashMap<IpAddr, BTreeSet<Arc<str>>>,
+    /// Nodes by name in lower case, as each service that is on them shows them.
+    nodes: HashMap<String, BTreeMap<Arc<str>, Arc<Node>>>,
 }
 
 impl Seen {
@@ -94,7 +121,7 @@ impl Seen {
         if self.by_service.get(service) == Some(&addresses) {
             return false;
         }
-        self.remove(service);
+        self.remove_addresses(service);
         let service: Arc<str> = service.into();
         for address in &addresses {
             self.by_address
@@ -106,8 +133,39 @@ impl Seen {
         true
     }
 
+    /// The service is on these nodes, and on no others. False if that was known.
+    fn set_nodes(&mut self, service: &str, on: BTreeMap<String, Arc<Node>>) -> bool {
+        let known = self.nodes.iter().filter_map(|(name, shown)| {
+            let node = shown.get(service)?;
+            Some((name.clone(), Arc::clone(node)))
+        });
+        let known: BTreeMap<_, _> = known.collect();
+        if known == on {
+            return false;
+        }
+        self.remove_nodes(service);
+        let service: Arc<str> = service.into();
+        for (name, node) in on {
+            let shown = self.nodes.entry(name).or_default();
+            shown.insert(Arc::clone(&service), node);
+        }
+        true
+    }
+
+    fn remove_nodes(&mut self, service: &str) {
+        self.nodes.retain(|_, shown| {
+            shown.remove(service);
+            !shown.is_empty()
+        });
+    }
+
     /// The service has gone.
     fn remove(&mut self, service: &str) {
+        self.remove_nodes(service);
+        self.remove_addresses(service);
+    }
+
+    fn remove_addresses(&mut self, service: &str) {
         for address in self.by_service.remove(service).unwrap_or_default() {
             if let Some(services) = self.by_address.get_mut(&address) {
                 services.remove(service);

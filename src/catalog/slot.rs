@@ -35,7 +35,7 @@ const WATCHED: u64 = u64::MAX;
 
 /// How long a question may wait for something to be loaded. Resolvers ask again after one to five
 /// seconds.
-const LOAD_WAIT: Duration = Duration::from_secs(2);
+pub(super) const LOAD_WAIT: Duration = Duration::from_secs(2);
 
 /// How long it may wait where there is something old to be had instead.
 const CONFIRM_WAIT: Duration = Duration::from_millis(250);
@@ -259,6 +259,7 @@ impl<T> Slot<T> {
         if self.value.load().as_deref() != Some(&value) {
             self.restore(value);
         }
+        self.answered();
         self.fail_for(fresh_for);
     }
 
@@ -288,12 +289,17 @@ impl<T> Slot<T> {
 
     /// The source says that the value still holds.
     pub fn confirm(&self) {
+        self.answered();
+        self.serve(FRESH, SERVED_UNCONFIRMED);
+        self.want.met();
+    }
+
+    /// There is a usable answer about it.
+    fn answered(&self) {
         self.failures.store(0, Ordering::Relaxed);
         if self.aging.ended() {
             self.new_version();
         }
-        self.serve(FRESH, SERVED_UNCONFIRMED);
-        self.want.met();
     }
 
     /// The source had no usable answer about it. What was known is served on, and is marked as old before long:

@@ -9,13 +9,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::sleep;
 
-use super::slot::millis;
-use super::{Interest, Miss, Patience, Realm, Scope, Slot};
+use super::slot::{LOAD_WAIT, Pending, millis};
+use super::{Interest, Miss, Patience, Realm, Scope, ServiceKey, Slot};
 
 /// For this part of a second they may come at once.
 const BURST: f64 = 0.1;
+
+/// So many of those for whom no list decides wait at a time until they may ask, and look so often whether they do.
+const WAITING: usize = 64;
+const LATER: Duration = Duration::from_millis(50);
 
 /// The longest label of a name (RFC 1035, section 2.3.4).
 const LONGEST_LABEL: usize = 63;
@@ -30,9 +35,17 @@ pub enum Sought {
     Service(String),
     /// A node of that name, in lower case.
     Node(String),
+    /// Something in the mesh, of a name that no service has.
+    Mesh(ServiceKey),
 }
 
 impl Sought {
+    /// Is there a list that does where the source cannot say? Of the mesh there is none, and that of what a peer
+    /// exports is seldom read.
+    fn is_listed(&self, realm: &Realm) -> bool {
+        !matches!(self, Self::Mesh(_)) && !realm.is_of_peer()
+    }
+
     /// Could anything have that name? What search domains and typing errors make is not asked for.
     fn can_exist(&self) -> bool {
         let fits = |label: &str| {
@@ -43,6 +56,7 @@ impl Sought {
         };
         match self {
             Self::Service(name) => fits(name),
+            Self::Mesh(key) => fits(key.name()),
             Self::Node(name) => name.split('.').all(fits),
         }
     }
@@ -68,6 +82,7 @@ impl Absence {
 pub(super) struct Unlisted {
     state: Mutex<State>,
     refused: AtomicU64,
+    waiting: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -93,6 +108,7 @@ impl Default for Unlisted {
                 filled: 0,
             }),
             refused: AtomicU64::new(0),
+            waiting: Arc::new(Semaphore::new(WAITING)),
         }
     }
 }
@@ -117,6 +133,24 @@ impl Unlisted {
         may
     }
 
+    /// What becomes of a question that may not be asked now, and that no list decides: a few wait for their turn.
+    pub(super) fn later(&self, now: u64) -> Result<(), Miss> {
+        let mut state = self.state();
+        if state.take(now) {
+            return Ok(());
+        }
+        let place = Arc::clone(&self.waiting).try_acquire_owned();
+        let Some(place) = place.ok().filter(|_| state.rate > 0) else {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(Miss::Unready);
+        };
+        let turn = async move {
+            sleep(LATER).await;
+            drop(place);
+        };
+        Err(Miss::Loading(Pending::new(turn, LOAD_WAIT)))
+    }
+
     /// Is there really nothing of that name, which a list of `realm` does not have? The source is asked by
     /// way of `to`, if it has to be.
     pub(super) fn look(
@@ -126,12 +160,18 @@ impl Unlisted {
         patience: Patience,
         to: Option<&mpsc::Sender<Interest>>,
     ) -> Miss {
-        // Who has waited enough takes what the list says.
-        if patience == Patience::None || !sought.can_exist() {
+        if !sought.can_exist() {
             return Miss::Absent;
         }
-        let Some(absence) = self.absence(realm, &sought) else {
+        // Who has waited enough takes what the list says.
+        let is_listed = sought.is_listed(realm);
+        if patience == Patience::None && is_listed {
             return Miss::Absent;
+        }
+        let absence = match self.absence(realm, &sought) {
+            Ok(absence) => absence,
+            Err(_) if is_listed => return Miss::Absent,
+            Err(miss) => return miss,
         };
         let interest = || Interest::Unlisted {
             realm: Arc::clone(realm),
@@ -139,37 +179,35 @@ impl Unlisted {
             absence: Arc::clone(&absence),
         };
         match absence.look(patience, |want| want.leave(to, interest)) {
-            Err(Miss::Loading(pending)) => Miss::Loading(pending.or_else_without()),
+            Err(Miss::Loading(pending)) if is_listed => Miss::Loading(pending.or_else_without()),
+            Err(miss) if !is_listed => miss,
             // It is absent; or the source cannot say, and the list will do.
             _ => Miss::Absent,
         }
     }
 
-    /// Where the absence of a name is published; nothing if the source would have to be asked for it and
-    /// must not be.
-    fn absence(&self, realm: &Realm, sought: &Sought) -> Option<Arc<Absence>> {
+    /// Where the absence of a name is published; or what becomes of who must not ask the source for it now.
+    fn absence(&self, realm: &Realm, sought: &Sought) -> Result<Arc<Absence>, Miss> {
         let now = realm.versions().millis();
-        let mut state = self.state();
         // The rate bounds how many there are, too: none is entered without a token.
         let id = (realm.scope().clone(), sought.clone());
-        let known = state.known.get(&id).cloned();
+        let known = self.state().known.get(&id).cloned();
         if let Some(absence) = known.as_ref().filter(|absence| absence.is_in_hand(now)) {
-            return Some(Arc::clone(absence));
+            return Ok(Arc::clone(absence));
         }
-        if !state.take(now) {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            return None;
+        match sought.is_listed(realm) {
+            true if !self.may_ask(now) => return Err(Miss::Absent),
+            true => {}
+            false => self.later(now)?,
         }
-        if known.is_some() {
-            return known;
-        }
+        let mut state = self.state();
         if state.known.len() >= state.look_through_at {
             state.known.retain(|_, absence| absence.is_in_hand(now));
             state.look_through_at = FEW.max(2 * state.known.len());
         }
-        let absence = Arc::new(Slot::new(realm.versions()));
-        state.known.insert(id, Arc::clone(&absence));
-        Some(absence)
+        let absence = state.known.entry(id);
+        let absence = absence.or_insert_with(|| Arc::new(Slot::new(realm.versions())));
+        Ok(Arc::clone(absence))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -280,7 +318,7 @@ mod tests {
         let realm = realm(None);
         for number in 0..100_000 {
             let sought = service(&format!("junk{number}"));
-            if let Some(absence) = unlisted.absence(&realm, &sought) {
+            if let Ok(absence) = unlisted.absence(&realm, &sought) {
                 absence.absent(Duration::ZERO);
             }
         }

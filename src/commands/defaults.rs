@@ -159,11 +159,9 @@ fn apply(agent: &DnsConfig, base: &mut Config) {
     for (pattern, ttl) in agent.service_ttl() {
         answers.service_ttl.set(&pattern, seconds(ttl));
     }
-    let [min_ttl, refresh, retry, expire] = agent.soa();
-    take(&mut answers.soa.min_ttl, min_ttl.map(seconds));
-    take(&mut answers.soa.refresh, refresh.map(seconds));
-    take(&mut answers.soa.retry, retry.map(seconds));
-    take(&mut answers.soa.expire, expire.map(seconds));
+    take(&mut answers.soa.min_ttl, agent.min_ttl());
+    let soa = &mut answers.soa;
+    [soa.refresh, soa.retry, soa.expire] = agent.soa_timers();
     answers.translate_wan_addrs = agent.translate_wan_addrs;
 }
 

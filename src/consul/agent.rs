@@ -11,6 +11,8 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
+use crate::catalog::Edition;
+
 use super::client::{Ask, Client, Mode, RequestError, Response};
 use super::json::go_duration;
 
@@ -192,6 +194,9 @@ struct MemberJson {
     address: IpAddr,
 }
 
+/// From this version on, Consul without Enterprise takes `default` for a namespace and a partition in names.
+const DEFAULT_TENANCY: [u32; 3] = [1, 19, 2];
+
 /// The question of an agent about itself.
 pub(super) fn ask_itself() -> Ask {
     Ask {
@@ -206,9 +211,17 @@ impl Itself {
         Ok(serde_json::from_slice(body)?)
     }
 
-    /// Is it Consul Enterprise? Its versions end in `+ent`.
-    pub(super) fn is_enterprise(&self) -> bool {
-        self.config.version.contains("+ent")
+    /// Which Consul it is. Enterprise's versions end in `+ent`; one without a version is an old one.
+    pub(super) fn edition(&self) -> Edition {
+        let version = &self.config.version;
+        let mut numbers = version.split(['.', '-', '+']).map(|part| part.parse().ok());
+        let mut number = || numbers.next().flatten().unwrap_or(0);
+        let number: [u32; 3] = [number(), number(), number()];
+        match version.contains("+ent") {
+            true => Edition::Enterprise,
+            false if number >= DEFAULT_TENANCY => Edition::DefaultTenancy,
+            false => Edition::Community,
+        }
     }
 }
 
@@ -263,13 +276,24 @@ pub struct DnsConfig {
     pub translate_wan_addrs: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct SoaJson {
     minttl: u32,
     refresh: u32,
     retry: u32,
     expire: u32,
+}
+
+impl Default for SoaJson {
+    fn default() -> Self {
+        Self {
+            minttl: 0,
+            refresh: 3600,
+            retry: 600,
+            expire: 86_400,
+        }
+    }
 }
 
 impl Default for DnsConfig {
@@ -319,12 +343,14 @@ impl DnsConfig {
             .collect()
     }
 
-    /// `soa`: min_ttl, refresh, retry, expire; `None` where one is 0.
-    pub fn soa(&self) -> [Option<Duration>; 4] {
-        let soa = &self.soa;
-        [soa.minttl, soa.refresh, soa.retry, soa.expire].map(|seconds| {
-            Some(Duration::from_secs(seconds.into())).filter(|duration| !duration.is_zero())
-        })
+    /// `soa.min_ttl`, in seconds; `None` where it is 0, which is Consul's default.
+    pub fn min_ttl(&self) -> Option<u32> {
+        Some(self.soa.minttl).filter(|seconds| *seconds > 0)
+    }
+
+    /// `soa`: refresh, retry and expire, in seconds. A 0 there is somebody's will.
+    pub fn soa_timers(&self) -> [u32; 3] {
+        [self.soa.refresh, self.soa.retry, self.soa.expire]
     }
 }
 
@@ -349,19 +375,40 @@ mod tests {
     }
 
     #[test]
+    fn editions_by_version() {
+        for (version, edition) in [
+            ("", Edition::Community),
+            ("1.8.7", Edition::Community),
+            ("1.16.4", Edition::Community),
+            ("1.19.1", Edition::Community),
+            ("1.19.2", Edition::DefaultTenancy),
+            ("1.20.0-rc1", Edition::DefaultTenancy),
+            ("2.1.0", Edition::DefaultTenancy),
+            ("1.16.4+ent", Edition::Enterprise),
+            ("2.0.0+ent.fips1402", Edition::Enterprise),
+        ] {
+            let body = format!(r#"{{"Config":{{"Version":"{version}"}}}}"#);
+            let itself = Itself::read(body.as_bytes()).expect("Consul's form");
+            assert_eq!(itself.edition(), edition, "{version}");
+        }
+    }
+
+    #[test]
     fn an_agent_of_1_8_7() {
         let body = br#"{"Config":{"Version":"1.8.7"},"DebugConfig":{"DNSDomain":"example.",
             "DNSRecursors":["192.0.2.1:53"],"DNSNodeTTL":"10s","DNSServiceTTL":{"web*":"1m30s"},
-            "DNSSOA":{"Minttl":0,"Refresh":7200,"Retry":600,"Expire":86400},
+            "DNSSOA":{"Minttl":0,"Refresh":7200,"Retry":0,"Expire":86400},
             "DNSUDPAnswerLimit":5,"TranslateWANAddrs":true,"DNSRecursorTimeout":"2s"}}"#;
         let json: Itself = serde_json::from_slice(body).expect("Consul's form");
-        assert!(!json.is_enterprise());
+        assert_eq!(json.edition(), Edition::Community);
         let agent = json.debug_config.expect("it is there");
         assert_eq!(agent.domain, "example.");
         assert_eq!(agent.node_ttl(), Some(Duration::from_secs(10)));
         let ttls = agent.service_ttl();
         assert_eq!(ttls.get("web*"), Some(&Duration::from_secs(90)));
-        assert_eq!(agent.soa()[..2], [None, Some(Duration::from_secs(7200))]);
+        assert_eq!(agent.min_ttl(), None);
+        assert_eq!(agent.soa_timers(), [7200, 0, 86_400]);
+        assert_eq!(DnsConfig::default().soa_timers(), [3600, 600, 86_400]);
         assert!(agent.translate_wan_addrs && !agent.only_passing);
         assert_eq!(agent.udp_answer_limit, 5);
     }

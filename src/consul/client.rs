@@ -27,6 +27,9 @@ pub(super) enum RequestError {
     #[error("{0}")]
     Reset(String),
     /// Consul answered with an error. Its index is not to be read (`reference` 7.2).
+    /// What was asked for needs the mesh (`connect.enabled`), which this Consul does not have.
+    #[error("Connect is not enabled")]
+    NoMesh,
     #[error("HTTP {status}: {body}")]
     Status { status: StatusCode, body: String },
     /// Consul asks to be left alone for a while (429, 503).
@@ -86,10 +89,13 @@ impl RequestError {
             Self::RateLimited { .. } => "rate_limited",
             Self::TooLong | Self::Body(_) => "body",
             // Counted as what is suspected, not as a request.
-            Self::Suspect(_) => "ok",
+            Self::Suspect(_) | Self::NoMesh => "ok",
         }
     }
 }
+
+/// How Consul says that (`agent/consul/discovery_chain_endpoint.go`).
+const NO_MESH: &str = "Connect must be enabled";
 
 /// Does it say that we may not ask?
 pub(super) fn is_refusal(status: StatusCode) -> bool {
@@ -405,7 +411,10 @@ impl Address {
         if !status.is_success() {
             let body = http::body(response, 1024).await.unwrap_or_default();
             let body = String::from_utf8_lossy(&body).trim().to_owned();
-            return Err(RequestError::Status { status, body });
+            return Err(match body.starts_with(NO_MESH) {
+                true => RequestError::NoMesh,
+                false => RequestError::Status { status, body },
+            });
         }
         Ok(Response {
             index,

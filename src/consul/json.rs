@@ -90,6 +90,9 @@ struct ExecutedJson {
     datacenter: String,
     #[serde(default)]
     nodes: Option<Vec<EntryJson>>,
+    /// Empty where it was found in a datacenter.
+    #[serde(default)]
+    peer_name: String,
     #[serde(rename = "DNS", default)]
     dns: Option<DnsJson>,
 }
@@ -105,6 +108,32 @@ struct DnsJson {
 #[serde(rename_all = "PascalCase")]
 struct PeerJson {
     name: String,
+    #[serde(default)]
+    stream_status: Option<StreamStatusJson>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct StreamStatusJson {
+    #[serde(default)]
+    imported_services: Option<Vec<String>>,
+}
+
+/// The body of `/v1/discovery-chain/NAME`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ChainBodyJson {
+    chain: ChainJson,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ChainJson {
+    #[serde(default)]
+    datacenter: String,
+    /// What the mesh gave the service by itself, which is what DNS answers with.
+    #[serde(rename = "AutoVirtualIPs", default)]
+    auto_virtual_ips: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -188,6 +217,31 @@ pub(super) fn service(body: &[u8]) -> serde_json::Result<Service> {
     Ok(Service::new(entries.into_iter().map(Into::into).collect()))
 }
 
+/// The body of `/v1/discovery-chain/NAME`: the addresses that the mesh gives the service.
+pub(super) fn virtual_addresses(body: &[u8]) -> serde_json::Result<Service> {
+    let ChainBodyJson { chain } = serde_json::from_slice(body)?;
+    let node = Arc::new(Node {
+        name: String::new(),
+        datacenter: chain.datacenter,
+        address: String::new(),
+        tagged_addresses: BTreeMap::new(),
+        meta: BTreeMap::new(),
+    });
+    let addresses = chain.auto_virtual_ips.unwrap_or_default();
+    let at = |address: String| Instance {
+        id: address.clone(),
+        address,
+        tagged_addresses: BTreeMap::new(),
+        port: 0,
+        ports: Vec::new(),
+        tags: Vec::new(),
+        weights: Weights::default(),
+        health: Health::Passing,
+        node: Arc::clone(&node),
+    };
+    Ok(Service::new(addresses.into_iter().map(at).collect()))
+}
+
 /// The body of `/v1/query/NAME/execute`, with the instances in Consul's order.
 pub(super) fn executed(body: &[u8]) -> serde_json::Result<Prepared> {
     let json: ExecutedJson = serde_json::from_slice(body)?;
@@ -195,6 +249,7 @@ pub(super) fn executed(body: &[u8]) -> serde_json::Result<Prepared> {
     Ok(Prepared {
         service: json.service,
         datacenter: json.datacenter,
+        peer: Some(json.peer_name.to_ascii_lowercase()).filter(|peer| !peer.is_empty()),
         ttl: json
             .dns
             .and_then(|dns| go_duration(&dns.ttl))
@@ -203,14 +258,16 @@ pub(super) fn executed(body: &[u8]) -> serde_json::Result<Prepared> {
     })
 }
 
-/// The body of `/v1/peerings`, in lower case.
-pub(super) fn peers(body: &[u8]) -> serde_json::Result<BTreeSet<String>> {
+/// The body of `/v1/peerings`: the peers, and the services that each exports to us, in lower case.
+pub(super) fn peers(body: &[u8]) -> serde_json::Result<BTreeMap<String, BTreeSet<String>>> {
     let peers: Option<Vec<PeerJson>> = serde_json::from_slice(body)?;
-    let peers = peers.unwrap_or_default();
-    Ok(peers
-        .iter()
-        .map(|peer| peer.name.to_ascii_lowercase())
-        .collect())
+    let peers = peers.unwrap_or_default().into_iter().map(|peer| {
+        let status = peer.stream_status.unwrap_or_default();
+        let imported = status.imported_services.unwrap_or_default();
+        let lower = |name: &String| name.to_ascii_lowercase();
+        (lower(&peer.name), imported.iter().map(lower).collect())
+    });
+    Ok(peers.collect())
 }
 
 /// A Go duration such as `1h30m`, `10s` or `500ms`; `None` if it is none.

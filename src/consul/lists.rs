@@ -10,12 +10,12 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
-use crate::catalog::Layer;
+use crate::catalog::{Layer, Peers};
 
 use super::agent::{self, Itself};
-use super::client::{Ask, Mode, RequestError};
+use super::client::{Ask, Mode, RequestError, is_refusal};
 use super::contact::{Context, WatchHandle};
 use super::json;
 use super::pace::{Cost, Pace};
@@ -39,22 +39,27 @@ pub(super) async fn follow_lists(context: Context, layer: Arc<Layer>, wanted: Ar
     let mut pace = Pace::of_keys();
     let mut handle = WatchHandle::new(&context.contact, &list_of_datacenters());
     // What an earlier life knew goes as reluctantly.
-    let mut believed = Believed::new("datacenter", layer.datacenters());
-    let mut peers = Believed::new("cluster peer", layer.peers());
+    let known = layer.datacenters();
+    let known = known.map_or_else(BTreeSet::new, |known| known.as_ref().clone());
+    let mut believed = Believed::new("datacenter", known);
+    let mut peers = BelievedPeers::new(&layer);
     let mut others_due = Instant::now();
     loop {
         handle.begin();
         let begun = Instant::now();
-        match read_datacenters(&context, &layer, &mut believed).await {
-            Ok(()) => {
+        // Who waits for the one list or the other looks again when both are here.
+        let (listed, ()) = tokio::join!(
+            read_datacenters(&context, &layer),
+            read_peers(&context, &layer, &mut peers)
+        );
+        match listed {
+            Ok(listed) => {
+                believed.hear_and_tell(listed, &context);
+                layer.publish_datacenters(believed.known.clone());
                 handle.answered();
                 pace.after_success(&Cost::default());
-                let is_due = begun >= others_due;
-                if is_due || peers.is_in_doubt() {
-                    read_peers(&context, &layer, &mut peers).await;
-                }
-                if is_due {
-                    read_enterprise(&context, &layer).await;
+                if begun >= others_due {
+                    read_edition(&context, &layer).await;
                     others_due = begun + EVERY;
                 }
                 let next = match believed.is_in_doubt() || peers.is_in_doubt() {
@@ -93,8 +98,7 @@ fn list_of_datacenters() -> Ask {
 async fn read_datacenters(
     context: &Context,
     layer: &Layer,
-    believed: &mut Believed,
-) -> Result<(), RequestError> {
+) -> Result<BTreeSet<String>, RequestError> {
     let response = context.get(&list_of_datacenters(), Mode::Stale).await?;
     let own = layer.local().datacenter().to_ascii_lowercase();
     let listed = json::datacenters(&response.body)
@@ -106,9 +110,7 @@ async fn read_datacenters(
             "Consul's own datacenter is not in it",
         ));
     }
-    believed.hear_and_tell(listed, context);
-    layer.publish_datacenters(believed.known.clone());
-    Ok(())
+    Ok(listed)
 }
 
 /// Whoever knows of any datacenter knows of its own, whose name may not have been learned yet.
@@ -146,10 +148,10 @@ struct Heard {
 }
 
 impl Believed {
-    fn new(what: &'static str, known: Option<Arc<BTreeSet<String>>>) -> Self {
+    fn new(what: &'static str, known: BTreeSet<String>) -> Self {
         Self {
             what,
-            known: known.map_or_else(BTreeSet::new, |known| known.as_ref().clone()),
+            known,
             missing: BTreeMap::new(),
         }
     }
@@ -203,8 +205,62 @@ impl Believed {
     }
 }
 
+/// The peers that are believed to exist, and what each of them is believed to export.
+#[derive(Debug)]
+struct BelievedPeers {
+    peers: Believed,
+    exports: BTreeMap<String, Believed>,
+    /// The log has said that the token may not list them.
+    told: bool,
+}
+
+impl BelievedPeers {
+    fn new(layer: &Layer) -> Self {
+        Self {
+            peers: Believed::new("cluster peer", layer.peers().unwrap_or_default()),
+            exports: BTreeMap::new(),
+            told: false,
+        }
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        let mut exports = self.exports.values();
+        self.peers.is_in_doubt() || exports.any(Believed::is_in_doubt)
+    }
+
+    fn hear(&mut self, listed: BTreeMap<String, BTreeSet<String>>, context: &Context) {
+        let now = Instant::now();
+        self.peers
+            .hear_and_tell(listed.keys().cloned().collect(), context);
+        self.exports
+            .retain(|peer, _| self.peers.known.contains(peer));
+        for (peer, exported) in listed {
+            let known = self.exports.entry(peer);
+            let known = known.or_insert_with(|| Believed::new("export", BTreeSet::new()));
+            // A leader that was just elected has not heard of them all yet.
+            let heard = known.hear(exported, now);
+            debug!(?heard, "what a peer exports");
+        }
+    }
+
+    fn known(&self) -> Peers {
+        let names = |peer: &String| {
+            let exports = self.exports.get(peer)?;
+            Some(Arc::new(
+                exports
+                    .known
+                    .iter()
+                    .map(|name| name.as_str().into())
+                    .collect(),
+            ))
+        };
+        let peers = self.peers.known.iter();
+        peers.map(|peer| (peer.clone(), names(peer))).collect()
+    }
+}
+
 /// A Consul before 1.13 has no peers, and a token may not be allowed to list them.
-async fn read_peers(context: &Context, layer: &Layer, believed: &mut Believed) {
+async fn read_peers(context: &Context, layer: &Layer, believed: &mut BelievedPeers) {
     let ask = Ask {
         may_be_refused: true,
         ..Ask::new(&["peerings"])
@@ -214,6 +270,15 @@ async fn read_peers(context: &Context, layer: &Layer, believed: &mut Believed) {
         Err(RequestError::Status { status, .. }) if status == StatusCode::NOT_FOUND => {
             Ok(Default::default())
         }
+        Err(RequestError::Status { status, .. }) if is_refusal(status) => {
+            if !std::mem::replace(&mut believed.told, true) {
+                warn!(
+                    "the ACL token may not list cluster peers, so their names are answered SERVFAIL; give its \
+                     policy `peering = \"read\"`"
+                );
+            }
+            return;
+        }
         Err(error) => {
             debug!(%error, "cannot read Consul's cluster peers");
             return;
@@ -221,18 +286,18 @@ async fn read_peers(context: &Context, layer: &Layer, believed: &mut Believed) {
     };
     match peers {
         Ok(peers) => {
-            believed.hear_and_tell(peers, context);
-            layer.publish_peers(believed.known.clone());
+            believed.hear(peers, context);
+            layer.publish_peers(believed.known());
         }
         Err(error) => debug!(%error, "cannot read Consul's cluster peers"),
     }
 }
 
 /// Without the agent's word it is taken for the community edition.
-async fn read_enterprise(context: &Context, layer: &Layer) {
+async fn read_edition(context: &Context, layer: &Layer) {
     let itself = context.get(&agent::ask_itself(), Mode::Stale).await;
     match itself.and_then(|response| Itself::read(&response.body)) {
-        Ok(itself) => layer.publish_enterprise(itself.is_enterprise()),
+        Ok(itself) => layer.publish_edition(itself.edition()),
         Err(error) => debug!(%error, "cannot read which Consul this is"),
     }
 }
@@ -327,7 +392,7 @@ mod tests {
         ];
         let start = Instant::now();
         for (what, lists) in cases {
-            let mut believed = Believed::new("datacenter", None);
+            let mut believed = Believed::new("datacenter", BTreeSet::new());
             for (second, listed, known) in lists {
                 believed.hear(names(listed), start + Duration::from_secs(*second));
                 assert_eq!(believed.known, names(known), "{what}, second {second}");
@@ -337,7 +402,7 @@ mod tests {
 
     #[test]
     fn each_doubt_and_each_end_is_told_once() {
-        let mut believed = Believed::new("datacenter", None);
+        let mut believed = Believed::new("datacenter", BTreeSet::new());
         let start = Instant::now();
         believed.hear(names(&["dc1", "dc2"]), start);
         let (mut doubted, mut gone) = (Vec::new(), Vec::new());

@@ -237,7 +237,7 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
-    use crate::catalog::{Catalog, Interest, Kind, Layer, Patience, ServiceKey};
+    use crate::catalog::{Catalog, Edition, Interest, Kind, Layer, Patience, ServiceKey};
 
     /// Asks for something in a scope, and gives the realm that was made for that.
     fn realm(
@@ -276,7 +276,7 @@ mod tests {
         assert!(shown().contains_key("stale_seconds{datacenter=\"\"}"));
         layer.local().name_datacenter("dc1");
         layer.publish_datacenters(BTreeSet::from(["dc1".to_owned(), "dc2".to_owned()]));
-        layer.publish_enterprise(true);
+        layer.publish_edition(Edition::Enterprise);
 
         let mut scope = Scope {
             datacenter: Some("dc2".to_owned()),

@@ -15,9 +15,10 @@ use crate::catalog::{
     Absence, Kind, Layer, PreparedKey, PreparedSlot, Realm, Scope, ServiceKey, Sought,
 };
 
-use super::client::{Ask, Mode, RequestError};
+use super::client::{Ask, Mode, RequestError, is_refusal};
 use super::contact::Context;
 use super::json;
+use super::subjects::{ask_for, read_instances};
 
 /// No node has this address. Without any, Consul would take ours for the client's.
 const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -33,7 +34,7 @@ pub(super) async fn execute(
     places: Arc<Semaphore>,
 ) {
     let Ok(_place) = places.acquire().await else {
-        slot.failed(Duration::ZERO);
+        slot.excuse(Duration::ZERO);
         return;
     };
     let scope = Scope {
@@ -63,7 +64,7 @@ pub(super) async fn execute(
         }
         Err(error) => {
             debug!(query = key.name, %error, "cannot execute; keeping what is known");
-            slot.failed(error.asked_to_wait());
+            slot.excuse(error.asked_to_wait());
         }
     }
 }
@@ -75,6 +76,7 @@ const ABSENT: Duration = Duration::from_secs(1);
 /// Asks for what a list does not have, once there is a place.
 pub(super) async fn find(
     context: Context,
+    realm: Arc<Realm>,
     sought: Sought,
     absence: Arc<Absence>,
     places: Arc<Semaphore>,
@@ -82,7 +84,7 @@ pub(super) async fn find(
     let Ok(_place) = places.acquire().await else {
         return;
     };
-    match look_for(&context, &sought).await {
+    match look_for(&context, &realm, &sought).await {
         Ok(true) => {
             debug!(?sought, "found what the list does not have yet");
             absence.found();
@@ -96,8 +98,7 @@ pub(super) async fn find(
 }
 
 /// Does it exist? Then it is published.
-async fn look_for(context: &Context, sought: &Sought) -> Result<bool, RequestError> {
-    let realm = context.contact.realm();
+async fn look_for(context: &Context, realm: &Realm, sought: &Sought) -> Result<bool, RequestError> {
     let scope = context.scope_of(realm);
     match sought {
         Sought::Service(name) => {
@@ -116,6 +117,24 @@ async fn look_for(context: &Context, sought: &Sought) -> Result<bool, RequestErr
                 return Ok(false);
             };
             realm.found_node(node);
+        }
+        Sought::Mesh(key) => {
+            let response = match context.get(&ask_for(key, &scope), Mode::Stale).await {
+                // What we may not see is not there, as where Consul leaves it out of a list; and what Consul does
+                // not have of the mesh has nothing in it.
+                Err(RequestError::Status { status, .. })
+                    if is_refusal(status) || status == StatusCode::NOT_FOUND =>
+                {
+                    return Ok(false);
+                }
+                Err(RequestError::NoMesh) => return Ok(false),
+                response => response?,
+            };
+            let instances = read_instances(key.kind(), &response.body)?;
+            if instances.instances().is_empty() {
+                return Ok(false);
+            }
+            realm.found_in_mesh(key, instances);
         }
     }
     context.metrics.published.inc();

@@ -51,7 +51,7 @@ struct Saved {
     #[serde(default)]
     datacenters: Option<Arc<BTreeSet<String>>>,
     #[serde(default)]
-    peers: Option<Arc<BTreeSet<String>>>,
+    peers: Option<BTreeSet<String>>,
 }
 
 /// Why a state file is not used.
@@ -233,7 +233,8 @@ fn restore(saved: Saved, layer: &Layer) {
         layer.publish_datacenters(datacenters.as_ref().clone());
     }
     if let Some(peers) = saved.peers {
-        layer.publish_peers(peers.as_ref().clone());
+        // What each exports is learned from Consul.
+        layer.publish_peers(peers.into_iter().map(|peer| (peer, None)).collect());
     }
     info!(
         services,
@@ -259,7 +260,9 @@ fn fingerprint(layer: &Layer) -> u64 {
     versions.push(realm.version());
     versions.sort_unstable();
     let mut bytes: Vec<u8> = versions.iter().flat_map(|v| v.to_le_bytes()).collect();
-    for names in [layer.datacenters(), layer.peers()].iter().flatten() {
+    let datacenters = layer.datacenters();
+    let datacenters = datacenters.map(|known| known.as_ref().clone());
+    for names in [datacenters, layer.peers()].iter().flatten() {
         bytes.extend(
             names
                 .iter()
@@ -277,7 +280,7 @@ mod tests {
 
     use super::super::kept;
     use super::*;
-    use crate::catalog::{Catalog, Found, Kind, Loaded, Miss, Patience, Scope};
+    use crate::catalog::{Catalog, Found, Kind, Loaded, Miss, Patience, Peers, Scope};
 
     fn query() -> PreparedKey {
         PreparedKey {
@@ -297,10 +300,11 @@ mod tests {
         realm.restore(names, Vec::new(), vec![(key, Service::new(Vec::new()))]);
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         layer.publish_datacenters(names(&["dc1", "dc2"]));
-        layer.publish_peers(names(&["east"]));
+        layer.publish_peers(Peers::from([("east".to_owned(), None)]));
         let result = Prepared {
             service: "db".to_owned(),
             datacenter: "dc1".to_owned(),
+            peer: None,
             ttl: Some(10),
             instances: Vec::new(),
         };
@@ -309,7 +313,7 @@ mod tests {
         state
     }
 
-    fn look(layer: &Layer, name: &str) -> Found<Loaded> {
+    fn look(layer: &Layer, name: &str) -> Found<Loaded<Service>> {
         let key = ServiceKey::new(Kind::Service, name);
         layer.service(&Scope::default(), &key, Patience::Some)
     }
@@ -326,7 +330,7 @@ mod tests {
         assert!(matches!(look(&layer, "nope"), Err(Miss::Absent)));
         let known = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         assert_eq!(layer.datacenters(), Some(Arc::new(known(&["dc1", "dc2"]))));
-        assert_eq!(layer.peers(), Some(Arc::new(known(&["east"]))));
+        assert_eq!(layer.peers(), Some(known(&["east"])));
         let queries = layer.prepared_results();
         assert_eq!(queries.len(), 1);
         assert_eq!(queries[0].0, query());

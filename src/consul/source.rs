@@ -59,16 +59,17 @@ pub struct Source {
     stop: CancellationToken,
 }
 
-/// A datacenter whose names and nodes are watched.
+/// A datacenter whose names and nodes are watched; or a cluster peer, whose names are listed with it.
 #[derive(Debug)]
 struct Followed {
+    realm: Arc<Realm>,
     context: Context,
     stop: CancellationToken,
 }
 
 impl Followed {
-    fn realm(&self) -> &Arc<Realm> {
-        self.context.contact.realm()
+    fn is_watched(&self) -> bool {
+        !self.realm.is_of_peer()
     }
 }
 
@@ -204,7 +205,7 @@ impl Source {
             return;
         };
         let places = Arc::clone(&self.reads);
-        let find = find(context, sought, absence, places);
+        let find = find(context, Arc::clone(realm), sought, absence, places);
         let find = self.stop.clone().run_until_cancelled_owned(find);
         self.tasks.spawn(find);
     }
@@ -217,12 +218,16 @@ impl Source {
     fn context_of(&self, realm: &Arc<Realm>) -> Option<Context> {
         let mut followed = self.realms.iter();
         followed
-            .find(|followed| Arc::ptr_eq(followed.realm(), realm))
+            .find(|followed| Arc::ptr_eq(&followed.realm, realm))
             .map(|followed| followed.context.clone())
     }
 
     /// Watches the names and the nodes of a datacenter.
     fn open_realm(&mut self, realm: &Arc<Realm>) {
+        if realm.is_of_peer() {
+            self.open_peer(realm);
+            return;
+        }
         let is_local = self.is_local(realm);
         if !is_local && !self.make_room_for_realm() {
             self.context.metrics.realms_refused.inc();
@@ -250,8 +255,31 @@ impl Source {
         self.tasks
             .spawn(watch(context.clone(), nodes, stop.clone()));
         self.tasks.spawn(follow(context.clone(), stop.clone()));
-        self.realms.push(Followed { context, stop });
+        self.follow(realm, context, stop);
+    }
+
+    /// What a peer exports is listed with it, and read from our own servers.
+    fn open_peer(&mut self, realm: &Arc<Realm>) {
+        let context = self.context.clone();
+        self.follow(realm, context, self.stop.child_token());
+        self.layer.import(realm);
+    }
+
+    fn follow(&mut self, realm: &Arc<Realm>, context: Context, stop: CancellationToken) {
+        let realm = Arc::clone(realm);
+        let followed = Followed {
+            realm,
+            context,
+            stop,
+        };
+        self.realms.push(followed);
         self.count_watches();
+    }
+
+    /// The realms whose names and nodes are watched.
+    fn watched_realms(&self) -> usize {
+        let realms = self.realms.iter();
+        realms.filter(|realm| realm.is_watched()).count()
     }
 
     /// Loads a service: with a watch if there is a connection for it, or one that is needed less;
@@ -303,7 +331,7 @@ impl Source {
     /// Is there a connection for one more watch? If all are taken, the service that was asked for
     /// longest ago gives up its own, unless that is in use as well.
     fn make_room(&mut self) -> bool {
-        let lists = 2 * self.realms.len() + self.others;
+        let lists = 2 * self.watched_realms() + self.others;
         if self.connections.has_room(self.watches.len(), lists) {
             return true;
         }
@@ -333,10 +361,11 @@ impl Source {
     /// Is there a place for one more realm? If all are taken, the one that was asked for longest ago gives up its
     /// own, unless that is in use as well.
     fn make_room_for_realm(&mut self) -> bool {
-        if self.realms.len() < self.connections.realms() {
+        if self.watched_realms() < self.connections.realms() {
             return true;
         }
-        let others = self.realms.iter().map(Followed::realm).filter(is_current);
+        let watched = self.realms.iter().filter(|realm| realm.is_watched());
+        let others = watched.map(|followed| &followed.realm).filter(is_current);
         let others = others.filter_map(|realm| Some((self.layer.last_asked(realm)?, realm)));
         let Some((asked, oldest)) = others.min_by_key(|(asked, _)| *asked) else {
             return false;
@@ -396,8 +425,9 @@ impl Source {
     fn count_watches(&self) {
         let metrics = &self.context.metrics;
         metrics.set_watches("service", self.watches.len());
-        metrics.set_watches("names", self.realms.len());
-        metrics.set_watches("nodes", self.realms.len());
+        let realms = self.watched_realms();
+        metrics.set_watches("names", realms);
+        metrics.set_watches("nodes", realms);
         metrics.set_borne(self.connections.borne());
     }
 
@@ -409,7 +439,8 @@ impl Source {
         self.context.metrics.unknown_refused.inc_by(refused);
         let now = self.layer.versions().seconds();
         let is_idle = |asked| now.saturating_sub(asked) > FORGET_AFTER.as_secs();
-        for realm in self.realms.iter().map(Followed::realm).filter(is_current) {
+        let followed: Vec<_> = self.realms.iter().map(|f| Arc::clone(&f.realm)).collect();
+        for realm in followed.iter().filter(is_current) {
             if layer.last_asked(realm).is_some_and(is_idle) {
                 debug!(scope = ?realm.scope(), "no longer followed: nobody asks for it");
                 layer.let_go(realm);
@@ -417,7 +448,7 @@ impl Source {
         }
         self.close_gone();
         let mut idle = Vec::new();
-        for realm in self.realms.iter().map(Followed::realm).filter(is_current) {
+        for realm in followed.iter().filter(is_current) {
             for (key, slot) in realm.loaded() {
                 if is_idle(slot.last_asked()) {
                     realm.forget(&key);
@@ -434,7 +465,7 @@ impl Source {
     fn close_gone(&mut self) {
         let layer = Arc::clone(&self.layer);
         self.realms.retain(|followed| {
-            let held = layer.holds(followed.realm());
+            let held = layer.holds(&followed.realm);
             if !held {
                 followed.stop.cancel();
             }

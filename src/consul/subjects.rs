@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use tokio::sync::watch::Sender;
 use tracing::debug;
 
-use crate::catalog::{Instance, Kind, Node, Realm, Service, ServiceKey, Slot};
+use crate::catalog::{Instance, Kind, Node, Realm, Scope, Service, ServiceKey, Slot};
 
 use super::client::Ask;
 use super::contact::Context;
@@ -250,6 +250,29 @@ pub(super) struct Instances {
     pub(super) slot: Arc<Slot<Service>>,
 }
 
+/// Where Consul has the instances of that key.
+pub(super) fn ask_for(key: &ServiceKey, scope: &Scope) -> Ask {
+    let name = key.name();
+    let ask = match key.kind() {
+        Kind::Service => Ask::new(&["health", "service", name]),
+        Kind::Connect => Ask::new(&["health", "connect", name]),
+        Kind::Ingress => Ask::new(&["health", "ingress", name]),
+        Kind::Virtual => Ask {
+            may_be_refused: true,
+            ..Ask::new(&["discovery-chain", name])
+        },
+    };
+    ask.in_scope(scope)
+}
+
+/// What a body of that kind says.
+pub(super) fn read_instances(kind: Kind, body: &[u8]) -> serde_json::Result<Service> {
+    match kind {
+        Kind::Service | Kind::Connect | Kind::Ingress => json::service(body),
+        Kind::Virtual => json::virtual_addresses(body),
+    }
+}
+
 /// What an instance is known by: its node and its id there.
 fn identity(instance: &Instance) -> (&str, &str) {
     (&instance.node.name, &instance.id)
@@ -257,12 +280,7 @@ fn identity(instance: &Instance) -> (&str, &str) {
 
 impl Subject for Instances {
     fn ask(&self) -> Ask {
-        let list = match self.key.kind() {
-            Kind::Service => "service",
-            Kind::Connect => "connect",
-            Kind::Ingress => "ingress",
-        };
-        Ask::new(&["health", list, self.key.name()]).in_scope(&self.context.scope_of(&self.realm))
+        ask_for(&self.key, &self.context.scope_of(&self.realm))
     }
 
     fn pace(&self) -> Pace {
@@ -272,7 +290,7 @@ impl Subject for Instances {
     type News = Service;
 
     fn read(&self, body: &[u8]) -> serde_json::Result<Self::News> {
-        json::service(body)
+        read_instances(self.key.kind(), body)
     }
 
     fn takes_away(&self, news: &Self::News) -> bool {
@@ -291,7 +309,9 @@ impl Subject for Instances {
             .slot
             .get()
             .is_none_or(|(_, service)| service.instances().is_empty());
-        let must_have_some = self.key.kind() == Kind::Service || !was_empty;
+        // What a peer exports may have no instance but proxies.
+        let is_own = self.key.kind() == Kind::Service && !self.realm.is_of_peer();
+        let must_have_some = is_own || !was_empty;
         news.instances().is_empty() && must_have_some && self.realm.lists(self.key.name())
     }
 
@@ -301,6 +321,10 @@ impl Subject for Instances {
     fn confirmation(&self) -> Vec<Ask> {
         let scope = self.context.scope_of(&self.realm);
         let listed = |name| Ask::new(&["catalog", "service", name]).in_scope(&scope);
+        // The catalog knows nothing of what peers export.
+        if self.realm.is_of_peer() {
+            return vec![self.ask()];
+        }
         let mut asks = Vec::new();
         if self.key.kind() == Kind::Service {
             asks.push(listed(self.key.name()));
@@ -314,7 +338,7 @@ impl Subject for Instances {
     fn confirms(&self, bodies: &[Vec<u8>]) -> serde_json::Result<bool> {
         let mut bodies = bodies.iter();
         let own_stays = self.key.name() != OWN_SERVICE;
-        if self.key.kind() == Kind::Service {
+        if self.key.kind() == Kind::Service || self.realm.is_of_peer() {
             let listed = bodies.next().map(|body| json::is_empty(body)).transpose()?;
             if listed != Some(true) {
                 return Ok(false);

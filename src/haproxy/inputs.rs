@@ -186,7 +186,7 @@ impl Inputs {
                     if !slot.is_watched() {
                         unwatched.push(name);
                     }
-                    self.known.insert(name.clone(), loaded.service);
+                    self.known.insert(name.clone(), loaded.value);
                 }
                 // What is gone, or cannot be told now, was known before or is not waited for long.
                 _ => missing |= services.contains_key(name) && !self.known.contains_key(name),
@@ -211,7 +211,7 @@ impl Inputs {
         })
     }
 
-    fn service(&self, name: &str, patience: Patience) -> Found<Loaded> {
+    fn service(&self, name: &str, patience: Patience) -> Found<Loaded<Service>> {
         let key = ServiceKey::new(Kind::Service, name);
         let layer = &self.feeds.layer;
         layer.service(&Scope::default(), &key, patience)

@@ -205,7 +205,8 @@ pub(super) fn endpoints(instances: &BTreeMap<String, Arc<Service>>) -> Endpoints
         let all: Option<HashSet<SocketAddr>> = healthy
             .map(|instance| {
                 let ip = address(instance).parse().ok()?;
-                (instance.port != 0).then_some(SocketAddr::new(ip, instance.port))
+                let port = instance.served_port();
+                (port != 0).then_some(SocketAddr::new(ip, port))
             })
             .collect();
         Some((name.clone(), all?))

@@ -243,7 +243,7 @@ fn add_helpers(
                 context! {
                     id => &instance.id,
                     address => address(instance),
-                    port => instance.port,
+                    port => instance.served_port(),
                     node => &instance.node.name,
                     tags => &instance.tags,
                     weight => instance.weight(),

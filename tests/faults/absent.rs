@@ -1,5 +1,5 @@
 //! Names that do not exist cost Consul nothing: what does not exist is known from the lists that are
-//! always watched.
+//! always watched. Of what only the mesh could know there is no list: that costs what unknown names may.
 
 use crate::{
     alone,
@@ -45,14 +45,12 @@ const OF_LISTS: usize = 10;
 
 /// An absent name of every kind that a catalog can tell by itself.
 fn absent(number: usize) -> String {
-    match number % 8 {
+    match number % 6 {
         0 => format!("absent{number}.service.consul"),
         1 => format!("tag.absent{number}.service.consul"),
         2 => format!("_absent{number}._tcp.service.consul"),
         3 => format!("absent{number}.node.consul"),
-        4 => format!("absent{number}.connect.consul"),
-        5 => format!("absent{number}.ingress.consul"),
-        6 => format!("absent{number}.service.nowhere{number}.consul"),
+        4 => format!("absent{number}.service.nowhere{number}.consul"),
         // What a search domain makes of a name from outside.
         _ => format!("www{number}.example.com.service.consul"),
     }
@@ -67,11 +65,11 @@ fn flood(server: SocketAddr, count: usize) -> BTreeMap<String, usize> {
             let mut line = Line::new(server, false);
             let mut others = Vec::new();
             for number in (thread..count).step_by(THREADS) {
-                let query = Query::new(&absent(number), [A, SRV][number / 8 % 2]);
+                let query = Query::new(&absent(number), [A, SRV][number / 6 % 2]);
                 match line.exchange(&query.bytes()) {
                     Ok(reply) if reply.rcode() == rcode::NXDOMAIN => {}
                     Ok(reply) => {
-                        others.push(format!("{} {}", number % 8, rcode::name(reply.rcode())))
+                        others.push(format!("{} {}", number % 6, rcode::name(reply.rcode())))
                     }
                     Err(error) => others.push(error),
                 }
@@ -134,6 +132,61 @@ fn absent_names_cost_consul_nothing() {
     );
 }
 
+/// Names that only the mesh could have are asked for directly, as often as `consul.unknown_rate` allows; who comes
+/// too often waits for a moment, and hears SERVFAIL.
+#[test]
+fn made_up_names_of_the_mesh_cost_what_unknown_names_may() {
+    const LASTING: Duration = Duration::from_secs(5);
+    let _alone = alone();
+    let fake = FakeConsul::start();
+    fake.set("known", &["10.6.0.1"]);
+    let portolan = Launch::new("serve")
+        .args(["--consul", &fake.url(), "--upstream", "none"])
+        .start();
+    let known = question("known.service.consul", &["10.6.0.1"]);
+    eventually(Duration::from_secs(5), "it is known", || {
+        known.ask(portolan.dns())
+    });
+    let (start, server) = (Instant::now(), portolan.dns());
+    let slowest = thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                for number in 0.. {
+                    if start.elapsed() > LASTING {
+                        break;
+                    }
+                    let form = ["connect", "ingress", "virtual"][number % 3];
+                    let name = format!("junk{thread}-{number}.{form}.consul");
+                    let said = Query::new(&name, A).ask(server).rcode();
+                    assert!(
+                        matches!(said, rcode::NXDOMAIN | rcode::SERVFAIL),
+                        "{name}: {said}"
+                    );
+                }
+            });
+        }
+        let mut slowest = Duration::ZERO;
+        while start.elapsed() < LASTING {
+            let before = Instant::now();
+            assert_eq!(known.ask(server), Ok(()), "a known name beside junk");
+            slowest = slowest.max(before.elapsed());
+            thread::sleep(Duration::from_millis(20));
+        }
+        slowest
+    });
+    let seconds = start.elapsed().as_secs_f64();
+    let seen = fake.seen();
+    let of_junk = seen.iter().filter(|seen| seen.path.contains("junk"));
+    let caused = of_junk.count();
+    figure(&format!(
+        "names of the mesh that were made up for {seconds:.1} s cost {caused} requests; a known name took \
+         {slowest:?} at most"
+    ));
+    assert!(caused as f64 <= 50.0 * seconds + 20.0, "{caused} requests");
+    assert!(caused > 20, "only {caused} requests");
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+}
+
 /// Who asks first, asks for all who come before the answer.
 #[test]
 fn fifty_who_ask_at_once_cost_one_read() {
@@ -174,4 +227,40 @@ fn fifty_who_ask_at_once_cost_one_read() {
         "fifty first questions for one name cost {reads} reads of Consul"
     ));
     assert_eq!(reads, 1, "reads for one name");
+}
+
+/// Who asks first for something whose first read fails waits for the second.
+#[test]
+fn what_fails_once_is_answered_all_the_same() {
+    let _alone = alone();
+    let fake = FakeConsul::start();
+    let lies = [
+        Lie::status(500, "rpc error: EOF"),
+        Lie::status(503, "no agent"),
+        Lie::broken(),
+        Lie::cut(),
+        Lie::body("<html>"),
+    ];
+    for number in 0..lies.len() {
+        fake.set(&format!("f{number}"), &["10.6.0.1"]);
+    }
+    let portolan = Launch::new("serve")
+        .args(["--consul", &fake.url(), "--upstream", "none"])
+        .start();
+    for (number, lie) in lies.into_iter().enumerate() {
+        for (path, name) in [
+            (
+                format!("/v1/health/service/f{number}"),
+                format!("f{number}.service.consul"),
+            ),
+            (
+                format!("/v1/query/f{number}/execute"),
+                format!("f{number}.query.consul"),
+            ),
+        ] {
+            fake.tell(&path, 1, lie.clone());
+            let asked = question(&name, &["10.6.0.1"]);
+            assert_eq!(asked.ask(portolan.dns()), Ok(()), "{name}, {lie:?}");
+        }
+    }
 }

@@ -17,6 +17,7 @@ mod lying;
 mod many;
 mod outage;
 mod patience;
+mod peers;
 mod propagation;
 mod realms;
 mod restarting;

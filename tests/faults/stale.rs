@@ -186,12 +186,18 @@ fn what_fails_alone_ages_alone() {
             question("one.service.consul", &["10.5.0.1"]),
             question("two.service.consul", &["10.5.0.2"]),
             question("n1.node.consul", &["10.0.0.1"]),
+            question("one.query.consul", &["10.5.0.1"]),
         ];
         all_right(portolan.dns(), &known, Duration::from_secs(10));
         (portolan, known)
     };
     let (portolan, known) = serve("");
-    let names = ["one.service.consul", "two.service.consul", "n1.node.consul"];
+    let names = [
+        "one.service.consul",
+        "two.service.consul",
+        "n1.node.consul",
+        "one.query.consul",
+    ];
     let error = || Lie::status(500, "rpc error");
     for (path, lie, old) in [
         ("/v1/health/service/one", error(), names[0]),
@@ -204,6 +210,8 @@ fn what_fails_alone_ages_alone() {
         ),
         ("/v1/catalog/nodes", error(), names[2]),
         ("/v1/catalog/nodes", Lie::body("<html>"), names[2]),
+        ("/v1/query/one/execute", error(), names[3]),
+        ("/v1/query/one/execute", Lie::body("<html>"), names[3]),
     ] {
         fake.tell(path, LONG, lie);
         wait_until_stale(&portolan, old, true, SOON);
@@ -212,7 +220,9 @@ fn what_fails_alone_ages_alone() {
         }
         let failing =
             portolan.metric("portolan_sources_consul_watches_failing{datacenter=\"dc1\"}");
-        assert_eq!(failing, 1.0, "watches that fail: {path}");
+        // A prepared query is executed, and not watched.
+        let watches = if old == names[3] { 0.0 } else { 1.0 };
+        assert_eq!(failing, watches, "watches that fail: {path}");
         for known in &known {
             assert_eq!(known.ask(portolan.dns()), Ok(()), "{path}");
         }
@@ -222,16 +232,21 @@ fn what_fails_alone_ages_alone() {
     drop(portolan);
 
     let (portolan, _known) = serve("[consul]\nmax_stale = \"3s\"\n");
-    fake.tell("/v1/health/service/one", LONG, error());
     let rcode_of = |name: &str| Query::new(name, A).ask(portolan.dns()).rcode();
-    eventually(SOON, "it is too old", || {
-        let rcode = rcode_of(names[0]);
-        ensure(rcode == rcode::SERVFAIL, || format!("rcode {rcode}"))
-    });
-    assert_eq!(rcode_of(names[1]), rcode::NOERROR);
-    fake.repent();
-    eventually(SOON, "it is current again", || {
-        let rcode = rcode_of(names[0]);
-        ensure(rcode == rcode::NOERROR, || format!("rcode {rcode}"))
-    });
+    for (path, old) in [
+        ("/v1/health/service/one", names[0]),
+        ("/v1/query/one/execute", names[3]),
+    ] {
+        fake.tell(path, LONG, error());
+        eventually(SOON, "it is too old", || {
+            let rcode = rcode_of(old);
+            ensure(rcode == rcode::SERVFAIL, || format!("rcode {rcode}"))
+        });
+        assert_eq!(rcode_of(names[1]), rcode::NOERROR);
+        fake.repent();
+        eventually(SOON, "it is current again", || {
+            let rcode = rcode_of(old);
+            ensure(rcode == rcode::NOERROR, || format!("rcode {rcode}"))
+        });
+    }
 }

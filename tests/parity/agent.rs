@@ -85,7 +85,7 @@ fn the_agents_settings_are_portolans() {
     ] {
         for rtype in [A, AAAA, SRV, ANY, NS, SOA] {
             for way in [Way::Plain, Way::Edns(4096), Way::Tcp] {
-                tally.ask(&way.query(&name, rtype), consul.dns(), portolan.dns());
+                tally.ask(&way.query(&name, rtype), &consul.dns(), portolan.dns());
             }
         }
     }

@@ -232,7 +232,7 @@ fn any_name_is_answered_as_consul_answers_it() {
     let mut tally = Tally::default();
     for _ in 0..count {
         let tree = questions.new_tree(&mut runner).expect("a question");
-        tally.ask(&tree.current(), consul.dns(), portolan.dns());
+        tally.ask(&tree.current(), &consul.dns(), portolan.dns());
     }
     tally.conclude("generated");
 }

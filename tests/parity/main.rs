@@ -61,14 +61,14 @@ fn answers_are_consuls_own() {
     let (portolan, consul, _upstream) = start();
     let mut tally = Tally::default();
     for query in questions::all() {
-        tally.ask(&query, consul.dns(), portolan.dns());
+        tally.ask(&query, &consul.dns(), portolan.dns());
     }
     // Without upstreams, what leads out of the domain is told as far as it is known.
     let consul = world::start(&[]);
     let portolan = portolan_beside(&consul, &[]);
     for what in LEAD_OUT {
         for query in questions::about(what) {
-            tally.ask(&query, consul.dns(), portolan.dns());
+            tally.ask(&query, &consul.dns(), portolan.dns());
         }
     }
     let different: usize = questions::sizes().map(|(_, size)| size).sum();
@@ -77,5 +77,7 @@ fn answers_are_consuls_own() {
     }
     assert!(different >= 400, "only {different} names and types");
     tally.conclude("table");
-    tally.has_seen_all_deviations();
+    if consul.is_old() {
+        tally.has_seen_all(false);
+    }
 }

@@ -18,14 +18,14 @@ pub(crate) fn keyword(labels: &[String]) -> Option<&str> {
     labels.iter().rfind(keyword).map(String::as_str)
 }
 
-/// Whether a name has none of its own and other names below it, in the world's own datacenter.
+/// Whether a name has none of its own and other names below it, in one of the worlds' datacenters or peers.
 pub(crate) fn is_above_others(labels: &[String]) -> bool {
     let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
     let labels = match labels[..] {
         [.., "dc1", "dc"] => &labels[..labels.len() - 2],
         // Another datacenter and a port may be told together; names are below what has a port.
-        [.., _, "port"] => &labels[..labels.len() - 2],
-        [.., "dc1"] => &labels[..labels.len() - 1],
+        [.., _, "port"] | [.., "dc2", "dc"] | [.., "far", "peer"] => &labels[..labels.len() - 2],
+        [.., "dc1" | "dc2"] => &labels[..labels.len() - 1],
         _ => &labels[..],
     };
     match labels {

@@ -59,7 +59,7 @@ fn same(what: &str, consul: &Consul, portolan: &Portolan, names: &[&str]) {
                 Query::new(name, rtype).edns(4096),
                 Query::new(name, rtype).tcp(),
             ] {
-                tally.ask(&query, consul.dns(), portolan.dns());
+                tally.ask(&query, &consul.dns(), portolan.dns());
             }
         }
     }

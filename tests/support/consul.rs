@@ -144,6 +144,12 @@ impl Consul {
         });
     }
 
+    /// Whether it is a 1.8, whose every deviation is listed; newer ones have mended some.
+    pub(crate) fn is_old(&self) -> bool {
+        let itself = http::get(self.http(), "/v1/agent/self").expect("an agent tells its version");
+        itself.body.contains("\"Version\":\"1.8.") || itself.body.contains("\"Version\": \"1.8.")
+    }
+
     /// Its HTTP API.
     pub(crate) fn http(&self) -> SocketAddr {
         SocketAddr::new(self.ip.into(), self.http)

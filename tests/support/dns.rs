@@ -72,6 +72,34 @@ impl Query {
         self.edns(4096)
     }
 
+    /// Asks for whom is in this network (RFC 7871), with an OPT record of 4096 bytes.
+    pub(crate) fn on_behalf_of_network(mut self, network: IpAddr, prefix: u8) -> Self {
+        let (family, octets) = match network {
+            IpAddr::V4(ip) => (1, ip.octets().to_vec()),
+            IpAddr::V6(ip) => (2, ip.octets().to_vec()),
+        };
+        let sent = usize::from(prefix).div_ceil(8);
+        let length = u8::try_from(4 + sent).expect("an address is short");
+        self.options = [0, 8, 0, length, 0, family, prefix, 0].to_vec();
+        self.options.extend(&octets[..sent]);
+        self.edns(4096)
+    }
+
+    /// Whether it is asked over TCP.
+    pub(crate) fn is_tcp(&self) -> bool {
+        self.tcp
+    }
+
+    /// The EDNS options that it sends.
+    pub(crate) fn options(&self) -> &[u8] {
+        &self.options
+    }
+
+    /// The payload size that it sends, if it has an OPT record.
+    pub(crate) fn payload_size(&self) -> Option<u16> {
+        self.edns.map(|(size, _)| size)
+    }
+
     /// Leaves RD off.
     pub(crate) fn no_recursion(mut self) -> Self {
         self.recursion_desired = false;

@@ -162,6 +162,21 @@ impl Reply {
         }
     }
 
+    /// What was written down of a reply: its question, its flags with the response code, and its sections.
+    pub(crate) fn told(question: Vec<u8>, flags: u16, sections: [Vec<Record>; 3]) -> Self {
+        let [answers, authority, additional] = sections;
+        Self {
+            wire: Vec::new(),
+            id: 0,
+            flags: flags | 0x8000,
+            questions: 1,
+            question,
+            answers,
+            authority,
+            additional,
+        }
+    }
+
     pub(crate) fn is_response(&self) -> bool {
         self.flags & 0x8000 != 0
     }

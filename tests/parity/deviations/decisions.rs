@@ -116,6 +116,7 @@ pub(super) const LIST: &[Deviation] = &[
                 vec![]
             };
             x.keyword() == "virtual"
+                && x.theirs.rcode() == NXDOMAIN
                 && (x.ours.rcode() == NXDOMAIN || is_nodata(&x.ours) || data_of(&x.ours) == address)
         },
     },

@@ -1,7 +1,8 @@
-//! Where Portolan's answers differ from Consul 1.8.7's on purpose: every way, with its reason. Rows are
+//! Where Portolan's answers differ from Consul's on purpose: every way, with its reason. Rows are
 //! those of section 8 of `reference/consul-dns.md`, decisions (D) those of the design.
 
 mod decisions;
+mod newer;
 mod section8;
 mod slips;
 
@@ -24,9 +25,14 @@ pub(crate) struct Deviation {
 
 /// All of them. Of those that hold, the first counts.
 pub(crate) fn all() -> impl Iterator<Item = &'static Deviation> {
-    [section8::LIST, decisions::LIST, slips::LIST]
+    [section8::LIST, decisions::LIST, slips::LIST, newer::LIST]
         .into_iter()
         .flatten()
+}
+
+/// Whether nothing but a newer Consul than 1.8.7 shows it.
+pub(crate) fn is_of_newer_consul(deviation: &Deviation) -> bool {
+    newer::LIST.iter().any(|newer| newer.name == deviation.name)
 }
 
 /// Whether the TTLs of both sides, record by record, are as `right` wants them.

@@ -126,16 +126,6 @@ pub(super) const LIST: &[Deviation] = &[
         },
     },
     Deviation {
-        name: "in the mesh, names are those of services",
-        because: "D3: what is in no catalog does not exist, even if a proxy or a gateway is for it",
-        parts: &[Rcode, Answers, Glue, Authority, Extras],
-        holds: |x, _| {
-            let name = x.query.name.to_lowercase();
-            x.rcodes() == (NOERROR, NXDOMAIN)
-                && (name.starts_with("lonely.connect.") || name.starts_with("notthere.ingress."))
-        },
-    },
-    Deviation {
         name: "TXT is served as it was registered",
         because: "Consul's DNS library takes backslashes in it for its own",
         parts: &[Answers],

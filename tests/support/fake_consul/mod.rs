@@ -1,5 +1,6 @@
 //! A Consul that lies on demand: for what a real one cannot be made to say. Left alone it is honest,
-//! as far as Portolan reads it: it lists services and nodes, and blocks until the index moves.
+//! as far as Portolan reads it: it lists services and nodes, blocks until the index moves, and for each service
+//! has a prepared query of the same name.
 
 mod lie;
 
@@ -13,7 +14,7 @@ use std::{
     net::TcpStream,
     sync::{
         Arc, Condvar, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -24,6 +25,8 @@ use std::{
 pub(crate) struct Seen {
     /// `/v1/...`, without parameters.
     pub(crate) path: String,
+    /// `?peer`.
+    pub(crate) peer: Option<String>,
     /// `?stale`, so that any server may answer.
     pub(crate) stale: bool,
     /// The index that it waits beyond.
@@ -42,6 +45,9 @@ struct Core {
     state: Mutex<State>,
     changed: Condvar,
     stopped: AtomicBool,
+    /// Connections that are open, and the most that ever were.
+    open: AtomicUsize,
+    most: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -54,6 +60,10 @@ struct State {
     /// Addresses and index by name.
     services: BTreeMap<String, (Vec<String>, u64)>,
     nodes: BTreeMap<String, String>,
+    /// By peer: the services that it exports, with their addresses, which are those of their nodes.
+    peers: BTreeMap<String, BTreeMap<String, String>>,
+    /// What the mesh gives names.
+    virtual_addresses: BTreeMap<String, String>,
     script: Vec<Scripted>,
     limit: Option<Limit>,
     told: usize,
@@ -96,8 +106,13 @@ impl FakeConsul {
         let serving = Arc::clone(&core);
         let door = Door::open(move |stream| {
             let core = Arc::clone(&serving);
+            let open = core.open.fetch_add(1, Ordering::Relaxed) + 1;
+            core.most.fetch_max(open, Ordering::Relaxed);
             // The client may go in the middle of anything: that ends its thread and no more.
-            thread::spawn(move || drop(serve(&stream, &core)));
+            thread::spawn(move || {
+                drop(serve(&stream, &core));
+                core.open.fetch_sub(1, Ordering::Relaxed);
+            });
         });
         let fake = Self { core, door };
         fake.set_node("n1", "10.0.0.1");
@@ -151,6 +166,31 @@ impl FakeConsul {
         });
     }
 
+    /// A peer exports a service, which is on a node `SERVICE-n` at this address.
+    pub(crate) fn export(&self, peer: &str, service: &str, address: &str) {
+        self.change(|state, _| {
+            let exports = state.peers.entry(peer.to_owned()).or_default();
+            exports.insert(service.to_owned(), address.to_owned());
+        });
+    }
+
+    /// A peer no longer exports a service.
+    pub(crate) fn withdraw(&self, peer: &str, service: &str) {
+        self.change(|state, _| {
+            if let Some(exports) = state.peers.get_mut(peer) {
+                exports.remove(service);
+            }
+        });
+    }
+
+    /// The mesh gives a name an address.
+    pub(crate) fn set_virtual(&self, name: &str, address: &str) {
+        self.change(|state, _| {
+            let given = &mut state.virtual_addresses;
+            given.insert(name.to_owned(), address.to_owned());
+        });
+    }
+
     /// The next `times` requests for `path` hear this; a `path` that ends in `*` is a prefix. Who
     /// waits there now hears it at once.
     pub(crate) fn tell(&self, path: &str, times: usize, lie: Lie) {
@@ -185,6 +225,11 @@ impl FakeConsul {
     /// All requests so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.core.lock().seen.clone()
+    }
+
+    /// The most connections that were ever open at a time.
+    pub(crate) fn most_connections(&self) -> usize {
+        self.core.most.load(Ordering::Relaxed)
     }
 
     /// The requests for one path so far.
@@ -245,7 +290,7 @@ impl Core {
                 break Some(lie);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            let is_news = |index| state.index_of(&request.path) > index;
+            let is_news = |index| state.index_of(request) > index;
             let is_news = request.index.is_none_or(is_news) || state.restored > restored;
             if is_news || left.is_zero() || self.stopped.load(Ordering::Relaxed) {
                 break None;
@@ -260,8 +305,11 @@ impl Core {
             thread::sleep(lie.stall);
             state = self.lock();
         }
-        let (status, truth) = state.truth(&request.path);
-        let honest = Lie::truth(status).index(state.index_of(&request.path));
+        let (status, truth) = match &request.peer {
+            Some(peer) => (200, state.exported(peer, &request.path)),
+            None => state.truth(&request.path),
+        };
+        let honest = Lie::truth(status).index(state.index_of(request));
         let lied_index = state.index;
         drop(state);
         let told = lie.unwrap_or(honest);
@@ -296,15 +344,30 @@ impl State {
         Some(lie)
     }
 
-    fn index_of(&self, path: &str) -> u64 {
-        match path {
+    fn index_of(&self, request: &Seen) -> u64 {
+        match request.path.as_str() {
+            _ if request.peer.is_some() => self.index,
             "/v1/catalog/services" => self.names_index,
             "/v1/catalog/nodes" => self.nodes_index,
+            path if path.starts_with("/v1/query/") => self.index,
             path => match self.services.get(service_of(path)) {
                 Some((_, index)) => *index,
                 None => self.index,
             },
         }
+    }
+
+    /// What a peer exports under this path.
+    fn exported(&self, peer: &str, path: &str) -> Value {
+        let service = service_of(path);
+        let exports = self.peers.get(peer);
+        let instance = exports.and_then(|exports| exports.get(service)).map(|ip| {
+            json!({ "Node": { "ID": "", "Node": format!("{service}-n"), "Address": ip,
+                "Datacenter": "far1", "PeerName": peer, "TaggedAddresses": null, "Meta": null },
+                "Checks": [], "Service": { "ID": service, "Service": service, "Tags": [],
+                "Address": "", "Port": 80, "Weights": { "Passing": 1, "Warning": 1 } } })
+        });
+        instance.into_iter().collect()
     }
 
     fn truth(&self, path: &str) -> (u16, Value) {
@@ -317,6 +380,20 @@ impl State {
             "/v1/catalog/services" => Value::Object(names.collect()),
             "/v1/catalog/nodes" => self.nodes.iter().map(|(n, a)| node(n, a)).collect(),
             "/v1/catalog/datacenters" => json!(["dc1"]),
+            "/v1/peerings" => {
+                let peers = self.peers.iter().map(|(name, exports)| {
+                    let exported: Vec<&String> = exports.keys().collect();
+                    json!({ "Name": name, "State": "ACTIVE",
+                        "StreamStatus": { "ImportedServices": exported } })
+                });
+                peers.collect()
+            }
+            path if path.starts_with("/v1/discovery-chain/") => {
+                let name = path.strip_prefix("/v1/discovery-chain/");
+                let given = name.and_then(|name| self.virtual_addresses.get(name));
+                let given = given.map(|address| vec![address.clone()]);
+                json!({ "Chain": { "Datacenter": "dc1", "AutoVirtualIPs": given } })
+            }
             "/v1/status/leader" => json!("10.0.0.1:8300"),
             "/v1/agent/self" => json!({ "Config": { "Datacenter": "dc1", "NodeName": "n1",
                 "Version": "1.8.7" } }),
@@ -335,6 +412,15 @@ impl State {
                     Some(address) => json!({ "Node": node(name, address), "Services": {} }),
                     None => Value::Null,
                 }
+            }
+            path if path.starts_with("/v1/query/") => {
+                let service = service_of(path);
+                let instances = self.truth(&format!("/v1/health/service/{service}")).1;
+                if !self.services.contains_key(service) {
+                    return (404, json!("Query not found"));
+                }
+                json!({ "Service": service, "Nodes": instances, "DNS": { "TTL": "" },
+                    "Datacenter": "dc1", "Failovers": 0 })
             }
             path if path.starts_with("/v1/health/service/") => {
                 let service = service_of(path);
@@ -356,7 +442,9 @@ impl State {
 
 fn service_of(path: &str) -> &str {
     let name = path.strip_prefix("/v1/health/service/");
+    let query = || path.strip_prefix("/v1/query/")?.strip_suffix("/execute");
     name.or_else(|| path.strip_prefix("/v1/catalog/service/"))
+        .or_else(query)
         .unwrap_or_default()
 }
 
@@ -382,6 +470,7 @@ fn serve(stream: &TcpStream, core: &Core) -> std::io::Result<()> {
         };
         let request = Seen {
             path: path.to_owned(),
+            peer: parameter("peer").map(str::to_owned),
             stale: parameters.split('&').any(|pair| pair == "stale"),
             index: parameter("index").and_then(|index| index.parse().ok()),
             at: Instant::now(),

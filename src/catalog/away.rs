@@ -1,0 +1,47 @@
+//! Since when a source is away, and why. What a cluster's peers export is read from the cluster's own servers, so
+//! its realms share that with the local one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+
+/// How it stands with one source.
+#[derive(Debug, Default)]
+pub(super) struct Away {
+    /// Milliseconds on the catalog's clock since which it is away; 0 while it is not.
+    since: AtomicU64,
+    /// Why, in words.
+    trouble: ArcSwapOption<String>,
+}
+
+impl Away {
+    /// It has been away since `since` milliseconds on the catalog's clock, which wraps round. True if that is news.
+    pub(super) fn begin(&self, since: u64) -> bool {
+        let first =
+            self.since
+                .compare_exchange(0, since.max(1), Ordering::AcqRel, Ordering::Acquire);
+        first.is_ok()
+    }
+
+    /// It is here. True if that is news.
+    pub(super) fn end(&self) -> bool {
+        self.since.swap(0, Ordering::AcqRel) != 0
+    }
+
+    /// For how many milliseconds it has been away at `now`; `None` while it is not.
+    pub(super) fn millis(&self, now: u64) -> Option<u64> {
+        match self.since.load(Ordering::Acquire) {
+            0 => None,
+            since => Some(now.wrapping_sub(since)),
+        }
+    }
+
+    pub(super) fn explain(&self, trouble: Option<String>) {
+        self.trouble.store(trouble.map(Arc::new));
+    }
+
+    pub(super) fn trouble(&self) -> Option<Arc<String>> {
+        self.trouble.load_full()
+    }
+}

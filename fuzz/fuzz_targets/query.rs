@@ -184,6 +184,7 @@ fn plain_form(domain: &Name, lookup: &Lookup) {
                 Kind::Service => "service",
                 Kind::Connect => "connect",
                 Kind::Ingress => "ingress",
+                Kind::ApiGateway => "api-gateway",
                 Kind::Virtual => return,
             };
             let labels: Vec<&str> = tag.iter().chain([name]).map(String::as_str).collect();

@@ -11,7 +11,7 @@ use crate::dns::{Name, labels, offset_of_suffix, types};
 pub enum Lookup {
     /// The domain itself.
     Apex,
-    /// `[tag.]NAME.service`, `_NAME._TAG[.service]`, `NAME.connect`, `NAME.ingress`: the
+    /// `[tag.]NAME.service`, `_NAME._TAG[.service]`, `NAME.connect`, `NAME.ingress`, `NAME.api-gateway`: the
     /// instances of a service.
     Service {
         /// Which list of instances.
@@ -132,6 +132,7 @@ impl Keyword {
             "service" => Self::Instances(Kind::Service),
             "connect" => Self::Instances(Kind::Connect),
             "ingress" => Self::Instances(Kind::Ingress),
+            "api-gateway" => Self::Instances(Kind::ApiGateway),
             "virtual" => Self::Virtual,
             "query" => Self::Query,
             "node" => Self::Node,
@@ -551,6 +552,7 @@ mod tests {
                 list(Kind::Connect, "web", "dc1"),
             ),
             ("web.ingress.consul", list(Kind::Ingress, "web", "")),
+            ("web.api-gateway.consul", list(Kind::ApiGateway, "web", "")),
             ("web.connect.http.port.consul", Lookup::Nothing),
             ("web.service.http.port.consul", web_at("port=http")),
             (

@@ -325,12 +325,14 @@ impl Layer {
             let sought = || Sought::Service(key.name().to_owned());
             return Err(self.unlisted(&realm, realm.names_are_behind(), sought, patience));
         }
-        // Ingress gateways are for their own datacenter; Consul shows its own for every peer.
-        if key.kind() == Kind::Ingress && realm.is_of_peer() {
+        // Gateways are for their own datacenter; Consul shows its own for every peer.
+        let is_gateway = matches!(key.kind(), Kind::Ingress | Kind::ApiGateway);
+        if is_gateway && realm.is_of_peer() {
             return Err(Miss::Absent);
         }
-        // That a service is listed does not say that the mesh gives it an address.
-        let has_list = key.kind() != Kind::Virtual && realm.lists(key.name());
+        // That a service is listed does not say that the mesh gives it an address, or an API gateway.
+        let is_apart = matches!(key.kind(), Kind::Virtual | Kind::ApiGateway);
+        let has_list = !is_apart && realm.lists(key.name());
         if key.kind() != Kind::Service && !has_list && !realm.is_in_mesh(key) {
             let sought = Sought::Mesh(key.clone());
             let to = self.interests.as_ref();

@@ -179,6 +179,8 @@ pub enum Kind {
     Connect,
     /// The ingress gateways that expose it (`/v1/health/ingress`).
     Ingress,
+    /// The API gateways that a bound route leads from, with the ports of their listeners (Consul 2.1).
+    ApiGateway,
     /// The addresses that the mesh gives it, each as if it were an instance (`/v1/discovery-chain`).
     Virtual,
 }
@@ -217,6 +219,7 @@ impl fmt::Display for ServiceKey {
             Kind::Service => "service",
             Kind::Connect => "connect",
             Kind::Ingress => "ingress",
+            Kind::ApiGateway => "api-gateway",
             Kind::Virtual => "virtual",
         };
         write!(f, "{}.{kind}", self.name)

@@ -119,6 +119,24 @@ struct StreamStatusJson {
     imported_services: Option<Vec<String>>,
 }
 
+/// An element of `/v1/config/KIND`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct EntryNameJson {
+    name: String,
+}
+
+/// An element of `/v1/catalog/gateway-services/GATEWAY`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct GatewayServiceJson {
+    service: EntryNameJson,
+    #[serde(default)]
+    gateway_kind: String,
+    #[serde(default)]
+    port: i64,
+}
+
 /// The body of `/v1/discovery-chain/NAME`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -215,6 +233,24 @@ pub(super) fn service(body: &[u8]) -> serde_json::Result<Service> {
     let entries: Option<Vec<EntryJson>> = serde_json::from_slice(body)?;
     let entries = entries.unwrap_or_default();
     Ok(Service::new(entries.into_iter().map(Into::into).collect()))
+}
+
+/// The body of `/v1/config/KIND`: the names of the entries.
+pub(super) fn entry_names(body: &[u8]) -> serde_json::Result<Vec<String>> {
+    let entries: Option<Vec<EntryNameJson>> = serde_json::from_slice(body)?;
+    let entries = entries.unwrap_or_default().into_iter();
+    Ok(entries.map(|entry| entry.name).collect())
+}
+
+/// The body of `/v1/catalog/gateway-services/GATEWAY`: the ports at which an API gateway leads to the service, each
+/// once.
+pub(super) fn gateway_ports(body: &[u8], service: &str) -> serde_json::Result<BTreeSet<u16>> {
+    let bound: Option<Vec<GatewayServiceJson>> = serde_json::from_slice(body)?;
+    let leads_there = |bound: &GatewayServiceJson| {
+        bound.gateway_kind == "api-gateway" && bound.service.name.eq_ignore_ascii_case(service)
+    };
+    let bound = bound.unwrap_or_default().into_iter().filter(leads_there);
+    Ok(bound.map(|bound| port(bound.port)).collect())
 }
 
 /// The body of `/v1/discovery-chain/NAME`: the addresses that the mesh gives the service.

@@ -14,6 +14,7 @@ mod client;
 mod connections;
 mod contact;
 mod failures;
+mod gateways;
 mod json;
 mod kept;
 mod lists;

@@ -17,6 +17,7 @@ use crate::catalog::{
 
 use super::client::{Ask, Mode, RequestError, is_refusal};
 use super::contact::Context;
+use super::gateways;
 use super::json;
 use super::subjects::{ask_for, read_instances};
 
@@ -117,6 +118,13 @@ async fn look_for(context: &Context, realm: &Realm, sought: &Sought) -> Result<b
                 return Ok(false);
             };
             realm.found_node(node);
+        }
+        Sought::Mesh(key) if key.kind() == Kind::ApiGateway => {
+            let gateways = gateways::read(context, &scope, key.name()).await?;
+            if gateways.instances().is_empty() {
+                return Ok(false);
+            }
+            realm.found_in_mesh(key, gateways);
         }
         Sought::Mesh(key) => {
             let response = match context.get(&ask_for(key, &scope), Mode::Stale).await {

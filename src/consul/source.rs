@@ -10,13 +10,14 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::catalog::{
-    Absence, Interest, Interests, Layer, Realm, Service, ServiceKey, Slot, Sought,
+    Absence, Interest, Interests, Kind, Layer, Realm, Service, ServiceKey, Slot, Sought,
 };
 
 use super::Settings;
 use super::client::Client;
 use super::connections::{Connections, Resets};
 use super::contact::Context;
+use super::gateways;
 use super::json::TagsByName;
 use super::lists::follow_lists;
 use super::metrics::Metrics;
@@ -152,9 +153,7 @@ impl Source {
             self.open_service(Arc::clone(&local), key, slot);
         }
         let (layer, wanted) = (Arc::clone(&self.layer), Arc::clone(&self.lists));
-        let lists = follow_lists(self.context.clone(), layer, wanted);
-        let lists = self.stop.clone().run_until_cancelled_owned(lists);
-        self.tasks.spawn(lists);
+        self.spawn(follow_lists(self.context.clone(), layer, wanted));
         let mut sweep = tokio::time::interval(SWEEP);
         let stop = self.stop.clone();
         loop {
@@ -178,9 +177,7 @@ impl Source {
             Interest::Datacenters => self.lists.notify_one(),
             Interest::Service { realm, key, slot } => self.open_service(realm, key, slot),
             Interest::Reverse(realm) => {
-                let sweep = sweep(self.context.clone(), realm, Arc::clone(&self.layer));
-                let sweep = self.stop.clone().run_until_cancelled_owned(sweep);
-                self.tasks.spawn(sweep);
+                self.spawn(sweep(self.context.clone(), realm, Arc::clone(&self.layer)));
             }
             Interest::Unlisted {
                 realm,
@@ -190,9 +187,7 @@ impl Source {
             Interest::Query { key, slot } => {
                 let context = self.context.clone();
                 let places = Arc::clone(&self.executions);
-                let stop = self.stop.clone();
-                let execution = stop.run_until_cancelled_owned(execute(context, key, slot, places));
-                self.tasks.spawn(execution);
+                self.spawn(execute(context, key, slot, places));
             }
         }
     }
@@ -205,9 +200,13 @@ impl Source {
             return;
         };
         let places = Arc::clone(&self.reads);
-        let find = find(context, Arc::clone(realm), sought, absence, places);
-        let find = self.stop.clone().run_until_cancelled_owned(find);
-        self.tasks.spawn(find);
+        self.spawn(find(context, Arc::clone(realm), sought, absence, places));
+    }
+
+    /// Runs beside this, until the stop.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(stop.run_until_cancelled_owned(task));
     }
 
     fn is_local(&self, realm: &Arc<Realm>) -> bool {
@@ -299,6 +298,11 @@ impl Source {
             slot.excuse(Duration::ZERO);
             return;
         };
+        if key.kind() == Kind::ApiGateway {
+            let places = Arc::clone(&self.reads);
+            self.spawn(gateways::refresh(context, realm, key, slot, places));
+            return;
+        }
         let mut instances = Instances {
             context: context.clone(),
             realm: Arc::clone(&realm),
@@ -307,14 +311,13 @@ impl Source {
         };
         if !self.make_room() {
             let places = Arc::clone(&self.reads);
-            let stop = self.stop.clone();
-            self.tasks.spawn(stop.run_until_cancelled_owned(async move {
+            self.spawn(async move {
                 let Ok(_place) = places.acquire().await else { return };
                 if let Err(error) = refresh(&context, &mut instances).await {
                     debug!(service = %instances.key, %error, "cannot refresh; keeping what is known");
                     instances.slot.excuse(error.asked_to_wait());
                 }
-            }));
+            });
             return;
         }
         let stop = self.stop.child_token();

@@ -257,6 +257,8 @@ pub(super) fn ask_for(key: &ServiceKey, scope: &Scope) -> Ask {
         Kind::Service => Ask::new(&["health", "service", name]),
         Kind::Connect => Ask::new(&["health", "connect", name]),
         Kind::Ingress => Ask::new(&["health", "ingress", name]),
+        // Beside this, it takes more than one question (`gateways`).
+        Kind::ApiGateway => Ask::new(&["config", "api-gateway"]),
         Kind::Virtual => Ask {
             may_be_refused: true,
             ..Ask::new(&["discovery-chain", name])
@@ -268,8 +270,8 @@ pub(super) fn ask_for(key: &ServiceKey, scope: &Scope) -> Ask {
 /// What a body of that kind says.
 pub(super) fn read_instances(kind: Kind, body: &[u8]) -> serde_json::Result<Service> {
     match kind {
-        Kind::Service | Kind::Connect | Kind::Ingress => json::service(body),
         Kind::Virtual => json::virtual_addresses(body),
+        _ => json::service(body),
     }
 }
 

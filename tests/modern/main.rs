@@ -18,8 +18,10 @@ mod support;
 use judge::{Tally, own_labels};
 use recorded::{Recording, World};
 use replay::Replay;
+use serde_json::json;
 use support::{
     compare::wrong_by_itself,
+    dns::Query,
     portolan::{Launch, Portolan},
     wire::{rcode, rtype},
 };
@@ -47,7 +49,7 @@ fn ask_all(recording: &Recording, name: &str, token: &str, tally: &mut Tally) {
         "dc1" => upstream.address().to_string(),
         _ => "none".to_owned(),
     };
-    let replay = Replay::start(world);
+    let replay = Replay::of(world.reads.clone());
     let portolan = portolan_beside(&replay, token, &upstream);
     let mut unanswered = 0;
     for asked in &world.asked {
@@ -90,6 +92,53 @@ fn answers_are_a_modern_consuls() {
     }
     tally.conclude("modern");
     tally.has_seen_all(true);
+}
+
+/// What a 2.1 tells beside: a gateway with two listeners, one of which leads to `web`.
+#[test]
+fn an_api_gateway_answers_at_its_listener() {
+    let recording = Recording::read();
+    let world = recording.world("dc1");
+    let bound = |service: &str, port: u16| {
+        json!({ "Gateway": { "Name": "apigw" }, "Service": { "Name": service },
+            "GatewayKind": "api-gateway", "Port": port })
+    };
+    let mut reads = world.reads.clone();
+    let read = reads
+        .iter_mut()
+        .find(|read| read.path == "/v1/catalog/gateway-services/apigw")
+        .expect("it was recorded");
+    read.body = json!([bound("web", 9091), bound("web", 9091), bound("api", 9090)]);
+    let replay = Replay::of(reads);
+    let portolan = portolan_beside(&replay, "", "none");
+    let ask = |name: &str, rtype: u16| Query::new(name, rtype).ask(portolan.dns());
+    for name in ["web.api-gateway.consul", "web.api-gateway.dc1.consul"] {
+        assert_eq!(ask(name, rtype::A).data(), ["10.0.0.3", "10.7.2.2"]);
+        let mut srv = ask(name, rtype::SRV).data();
+        srv.sort();
+        let targets = ["0a070202.addr", "n3.node"];
+        assert_eq!(
+            srv,
+            targets.map(|target| format!("1 1 9091 {target}.dc1.consul."))
+        );
+    }
+    let api = ask("api.api-gateway.consul", rtype::SRV).data();
+    assert!(
+        api.iter().all(|srv| srv.starts_with("1 1 9090 ")),
+        "{api:?}"
+    );
+    for name in [
+        "plain.api-gateway.consul",
+        "nope.api-gateway.consul",
+        "web.api-gateway.far.peer.consul",
+    ] {
+        assert_eq!(ask(name, rtype::A).rcode(), rcode::NXDOMAIN, "{name}");
+    }
+    // It answers for what it leads to, whatever else there is of that name.
+    assert_eq!(
+        ask("apigw.service.consul", rtype::A).rcode(),
+        rcode::NOERROR
+    );
 }
 
 /// The questions are all there.

@@ -1,10 +1,7 @@
 //! The HTTP side of a recorded world: what was read is answered as it was, and a blocking query with the index that
 //! was recorded hangs. What was not read is answered as Consul answers unknown names.
 
-use crate::{
-    recorded::{Read, World},
-    support::door::Door,
-};
+use crate::{recorded::Read, support::door::Door};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -21,9 +18,9 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// Serves the reads of a world.
-    pub(crate) fn start(world: &World) -> Self {
-        let reads = Arc::new(world.reads.clone());
+    /// Serves these reads.
+    pub(crate) fn of(reads: Vec<Read>) -> Self {
+        let reads = Arc::new(reads);
         let door = Door::open(move |stream| {
             let reads = Arc::clone(&reads);
             // The client may go in the middle of anything: that ends its thread and no more.

@@ -1,8 +1,15 @@
 //! What the tests know of names by themselves: which stand above others (RFC 8020).
 
 /// The words that make a form of name.
-const KEYWORDS: [&str; 7] = [
-    "service", "connect", "virtual", "ingress", "node", "query", "addr",
+const KEYWORDS: [&str; 8] = [
+    "service",
+    "connect",
+    "virtual",
+    "ingress",
+    "api-gateway",
+    "node",
+    "query",
+    "addr",
 ];
 
 /// Tags, nodes and queries of the world that have dots in them.

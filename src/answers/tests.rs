@@ -10,7 +10,8 @@ use hickory_proto::rr::{RData, RecordType};
 use proptest::prelude::*;
 
 use crate::catalog::{
-    Catalog, Health, Instance, Kind, Node, Patience, Service, ServiceKey, TaggedAddress, Weights,
+    Catalog, Health, Instance, Kind, NamedPort, Node, Patience, Service, ServiceKey, TaggedAddress,
+    Weights,
 };
 use crate::dns::{Name, Rendered, Reply, ReplyEdns, Request, Transport, types};
 
@@ -414,6 +415,117 @@ fn truncation_is_said_for_srv_and_not_for_addresses_or_glue() {
             .metadata
             .truncation
     );
+}
+
+/// Records are the same if node, address and port are, as they are served and not as they were registered.
+#[test]
+fn srv_records_are_told_apart_by_what_they_say() {
+    let one = Arc::new(node("n1", "10.0.0.1"));
+    let tagged = |address: &str| {
+        let address = TaggedAddress {
+            address: address.to_owned(),
+            port: 0,
+        };
+        BTreeMap::from([("lan_ipv4".to_owned(), address)])
+    };
+    let ports = |ports: &[(&str, u16, bool)]| {
+        let port = |(name, port, default): &(&str, u16, bool)| NamedPort {
+            name: (*name).to_owned(),
+            port: *port,
+            default: *default,
+        };
+        ports.iter().map(port).collect::<Vec<_>>()
+    };
+    let plain = |id| Instance {
+        address: String::new(),
+        port: 80,
+        ..instance(id, "", &one)
+    };
+    let at = |id, address: &str| Instance {
+        tagged_addresses: tagged(address),
+        ..plain(id)
+    };
+    let several = |id, named: &[(&str, u16, bool)]| Instance {
+        port: 0,
+        ports: ports(named),
+        ..plain(id)
+    };
+    for (what, instances, expected) in [
+        ("the same", vec![plain(1), plain(2)], &[80][..]),
+        (
+            "two addresses under a tag",
+            vec![at(1, "10.3.1.1"), at(2, "10.3.1.2")],
+            &[80, 80],
+        ),
+        (
+            "one address under a tag",
+            vec![at(1, "10.3.1.1"), at(2, "10.3.1.1")],
+            &[80],
+        ),
+        (
+            "nothing but ports with names",
+            vec![
+                several(1, &[("http", 8080, true), ("admin", 9000, false)]),
+                several(2, &[("http", 8081, true)]),
+            ],
+            &[8080, 8081],
+        ),
+        (
+            "ports without a default",
+            vec![several(1, &[("http", 8080, false), ("admin", 9000, false)])],
+            &[8080],
+        ),
+    ] {
+        let catalog = catalog(vec![("web", instances)], Vec::new());
+        let message = ask(&catalog, "web.service.consul", types::SRV, &UDP_4096);
+        let mut served: Vec<u16> = message
+            .answers
+            .iter()
+            .filter_map(|record| match &record.data {
+                RData::SRV(srv) => Some(srv.port),
+                _ => None,
+            })
+            .collect();
+        served.sort_unstable();
+        assert_eq!(served, expected, "{what}");
+    }
+}
+
+/// An address that only a tag has says nothing of the other family.
+#[test]
+fn an_address_under_a_tag_stands_beside_the_nodes() {
+    let six = TaggedAddress {
+        address: "fd00::6".to_owned(),
+        port: 0,
+    };
+    let tagged = Instance {
+        address: String::new(),
+        tagged_addresses: BTreeMap::from([("lan_ipv6".to_owned(), six)]),
+        ..instance(1, "", &Arc::new(node("n1", "10.0.0.1")))
+    };
+    let catalog = catalog(vec![("web", vec![tagged])], Vec::new());
+    for (qtype, expected) in [(types::A, "10.0.0.1"), (types::AAAA, "fd00::6")] {
+        let message = ask(&catalog, "web.service.consul", qtype, &UDP_4096);
+        let data: Vec<String> = message.answers.iter().map(|r| r.data.to_string()).collect();
+        assert_eq!(data, [expected]);
+    }
+}
+
+/// Where everything is known, the mesh has nothing that is not.
+#[test]
+fn without_a_mesh_its_names_do_not_exist() {
+    let catalog = catalog(vec![("web", fleet(1))], Vec::new());
+    for (name, code) in [
+        ("nope.connect.consul", ResponseCode::NXDomain),
+        ("nope.ingress.consul", ResponseCode::NXDomain),
+        ("nope.api-gateway.consul", ResponseCode::NXDomain),
+        ("nope.virtual.consul", ResponseCode::NXDomain),
+        ("web.service.far.peer.consul", ResponseCode::NXDomain),
+        ("web.service.default.ns.consul", ResponseCode::NXDomain),
+    ] {
+        let message = ask(&catalog, name, types::A, &UDP_4096);
+        assert_eq!(message.metadata.response_code, code, "{name}");
+    }
 }
 
 /// What the operator does not want is no cut, so there is nothing more over TCP; what does not fit is.

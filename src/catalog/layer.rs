@@ -335,11 +335,12 @@ impl Layer {
         let has_list = !is_apart && realm.lists(key.name());
         if key.kind() != Kind::Service && !has_list && !realm.is_in_mesh(key) {
             let sought = Sought::Mesh(key.clone());
-            let to = self.interests.as_ref();
-            return match realm.stale_millis() {
-                Some(_) => Err(Miss::Unready),
-                None => Err(self.unlisted.look(&realm, sought, patience, to)),
-            };
+            return Err(match (self.interests.as_ref(), realm.stale_millis()) {
+                // A source that publishes everything has nothing else.
+                (None, _) => Miss::Absent,
+                (_, Some(_)) => Miss::Unready,
+                (to, None) => self.unlisted.look(&realm, sought, patience, to),
+            });
         }
         let stale = realm.stale_millis().is_some();
         let slot = realm.slot(key);

@@ -27,9 +27,9 @@ pub(super) enum RequestError {
     #[error("{0}")]
     Reset(String),
     /// Consul answered with an error. Its index is not to be read (`reference` 7.2).
-    /// What was asked for needs the mesh (`connect.enabled`), which this Consul does not have.
-    #[error("Connect is not enabled")]
-    NoMesh,
+    /// This Consul does not have what was asked for: it has no mesh (`connect.enabled`), or is too old.
+    #[error("this Consul does not have it: {0}")]
+    Unsupported(String),
     #[error("HTTP {status}: {body}")]
     Status { status: StatusCode, body: String },
     /// Consul asks to be left alone for a while (429, 503).
@@ -89,13 +89,13 @@ impl RequestError {
             Self::RateLimited { .. } => "rate_limited",
             Self::TooLong | Self::Body(_) => "body",
             // Counted as what is suspected, not as a request.
-            Self::Suspect(_) | Self::NoMesh => "ok",
+            Self::Suspect(_) | Self::Unsupported(_) => "ok",
         }
     }
 }
 
-/// How Consul says that (`agent/consul/discovery_chain_endpoint.go`).
-const NO_MESH: &str = "Connect must be enabled";
+/// How Consul says that, with 500 (`agent/consul/discovery_chain_endpoint.go`, `agent/structs/config_entry.go`).
+const UNSUPPORTED: [&str; 2] = ["Connect must be enabled", "invalid config entry kind"];
 
 /// Does it say that we may not ask?
 pub(super) fn is_refusal(status: StatusCode) -> bool {
@@ -411,8 +411,9 @@ impl Address {
         if !status.is_success() {
             let body = http::body(response, 1024).await.unwrap_or_default();
             let body = String::from_utf8_lossy(&body).trim().to_owned();
-            return Err(match body.starts_with(NO_MESH) {
-                true => RequestError::NoMesh,
+            let is_unsupported = UNSUPPORTED.iter().any(|start| body.starts_with(start));
+            return Err(match is_unsupported {
+                true => RequestError::Unsupported(body),
                 false => RequestError::Status { status, body },
             });
         }

@@ -57,7 +57,7 @@ pub(super) async fn read(
             {
                 Ok(None)
             }
-            Err(RequestError::NoMesh) => Ok(None),
+            Err(RequestError::Unsupported(_)) => Ok(None),
             response => response.map(Some),
         }
     };

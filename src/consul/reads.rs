@@ -135,7 +135,7 @@ async fn look_for(context: &Context, realm: &Realm, sought: &Sought) -> Result<b
                 {
                     return Ok(false);
                 }
-                Err(RequestError::NoMesh) => return Ok(false),
+                Err(RequestError::Unsupported(_)) => return Ok(false),
                 response => response?,
             };
             let instances = read_instances(key.kind(), &response.body)?;

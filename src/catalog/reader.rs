@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{
-    Catalog, Found, Miss, Node, Patience, Prepared, PreparedKey, Scope, Service, ServiceKey, Slot,
-    Versions,
+    Catalog, Found, Kind, Miss, Node, Patience, Prepared, PreparedKey, Scope, Service, ServiceKey,
+    Slot, Versions,
 };
 
 /// While the source is away, what depends on the age of its data is looked at this often, in
@@ -77,7 +77,13 @@ impl<'a> Reader<'a> {
                 }
                 Ok(loaded.value)
             }
-            Err(miss) => self.in_scope(scope, Err(miss)),
+            Err(miss) => {
+                // No list tells when the mesh has something of that name.
+                if key.kind() != Kind::Service {
+                    self.ends_in(STALE_FOR);
+                }
+                self.in_scope(scope, Err(miss))
+            }
         }
     }
 

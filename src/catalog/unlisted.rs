@@ -189,16 +189,18 @@ impl Unlisted {
     /// Where the absence of a name is published; or what becomes of who must not ask the source for it now.
     fn absence(&self, realm: &Realm, sought: &Sought) -> Result<Arc<Absence>, Miss> {
         let now = realm.versions().millis();
-        // The rate bounds how many there are, too: none is entered without a token.
+        // The rate bounds how many there are, too: none but what is listed is entered without a token.
         let id = (realm.scope().clone(), sought.clone());
         let known = self.state().known.get(&id).cloned();
         if let Some(absence) = known.as_ref().filter(|absence| absence.is_in_hand(now)) {
             return Ok(Arc::clone(absence));
         }
+        // A service that is listed was not made up.
+        let is_free = matches!(sought, Sought::Mesh(key) if realm.lists(key.name()));
         match sought.is_listed(realm) {
             true if !self.may_ask(now) => return Err(Miss::Absent),
-            true => {}
-            false => self.later(now)?,
+            false if !is_free => self.later(now)?,
+            _ => {}
         }
         let mut state = self.state();
         if state.known.len() >= state.look_through_at {

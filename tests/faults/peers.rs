@@ -68,6 +68,34 @@ fn a_new_peer_and_a_new_export_are_there_at_once() {
     is("web.service.far.peer.consul", NOERROR);
 }
 
+/// No list tells when the mesh has a name: it is there soon all the same, and as it is now.
+#[test]
+fn what_the_mesh_gets_is_there_soon() {
+    const AFTER_ABSENCE: Duration = Duration::from_millis(2500);
+    let _alone = alone();
+    let fake = FakeConsul::start();
+    fake.set("listed", &["10.5.0.1"]);
+    let portolan = serve(&fake);
+    let ask = |name: &str| Query::new(name, A).ask(portolan.dns());
+    for (name, before) in [("route", NXDOMAIN), ("listed", NOERROR)] {
+        let asked = format!("{name}.virtual.consul");
+        eventually(AFTER_ABSENCE, &format!("{asked} is {before}"), || {
+            let reply = ask(&asked);
+            let holds = reply.rcode() == before && reply.answers.is_empty();
+            ensure(holds, || reply.summary())
+        });
+        // Somebody remembers that from now on.
+        let _remembered = ask(&asked);
+        for address in ["240.0.0.1", "240.0.0.2"] {
+            fake.set_virtual(name, address);
+            let is_it = question(&asked, &[address]);
+            eventually(AFTER_ABSENCE, &format!("{asked} is {address}"), || {
+                is_it.ask(portolan.dns())
+            });
+        }
+    }
+}
+
 /// A hundred peers that export a thousand services, and a thousand names that the mesh has and no service.
 #[test]
 fn many_peers_and_a_large_mesh_cost_little() {

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 
+use super::Versions;
+
 /// How it stands with one source.
 #[derive(Debug, Default)]
 pub(super) struct Away {
@@ -29,11 +31,11 @@ impl Away {
         self.since.swap(0, Ordering::AcqRel) != 0
     }
 
-    /// For how many milliseconds it has been away at `now`; `None` while it is not.
-    pub(super) fn millis(&self, now: u64) -> Option<u64> {
+    /// For how many milliseconds it has been away; `None` while it is not.
+    pub(super) fn millis(&self, versions: &Versions) -> Option<u64> {
         match self.since.load(Ordering::Acquire) {
             0 => None,
-            since => Some(now.wrapping_sub(since)),
+            since => Some(versions.millis().wrapping_sub(since)),
         }
     }
 

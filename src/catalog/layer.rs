@@ -32,7 +32,7 @@ pub enum Interest {
         /// Where to publish it.
         slot: Arc<Slot<Service>>,
     },
-    /// The list of datacenters: somebody asks for one that is not in it.
+    /// The lists of datacenters and peers: somebody asks for one that is not in them.
     Datacenters,
     /// The addresses of all services, for reverse names.
     Reverse(Arc<Realm>),
@@ -185,7 +185,8 @@ impl Layer {
         let peer = realm.scope().peer.as_ref();
         let imported = peer.and_then(|peer| self.places.imported(peer));
         if let Some(names) = imported {
-            realm.publish_names((*names).clone(), None);
+            // What was found beyond the list stays until it is no longer found.
+            realm.publish_names((*names).clone(), Some(0));
         }
     }
 
@@ -232,7 +233,7 @@ impl Layer {
         if !self.places.has_tenancy(scope) {
             return Err(Miss::Absent);
         }
-        let is_away = self.local.stale_millis().is_some();
+        let is_away = || self.local.stale_millis().is_some();
         self.places
             .find(|| self.lists(scope), is_away, self.interests.as_ref())
     }

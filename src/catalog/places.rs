@@ -130,7 +130,7 @@ impl Places {
     pub(super) fn find(
         &self,
         look: impl Fn() -> Option<bool>,
-        is_away: bool,
+        is_away: impl FnOnce() -> bool,
         to: Option<&mpsc::Sender<Interest>>,
     ) -> Found<()> {
         let look = || match look() {
@@ -139,7 +139,7 @@ impl Places {
             Some(false) => Err(Miss::Absent),
         };
         let found = look();
-        if found.is_ok() || self.holds() || is_away {
+        if found.is_ok() || self.holds() || is_away() {
             return found;
         }
         match self.lists.leave(to, || Interest::Datacenters) {

@@ -119,7 +119,7 @@ impl Realm {
 
     /// For how many milliseconds the source has been away; `None` while it is not.
     pub fn stale_millis(&self) -> Option<u64> {
-        self.away.millis(self.versions.millis())
+        self.away.millis(&self.versions)
     }
 
     /// Says why the source is away; `None` once it is not. No answer depends on it.

@@ -286,6 +286,7 @@ async fn read_peers(context: &Context, layer: &Layer, believed: &mut BelievedPee
     };
     match peers {
         Ok(peers) => {
+            believed.told = false;
             believed.hear(peers, context);
             layer.publish_peers(believed.known());
         }

@@ -160,7 +160,8 @@ impl Source {
                 Interest::Realm(realm) => publish(&realm, &self.contents),
                 // It is as it was.
                 Interest::Unlisted { absence, .. } => absence.absent(Duration::from_secs(1)),
-                Interest::Datacenters => self.layer.excuse_datacenters(Duration::ZERO),
+                Interest::Datacenters => self.layer.places().excuse_datacenters(Duration::ZERO),
+                Interest::Peers => self.layer.places().excuse_peers(Duration::ZERO),
                 Interest::Service { realm, key, slot } => {
                     let service = self.contents.services.get(&key).cloned();
                     let service = service.unwrap_or_else(|| Service::new(Vec::new()));
@@ -210,7 +211,7 @@ fn lazy(catalog: &mut Catalog, contents: Contents, switches: u8) -> Source {
         layer.publish_peers(peers.into());
     }
     if switches & 2 != 0 {
-        layer.publish_edition(Edition::Enterprise);
+        layer.places().publish_edition(Edition::Enterprise);
     }
     if switches & 4 != 0 {
         layer.local().mark_stale(catalog.versions().millis());

@@ -14,8 +14,8 @@ use super::realms::Realms;
 use super::slot::millis;
 use super::unlisted::Unlisted;
 use super::{
-    Absence, Edition, Found, Kind, Miss, Node, Peers, Prepared, PreparedKey, PreparedSlot, Realm,
-    Scope, Service, ServiceKey, Slot, Sought, Versions,
+    Absence, Found, Kind, Miss, Node, Peers, Prepared, PreparedKey, PreparedSlot, Realm, Scope,
+    Service, ServiceKey, Slot, Sought, Versions,
 };
 
 /// What a lazy source is asked to load.
@@ -32,8 +32,10 @@ pub enum Interest {
         /// Where to publish it.
         slot: Arc<Slot<Service>>,
     },
-    /// The lists of datacenters and peers: somebody asks for one that is not in them.
+    /// The list of datacenters: somebody asks for one that is not in it.
     Datacenters,
+    /// The list of cluster peers, for the same reason.
+    Peers,
     /// The addresses of all services, for reverse names.
     Reverse(Arc<Realm>),
     /// Whether there is something that a list does not have.
@@ -158,13 +160,6 @@ impl Layer {
             datacenter.is_none_or(|name| names.contains(name))
         });
         self.places.publish_datacenters(names);
-        self.places.hold(0);
-    }
-
-    /// Which datacenters exist is not asked for again at once, `at_least` so long: it has just been learned,
-    /// or could not be.
-    pub fn excuse_datacenters(&self, at_least: Duration) {
-        self.places.hold(millis(at_least));
     }
 
     /// Publishes which cluster peers exist, and what they export.
@@ -173,9 +168,9 @@ impl Layer {
             let peer = scope.peer.as_ref();
             peer.is_none_or(|name| peers.contains_key(name))
         });
-        let names: Vec<String> = peers.keys().cloned().collect();
         self.places.publish_peers(peers);
-        for realm in names.iter().filter_map(|peer| self.remote.of_peer(peer)) {
+        let names = self.peers().into_iter().flatten();
+        for realm in names.filter_map(|peer| self.remote.of_peer(&peer)) {
             self.import(&realm);
         }
     }
@@ -190,9 +185,9 @@ impl Layer {
         }
     }
 
-    /// Which Consul the source is.
-    pub fn publish_edition(&self, edition: Edition) {
-        self.places.publish_edition(edition);
+    /// What there is beside the source's own datacenter.
+    pub fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Which datacenters exist, in lower case; `None` until the source has learned them.
@@ -234,8 +229,12 @@ impl Layer {
             return Err(Miss::Absent);
         }
         let is_away = || self.local.stale_millis().is_some();
-        self.places
-            .find(|| self.lists(scope), is_away, self.interests.as_ref())
+        self.places.find(
+            scope,
+            || self.lists(scope),
+            is_away,
+            self.interests.as_ref(),
+        )
     }
 
     fn lists(&self, scope: &Scope) -> Option<bool> {
@@ -247,7 +246,7 @@ impl Layer {
     pub(super) fn absent_until(&self, scope: &Scope) -> Option<u64> {
         let is_known = self.lists(scope) == Some(true);
         let may_come = self.interests.is_some() && !is_known;
-        may_come.then(|| self.places.held_until())
+        may_come.then(|| self.places.held_until(scope))
     }
 
     fn is_local(&self, datacenter: &str) -> bool {
@@ -306,9 +305,13 @@ impl Layer {
         if self.interests.is_none() {
             return Err(Miss::Unready);
         }
-        // Datacenters and peers are listed; namespaces and partitions may be made up.
-        let is_listed = !scope.is_enterprise();
-        let may = || is_listed || self.unlisted.may_ask(self.versions.millis());
+        // Datacenters and peers are listed, as a rule; namespaces and partitions may be made up.
+        let is_hidden = scope.peer.is_some() && self.places.are_peers_hidden();
+        let is_made_up = scope.is_enterprise() || is_hidden;
+        let may = || match is_made_up {
+            true => self.unlisted.later(self.versions.millis()),
+            false => Ok(()),
+        };
         self.remote.realm(scope, &self.local, may)
     }
 
@@ -377,7 +380,10 @@ impl Layer {
     pub(super) fn node(&self, scope: &Scope, name: &str, patience: Patience) -> Found<Arc<Node>> {
         let realm = self.realm(scope)?;
         if realm.is_of_peer() {
-            return realm.find_node(name, self.interests.as_ref());
+            let found = realm.find_node(name, self.interests.as_ref());
+            // Where it is not told what a peer exports, its nodes are those that were seen.
+            let is_hidden = self.places.are_peers_hidden();
+            return found.map_err(|miss| if is_hidden { Miss::Unready } else { miss });
         }
         let sought = || Sought::Node(name.to_owned());
         realm
@@ -516,7 +522,7 @@ mod tests {
         );
         assert!(matches!(interests.try_recv(), Ok(Interest::Datacenters)));
         assert!(interests.try_recv().is_err(), "once for both");
-        layer.excuse_datacenters(Duration::ZERO);
+        layer.places.excuse_datacenters(Duration::ZERO);
         assert!(
             matches!(has("dc2"), Err(Miss::Unready)),
             "it could not be had"

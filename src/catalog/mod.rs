@@ -32,7 +32,7 @@ pub use layer::{Interest, Interests, Layer, Loaded, Patience};
 pub use model::{
     Health, Instance, Kind, NamedPort, Node, Scope, Service, ServiceKey, TaggedAddress, Weights,
 };
-pub use places::{Edition, Peers};
+pub use places::{Edition, Peers, Places};
 pub use prepared::{Prepared, PreparedKey, PreparedSlot};
 pub use reader::{Reader, Validity};
 pub use realm::Realm;

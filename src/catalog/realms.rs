@@ -47,16 +47,14 @@ impl Realms {
         &self,
         scope: Scope,
         local: &Realm,
-        may: impl FnOnce() -> bool,
+        may: impl FnOnce() -> Found<()>,
     ) -> Found<Arc<Realm>> {
         let versions = local.versions();
         let now = versions.millis();
         if let Some(held) = self.read().get(&scope) {
             return held.found(now);
         }
-        if !may() {
-            return Err(Miss::Unready);
-        }
+        may()?;
         let mut realms = self.write();
         if realms.len() >= MAX_REALMS {
             // What has been loaded stays: somebody uses it, or its source lets it go.
@@ -151,7 +149,7 @@ mod tests {
     }
 
     fn make(realms: &Realms, local: &Realm, number: usize) -> Arc<Realm> {
-        let made = realms.realm(namespace(number), local, || true);
+        let made = realms.realm(namespace(number), local, || Ok(()));
         made.expect("there is room")
     }
 
@@ -172,7 +170,7 @@ mod tests {
     fn what_there_is_no_room_for_is_not_asked_for_again_at_once() {
         let (realms, local) = (Realms::default(), local());
         let realm = make(&realms, &local, 1);
-        let again = || realms.realm(namespace(1), &local, || true);
+        let again = || realms.realm(namespace(1), &local, || Ok(()));
         realms.put_off(&realm, local.versions().millis() + 60_000);
         assert!(matches!(again(), Err(Miss::Unready)));
         realms.put_off(&realm, 0);
@@ -180,7 +178,7 @@ mod tests {
         realms.let_go(&realm);
         assert!(!realms.holds(&realm));
         assert!(!Arc::ptr_eq(&make(&realms, &local, 1), &realm));
-        let refused = realms.realm(namespace(2), &local, || false);
+        let refused = realms.realm(namespace(2), &local, || Err(Miss::Unready));
         assert!(matches!(refused, Err(Miss::Unready)));
     }
 }

@@ -125,7 +125,7 @@ impl Unlisted {
     }
 
     /// May the source be asked for something that it may well not have? What it may not is counted.
-    pub(super) fn may_ask(&self, now: u64) -> bool {
+    fn may_ask(&self, now: u64) -> bool {
         let may = self.state().take(now);
         if !may {
             self.refused.fetch_add(1, Ordering::Relaxed);

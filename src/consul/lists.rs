@@ -34,51 +34,86 @@ const LISTS_IN_DOUBT: usize = 5;
 /// How often the lists are read meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
-/// Reads them again and again; the datacenters also when somebody has `wanted` one that is not known.
-pub(super) async fn follow_lists(context: Context, layer: Arc<Layer>, wanted: Arc<Notify>) {
+/// Tells that somebody asks for one that is not known.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) datacenters: Notify,
+    pub(super) peers: Notify,
+}
+
+/// Reads them again and again; datacenters and peers also when somebody has `wanted` one that is not known.
+pub(super) async fn follow_lists(context: Context, layer: Arc<Layer>, wanted: Arc<Wanted>) {
+    tokio::join!(
+        follow_datacenters(&context, &layer, &wanted.datacenters),
+        follow_peers(&context, &layer, &wanted.peers)
+    );
+}
+
+async fn follow_peers(context: &Context, layer: &Layer, wanted: &Notify) {
+    let mut pace = Pace::of_keys();
+    let mut believed = BelievedPeers::new(layer);
+    loop {
+        let begun = Instant::now();
+        let next = match read_peers(context, layer, &mut believed).await {
+            Ok(()) => {
+                pace.after_success(&Cost::default());
+                match believed.is_in_doubt() {
+                    true => LOOK_AGAIN,
+                    false => EVERY,
+                }
+            }
+            Err(error) => {
+                debug!(%error, "cannot read Consul's cluster peers");
+                let wait = error.asked_to_wait();
+                layer.places().excuse_peers(wait);
+                pace.after_failure(EVERY).max(wait).max(APART)
+            }
+        };
+        tokio::select! {
+            () = sleep_until(begun + next) => {}
+            () = wanted_after(wanted, begun + APART) => {}
+        }
+    }
+}
+
+async fn follow_datacenters(context: &Context, layer: &Layer, wanted: &Notify) {
     let mut pace = Pace::of_keys();
     let mut handle = WatchHandle::new(&context.contact, &list_of_datacenters());
     // What an earlier life knew goes as reluctantly.
     let known = layer.datacenters();
     let known = known.map_or_else(BTreeSet::new, |known| known.as_ref().clone());
     let mut believed = Believed::new("datacenter", known);
-    let mut peers = BelievedPeers::new(&layer);
     let mut others_due = Instant::now();
     loop {
         handle.begin();
         let begun = Instant::now();
-        // Who waits for the one list or the other looks again when both are here.
-        let (listed, ()) = tokio::join!(
-            read_datacenters(&context, &layer),
-            read_peers(&context, &layer, &mut peers)
-        );
-        match listed {
+        match read_datacenters(context, layer).await {
             Ok(listed) => {
-                believed.hear_and_tell(listed, &context);
+                believed.hear_and_tell(listed, context);
                 layer.publish_datacenters(believed.known.clone());
                 handle.answered();
                 pace.after_success(&Cost::default());
                 if begun >= others_due {
-                    read_edition(&context, &layer).await;
+                    read_edition(context, layer).await;
                     others_due = begun + EVERY;
                 }
-                let next = match believed.is_in_doubt() || peers.is_in_doubt() {
+                let next = match believed.is_in_doubt() {
                     false => others_due,
                     true => others_due.min(begun + LOOK_AGAIN),
                 };
                 tokio::select! {
                     () = sleep_until(next) => {}
-                    () = wanted_after(&wanted, begun + APART) => {}
+                    () = wanted_after(wanted, begun + APART) => {}
                 }
             }
             Err(error) => {
-                layer.excuse_datacenters(error.asked_to_wait());
+                layer.places().excuse_datacenters(error.asked_to_wait());
                 handle.failed(&error);
                 sleep(error.asked_to_wait()).await;
                 let pause = pace.after_failure(handle.longest_pause(&error)).max(APART);
                 tokio::select! {
                     recovered = handle.rest(pause) => if recovered { pace.start_anew() },
-                    () = wanted_after(&wanted, begun + APART) => {}
+                    () = wanted_after(wanted, begun + APART) => {}
                 }
             }
         }
@@ -260,45 +295,43 @@ impl BelievedPeers {
 }
 
 /// A Consul before 1.13 has no peers, and a token may not be allowed to list them.
-async fn read_peers(context: &Context, layer: &Layer, believed: &mut BelievedPeers) {
+async fn read_peers(
+    context: &Context,
+    layer: &Layer,
+    believed: &mut BelievedPeers,
+) -> Result<(), RequestError> {
     let ask = Ask {
         may_be_refused: true,
         ..Ask::new(&["peerings"])
     };
     let peers = match context.get(&ask, Mode::Stale).await {
-        Ok(response) => json::peers(&response.body),
+        Ok(response) => json::peers(&response.body)?,
         Err(RequestError::Status { status, .. }) if status == StatusCode::NOT_FOUND => {
-            Ok(Default::default())
+            BTreeMap::new()
         }
         Err(RequestError::Status { status, .. }) if is_refusal(status) => {
             if !std::mem::replace(&mut believed.told, true) {
                 warn!(
-                    "the ACL token may not list cluster peers, so their names are answered SERVFAIL; give its \
-                     policy `peering = \"read\"`"
+                    "the ACL token may not list cluster peers, so only their services are known; give its policy \
+                     `peering = \"read\"`"
                 );
             }
-            return;
+            layer.places().hide_peers();
+            return Ok(());
         }
-        Err(error) => {
-            debug!(%error, "cannot read Consul's cluster peers");
-            return;
-        }
+        Err(error) => return Err(error),
     };
-    match peers {
-        Ok(peers) => {
-            believed.told = false;
-            believed.hear(peers, context);
-            layer.publish_peers(believed.known());
-        }
-        Err(error) => debug!(%error, "cannot read Consul's cluster peers"),
-    }
+    believed.told = false;
+    believed.hear(peers, context);
+    layer.publish_peers(believed.known());
+    Ok(())
 }
 
 /// Without the agent's word it is taken for the community edition.
 async fn read_edition(context: &Context, layer: &Layer) {
     let itself = context.get(&agent::ask_itself(), Mode::Stale).await;
     match itself.and_then(|response| Itself::read(&response.body)) {
-        Ok(itself) => layer.publish_edition(itself.edition()),
+        Ok(itself) => layer.places().publish_edition(itself.edition()),
         Err(error) => debug!(%error, "cannot read which Consul this is"),
     }
 }

@@ -276,7 +276,7 @@ mod tests {
         assert!(shown().contains_key("stale_seconds{datacenter=\"\"}"));
         layer.local().name_datacenter("dc1");
         layer.publish_datacenters(BTreeSet::from(["dc1".to_owned(), "dc2".to_owned()]));
-        layer.publish_edition(Edition::Enterprise);
+        layer.places().publish_edition(Edition::Enterprise);
 
         let mut scope = Scope {
             datacenter: Some("dc2".to_owned()),

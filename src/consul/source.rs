@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, watch as channel};
+use tokio::sync::{Semaphore, watch as channel};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -19,7 +19,7 @@ use super::connections::{Connections, Resets};
 use super::contact::Context;
 use super::gateways;
 use super::json::TagsByName;
-use super::lists::follow_lists;
+use super::lists::{Wanted, follow_lists};
 use super::metrics::Metrics;
 use super::probe::follow;
 use super::reads::{execute, find, sweep};
@@ -52,8 +52,7 @@ pub struct Source {
     others: usize,
     /// Where the tags of the local services are published, until that is watched.
     tags: Option<channel::Sender<Option<Arc<TagsByName>>>>,
-    /// Tells that somebody asks for a datacenter that is not known.
-    lists: Arc<Notify>,
+    lists: Arc<Wanted>,
     executions: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -174,7 +173,8 @@ impl Source {
     fn take(&mut self, interest: Interest) {
         match interest {
             Interest::Realm(realm) => self.open_realm(&realm),
-            Interest::Datacenters => self.lists.notify_one(),
+            Interest::Datacenters => self.lists.datacenters.notify_one(),
+            Interest::Peers => self.lists.peers.notify_one(),
             Interest::Service { realm, key, slot } => self.open_service(realm, key, slot),
             Interest::Reverse(realm) => {
                 self.spawn(sweep(self.context.clone(), realm, Arc::clone(&self.layer)));

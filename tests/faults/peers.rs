@@ -9,10 +9,10 @@ use crate::{
     support::{
         dns::Query,
         ensure, eventually,
-        fake_consul::FakeConsul,
+        fake_consul::{FakeConsul, Lie},
         portolan::{Launch, Portolan},
         wire::{
-            rcode::{NOERROR, NXDOMAIN},
+            rcode::{NOERROR, NXDOMAIN, SERVFAIL},
             rtype::{A, SRV},
         },
     },
@@ -66,6 +66,36 @@ fn a_new_peer_and_a_new_export_are_there_at_once() {
     fake.withdraw("far", "db");
     is("db.service.far.peer.consul", NXDOMAIN);
     is("web.service.far.peer.consul", NOERROR);
+}
+
+/// A token that may not list peers may read their services all the same, and those show their nodes.
+#[test]
+fn peers_that_may_not_be_listed_are_asked_for_one_by_one() {
+    let _alone = alone();
+    let fake = FakeConsul::start();
+    fake.set("api", &["10.5.0.1"]);
+    fake.export("far", "web", "10.90.0.1");
+    let refused = Lie::status(
+        403,
+        "Permission denied: token lacks permission 'peering:read'",
+    );
+    fake.tell("/v1/peerings", usize::MAX, refused);
+    let portolan = serve(&fake);
+    let known = [question("api.service.consul", &["10.5.0.1"])];
+    all_right(portolan.dns(), &known, Duration::from_secs(5));
+    let ask = |name: &str| Query::new(name, A).ask(portolan.dns());
+    for (name, rcode) in [
+        ("web.service.far.peer.consul", NOERROR),
+        ("web-n.node.far.peer.consul", NOERROR),
+        ("api.service.far.peer.consul", NXDOMAIN),
+        ("web.service.other.peer.consul", NXDOMAIN),
+        // There may be one that no service has shown.
+        ("n1.node.far.peer.consul", SERVFAIL),
+    ] {
+        assert_eq!(ask(name).rcode(), rcode, "{name}");
+    }
+    let told = "the ACL token may not list cluster peers";
+    assert_eq!(portolan.log().matches(told).count(), 1);
 }
 
 /// No list tells when the mesh has a name: it is there soon all the same, and as it is now.

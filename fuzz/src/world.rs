@@ -10,8 +10,8 @@ use portolan::answers::{
     Asked, Domains, Lookup, Maker, Moment, Settings, Soa, SrvTarget, TtlTable, reverse_address,
 };
 use portolan::catalog::{
-    Catalog, Edition, Health, Interest, Interests, Kind, Layer, Miss, Patience, Prepared, Realm, Scope,
-    Service, ServiceKey,
+    Catalog, Edition, Health, Interest, Interests, Kind, Layer, Miss, Patience, Prepared, Realm,
+    Scope, Service, ServiceKey,
 };
 use portolan::dns::{Answer, Name, Rcode};
 

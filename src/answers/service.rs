@@ -188,7 +188,7 @@ impl Maker<'_> {
             if !seen.insert((&instance.node.name, own.choose(Accept::Any), port)) {
                 continue;
             }
-            let Some(target) = self.srv_target(instance, group.scope, asked) else {
+            let Some(target) = self.srv_target(instance, own, group.scope, asked) else {
                 continue;
             };
             let of = answer.answers.len();
@@ -243,12 +243,17 @@ impl Maker<'_> {
         )
     }
 
-    /// The name that an SRV record points at.
-    fn srv_target(&self, instance: &Instance, scope: &Scope, asked: &Asked<'_>) -> Option<Target> {
+    /// The name that an SRV record points at; the instance's `own` addresses go before its node's.
+    fn srv_target(
+        &self,
+        instance: &Instance,
+        own: Addresses,
+        scope: &Scope,
+        asked: &Asked<'_>,
+    ) -> Option<Target> {
         let wan = self.is_across_wan(&instance.node);
         let node = &instance.node;
         let node_addresses = Addresses::of(&node.address, &node.tagged_addresses, wan);
-        let own = Addresses::of(&instance.address, &instance.tagged_addresses, wan);
         let names_node = self.settings.srv_target == SrvTarget::Consul;
         let by_address = |ip| address_target(ip, node, scope, asked.domain).ok();
         match own.choose(Accept::Any) {

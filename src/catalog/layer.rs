@@ -169,7 +169,7 @@ impl Layer {
             peer.is_none_or(|name| peers.contains_key(name))
         });
         self.places.publish_peers(peers);
-        let names = self.peers().into_iter().flatten();
+        let names = self.places.peers().into_iter().flatten();
         for realm in names.filter_map(|peer| self.remote.of_peer(&peer)) {
             self.import(&realm);
         }
@@ -188,16 +188,6 @@ impl Layer {
     /// What there is beside the source's own datacenter.
     pub fn places(&self) -> &Places {
         &self.places
-    }
-
-    /// Which datacenters exist, in lower case; `None` until the source has learned them.
-    pub fn datacenters(&self) -> Option<Arc<BTreeSet<String>>> {
-        self.places.datacenters()
-    }
-
-    /// Which cluster peers exist, in lower case; `None` until the source has learned them.
-    pub fn peers(&self) -> Option<BTreeSet<String>> {
-        self.places.peers()
     }
 
     /// Does the layer still hold this realm?
@@ -231,20 +221,17 @@ impl Layer {
         let is_away = || self.local.stale_millis().is_some();
         self.places.find(
             scope,
-            || self.lists(scope),
+            |name| self.is_local(name),
             is_away,
             self.interests.as_ref(),
         )
     }
 
-    fn lists(&self, scope: &Scope) -> Option<bool> {
-        self.places.lists(scope, |name| self.is_local(name))
-    }
-
     /// Until when, in milliseconds on the catalog's clock, the scope is absent because its datacenter or peer is;
     /// `None` where it is for another reason.
     pub(super) fn absent_until(&self, scope: &Scope) -> Option<u64> {
-        let is_known = self.lists(scope) == Some(true);
+        let is_local = |name: &str| self.is_local(name);
+        let is_known = self.places.lists(scope, is_local) == Some(true);
         let may_come = self.interests.is_some() && !is_known;
         may_come.then(|| self.places.held_until(scope))
     }

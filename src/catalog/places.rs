@@ -122,11 +122,13 @@ impl Places {
         }
     }
 
-    pub(super) fn datacenters(&self) -> Option<Arc<BTreeSet<String>>> {
+    /// Which datacenters exist; `None` until the source has learned them.
+    pub fn datacenters(&self) -> Option<Arc<BTreeSet<String>>> {
         self.datacenters.load_full()
     }
 
-    pub(super) fn peers(&self) -> Option<BTreeSet<String>> {
+    /// Which cluster peers exist; `None` until the source has learned them.
+    pub fn peers(&self) -> Option<BTreeSet<String>> {
         let peers = self.peers.load();
         peers.as_ref().map(|peers| peers.keys().cloned().collect())
     }
@@ -183,11 +185,11 @@ impl Places {
     pub(super) fn find(
         &self,
         scope: &Scope,
-        look: impl Fn() -> Option<bool>,
+        is_local: impl Fn(&str) -> bool,
         is_away: impl FnOnce() -> bool,
         to: Option<&mpsc::Sender<Interest>>,
     ) -> Found<()> {
-        let look = || match look() {
+        let look = || match self.lists(scope, &is_local) {
             None => Err(Miss::Unready),
             Some(true) => Ok(()),
             Some(false) => Err(Miss::Absent),

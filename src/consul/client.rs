@@ -26,10 +26,10 @@ pub(super) enum RequestError {
     /// It was there, and was closed before an answer came.
     #[error("{0}")]
     Reset(String),
-    /// Consul answered with an error. Its index is not to be read (`reference` 7.2).
     /// This Consul does not have what was asked for: it has no mesh (`connect.enabled`), or is too old.
     #[error("this Consul does not have it: {0}")]
     Unsupported(String),
+    /// Consul answered with an error. Its index is not to be read (`reference` 7.2).
     #[error("HTTP {status}: {body}")]
     Status { status: StatusCode, body: String },
     /// Consul asks to be left alone for a while (429, 503).
@@ -76,6 +76,15 @@ impl RequestError {
                 Some(REST.max(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))
             }
             _ => None,
+        }
+    }
+
+    /// Does it say that there is nothing? What we may not see is not there, as where Consul leaves it out of a list.
+    pub(super) fn is_nothing(&self) -> bool {
+        match self {
+            Self::Unsupported(_) => true,
+            Self::Status { status, .. } => is_refusal(*status) || *status == StatusCode::NOT_FOUND,
+            _ => false,
         }
     }
 

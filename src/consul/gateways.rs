@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use reqwest::StatusCode;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
@@ -11,6 +10,7 @@ use crate::catalog::{Instance, Realm, Scope, Service, ServiceKey, Slot};
 use super::client::{Ask, Mode, RequestError, Response};
 use super::contact::Context;
 use super::json;
+use super::subjects::ask_for;
 
 /// Gateways that are looked at for a service. Datacenters have a few.
 const MAX_GATEWAYS: usize = 64;
@@ -26,7 +26,7 @@ pub(super) async fn refresh(
     let Ok(_place) = places.acquire().await else {
         return;
     };
-    match read(&context, &context.scope_of(&realm), key.name()).await {
+    match read(&context, &context.scope_of(&realm), &key).await {
         Ok(gateways) => {
             if realm.publish(&key, &slot, gateways) {
                 context.metrics.published.inc();
@@ -43,38 +43,33 @@ pub(super) async fn refresh(
 pub(super) async fn read(
     context: &Context,
     scope: &Scope,
-    service: &str,
+    key: &ServiceKey,
 ) -> Result<Service, RequestError> {
-    let get = async |path: &[&str]| -> Result<Option<Response>, RequestError> {
+    let get = async |ask: Ask| -> Result<Option<Response>, RequestError> {
         let ask = Ask {
             may_be_refused: true,
-            ..Ask::new(path).in_scope(scope)
+            ..ask
         };
         match context.get(&ask, Mode::Stale).await {
-            // A Consul that knows no such gateways, or does not show them to us, has none.
-            Err(RequestError::Status { status, .. })
-                if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED =>
-            {
-                Ok(None)
-            }
-            Err(RequestError::Unsupported(_)) => Ok(None),
+            Err(error) if error.is_nothing() => Ok(None),
             response => response.map(Some),
         }
     };
+    let of = |path: &[&str]| Ask::new(path).in_scope(scope);
     let mut instances: Vec<Instance> = Vec::new();
-    let Some(entries) = get(&["config", "api-gateway"]).await? else {
+    let Some(entries) = get(ask_for(key, scope)).await? else {
         return Ok(Service::new(instances));
     };
     let gateways = json::entry_names(&entries.body)?;
     for gateway in gateways.iter().take(MAX_GATEWAYS) {
-        let Some(bound) = get(&["catalog", "gateway-services", gateway]).await? else {
+        let Some(bound) = get(of(&["catalog", "gateway-services", gateway])).await? else {
             continue;
         };
-        let ports = json::gateway_ports(&bound.body, service)?;
+        let ports = json::gateway_ports(&bound.body, key.name())?;
         if ports.is_empty() {
             continue;
         }
-        let Some(response) = get(&["health", "service", gateway]).await? else {
+        let Some(response) = get(of(&["health", "service", gateway])).await? else {
             continue;
         };
         let own = json::service(&response.body)?;

@@ -80,7 +80,7 @@ async fn follow_datacenters(context: &Context, layer: &Layer, wanted: &Notify) {
     let mut pace = Pace::of_keys();
     let mut handle = WatchHandle::new(&context.contact, &list_of_datacenters());
     // What an earlier life knew goes as reluctantly.
-    let known = layer.datacenters();
+    let known = layer.places().datacenters();
     let known = known.map_or_else(BTreeSet::new, |known| known.as_ref().clone());
     let mut believed = Believed::new("datacenter", known);
     let mut others_due = Instant::now();
@@ -252,7 +252,7 @@ struct BelievedPeers {
 impl BelievedPeers {
     fn new(layer: &Layer) -> Self {
         Self {
-            peers: Believed::new("cluster peer", layer.peers().unwrap_or_default()),
+            peers: Believed::new("cluster peer", layer.places().peers().unwrap_or_default()),
             exports: BTreeMap::new(),
             told: false,
         }

@@ -15,7 +15,7 @@ use crate::catalog::{
     Absence, Kind, Layer, PreparedKey, PreparedSlot, Realm, Scope, ServiceKey, Sought,
 };
 
-use super::client::{Ask, Mode, RequestError, is_refusal};
+use super::client::{Ask, Mode, RequestError};
 use super::contact::Context;
 use super::gateways;
 use super::json;
@@ -119,26 +119,14 @@ async fn look_for(context: &Context, realm: &Realm, sought: &Sought) -> Result<b
             };
             realm.found_node(node);
         }
-        Sought::Mesh(key) if key.kind() == Kind::ApiGateway => {
-            let gateways = gateways::read(context, &scope, key.name()).await?;
-            if gateways.instances().is_empty() {
-                return Ok(false);
-            }
-            realm.found_in_mesh(key, gateways);
-        }
         Sought::Mesh(key) => {
-            let response = match context.get(&ask_for(key, &scope), Mode::Stale).await {
-                // What we may not see is not there, as where Consul leaves it out of a list; and what Consul does
-                // not have of the mesh has nothing in it.
-                Err(RequestError::Status { status, .. })
-                    if is_refusal(status) || status == StatusCode::NOT_FOUND =>
-                {
-                    return Ok(false);
-                }
-                Err(RequestError::Unsupported(_)) => return Ok(false),
-                response => response?,
+            let instances = match key.kind() {
+                Kind::ApiGateway => gateways::read(context, &scope, key).await?,
+                kind => match context.get(&ask_for(key, &scope), Mode::Stale).await {
+                    Err(error) if error.is_nothing() => return Ok(false),
+                    response => read_instances(kind, &response?.body)?,
+                },
             };
-            let instances = read_instances(key.kind(), &response.body)?;
             if instances.instances().is_empty() {
                 return Ok(false);
             }

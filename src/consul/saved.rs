@@ -173,8 +173,8 @@ impl SavedCatalog {
                 .into_iter()
                 .filter_map(|(key, slot)| Some((key, slot.get()?.1)))
                 .collect(),
-            datacenters: layer.datacenters(),
-            peers: layer.peers(),
+            datacenters: layer.places().datacenters(),
+            peers: layer.places().peers(),
         };
         let body = serde_json::to_vec(&saved)?;
         let head = format!("{MAGIC} {} {:016x}\n", body.len(), xxh3_64(&body));
@@ -260,9 +260,9 @@ fn fingerprint(layer: &Layer) -> u64 {
     versions.push(realm.version());
     versions.sort_unstable();
     let mut bytes: Vec<u8> = versions.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let datacenters = layer.datacenters();
+    let datacenters = layer.places().datacenters();
     let datacenters = datacenters.map(|known| known.as_ref().clone());
-    for names in [datacenters, layer.peers()].iter().flatten() {
+    for names in [datacenters, layer.places().peers()].iter().flatten() {
         bytes.extend(
             names
                 .iter()
@@ -329,8 +329,11 @@ mod tests {
         assert!(matches!(look(&layer, "db"), Err(Miss::Loading(_))));
         assert!(matches!(look(&layer, "nope"), Err(Miss::Absent)));
         let known = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        assert_eq!(layer.datacenters(), Some(Arc::new(known(&["dc1", "dc2"]))));
-        assert_eq!(layer.peers(), Some(known(&["east"])));
+        assert_eq!(
+            layer.places().datacenters(),
+            Some(Arc::new(known(&["dc1", "dc2"])))
+        );
+        assert_eq!(layer.places().peers(), Some(known(&["east"])));
         let queries = layer.prepared_results();
         assert_eq!(queries.len(), 1);
         assert_eq!(queries[0].0, query());
@@ -347,7 +350,7 @@ mod tests {
         let state = SavedCatalog::in_directory(directory.path()).expect("a directory");
         state.load(&layer);
         assert!(layer.local().lists("web"));
-        assert_eq!(layer.datacenters(), None);
+        assert_eq!(layer.places().datacenters(), None);
     }
 
     /// However often a restart writes it anew: it is as old as Consul's last word.

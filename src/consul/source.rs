@@ -68,6 +68,10 @@ struct Followed {
 }
 
 impl Followed {
+    fn realm(&self) -> &Arc<Realm> {
+        &self.realm
+    }
+
     fn is_watched(&self) -> bool {
         !self.realm.is_of_peer()
     }
@@ -224,7 +228,9 @@ impl Source {
     /// Watches the names and the nodes of a datacenter.
     fn open_realm(&mut self, realm: &Arc<Realm>) {
         if realm.is_of_peer() {
-            self.open_peer(realm);
+            // What a peer exports is listed with it, and read from our own servers.
+            self.follow(realm, self.context.clone(), self.stop.child_token());
+            self.layer.import(realm);
             return;
         }
         let is_local = self.is_local(realm);
@@ -255,13 +261,6 @@ impl Source {
             .spawn(watch(context.clone(), nodes, stop.clone()));
         self.tasks.spawn(follow(context.clone(), stop.clone()));
         self.follow(realm, context, stop);
-    }
-
-    /// What a peer exports is listed with it, and read from our own servers.
-    fn open_peer(&mut self, realm: &Arc<Realm>) {
-        let context = self.context.clone();
-        self.follow(realm, context, self.stop.child_token());
-        self.layer.import(realm);
     }
 
     fn follow(&mut self, realm: &Arc<Realm>, context: Context, stop: CancellationToken) {
@@ -368,7 +367,7 @@ impl Source {
             return true;
         }
         let watched = self.realms.iter().filter(|realm| realm.is_watched());
-        let others = watched.map(|followed| &followed.realm).filter(is_current);
+        let others = watched.map(Followed::realm).filter(is_current);
         let others = others.filter_map(|realm| Some((self.layer.last_asked(realm)?, realm)));
         let Some((asked, oldest)) = others.min_by_key(|(asked, _)| *asked) else {
             return false;
@@ -442,8 +441,7 @@ impl Source {
         self.context.metrics.unknown_refused.inc_by(refused);
         let now = self.layer.versions().seconds();
         let is_idle = |asked| now.saturating_sub(asked) > FORGET_AFTER.as_secs();
-        let followed: Vec<_> = self.realms.iter().map(|f| Arc::clone(&f.realm)).collect();
-        for realm in followed.iter().filter(is_current) {
+        for realm in self.realms.iter().map(Followed::realm).filter(is_current) {
             if layer.last_asked(realm).is_some_and(is_idle) {
                 debug!(scope = ?realm.scope(), "no longer followed: nobody asks for it");
                 layer.let_go(realm);
@@ -451,7 +449,7 @@ impl Source {
         }
         self.close_gone();
         let mut idle = Vec::new();
-        for realm in followed.iter().filter(is_current) {
+        for realm in self.realms.iter().map(Followed::realm).filter(is_current) {
             for (key, slot) in realm.loaded() {
                 if is_idle(slot.last_asked()) {
                     realm.forget(&key);

@@ -250,14 +250,14 @@ pub(super) struct Instances {
     pub(super) slot: Arc<Slot<Service>>,
 }
 
-/// Where Consul has the instances of that key.
+/// What to ask for the instances of that key.
 pub(super) fn ask_for(key: &ServiceKey, scope: &Scope) -> Ask {
     let name = key.name();
     let ask = match key.kind() {
         Kind::Service => Ask::new(&["health", "service", name]),
         Kind::Connect => Ask::new(&["health", "connect", name]),
         Kind::Ingress => Ask::new(&["health", "ingress", name]),
-        // Beside this, it takes more than one question (`gateways`).
+        // The first of several questions (`gateways`).
         Kind::ApiGateway => Ask::new(&["config", "api-gateway"]),
         Kind::Virtual => Ask {
             may_be_refused: true,

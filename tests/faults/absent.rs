@@ -5,7 +5,7 @@ use crate::{
     alone,
     asking::Line,
     figure, is_full,
-    lying::question,
+    lying::{beside, question},
     support::{
         consul::Consul,
         dns::Query,
@@ -140,9 +140,7 @@ fn made_up_names_of_the_mesh_cost_what_unknown_names_may() {
     let _alone = alone();
     let fake = FakeConsul::start();
     fake.set("known", &["10.6.0.1"]);
-    let portolan = Launch::new("serve")
-        .args(["--consul", &fake.url(), "--upstream", "none"])
-        .start();
+    let portolan = beside(&fake);
     let known = question("known.service.consul", &["10.6.0.1"]);
     eventually(Duration::from_secs(5), "it is known", || {
         known.ask(portolan.dns())
@@ -193,9 +191,7 @@ fn fifty_who_ask_at_once_cost_one_read() {
     let _alone = alone();
     let fake = FakeConsul::start();
     fake.set("popular", &["10.6.0.1"]);
-    let portolan = Launch::new("serve")
-        .args(["--consul", &fake.url(), "--upstream", "none"])
-        .start();
+    let portolan = beside(&fake);
     let path = "/v1/health/service/popular";
     // Long enough for all to have come.
     fake.tell(path, 1, Lie::stall(Duration::from_millis(500)));
@@ -244,9 +240,7 @@ fn what_fails_once_is_answered_all_the_same() {
     for number in 0..lies.len() {
         fake.set(&format!("f{number}"), &["10.6.0.1"]);
     }
-    let portolan = Launch::new("serve")
-        .args(["--consul", &fake.url(), "--upstream", "none"])
-        .start();
+    let portolan = beside(&fake);
     for (number, lie) in lies.into_iter().enumerate() {
         for (path, name) in [
             (

@@ -5,12 +5,12 @@ use crate::{
     alone,
     asking::{Line, all_right},
     figure,
-    lying::question,
+    lying::{beside, question},
     support::{
         dns::Query,
         ensure, eventually,
         fake_consul::{FakeConsul, Lie},
-        portolan::{Launch, Portolan},
+        portolan::Portolan,
         throughout,
         wire::{rcode, rtype::A},
     },
@@ -34,9 +34,7 @@ fn start(list: &str) -> (FakeConsul, Portolan) {
     let fake = FakeConsul::start();
     fake.set("web", &["10.6.0.1"]);
     fake.tell(LIST, usize::MAX, Lie::body(list));
-    let portolan = Launch::new("serve")
-        .args(["--consul", &fake.url(), "--upstream", "none"])
-        .start();
+    let portolan = beside(&fake);
     let web = [question("web.service.consul", &["10.6.0.1"])];
     all_right(portolan.dns(), &web, SOON);
     (fake, portolan)

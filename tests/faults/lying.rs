@@ -25,6 +25,13 @@ const INSTANCES: &str = "/v1/health/service/s0";
 /// How long what is older, and has less in it, may be doubted although nothing else is heard.
 const RESTORED: Duration = Duration::from_secs(15);
 
+/// A Portolan that asks the fake, and nobody else.
+pub(crate) fn beside(fake: &FakeConsul) -> Portolan {
+    Launch::new("serve")
+        .args(["--consul", &fake.url(), "--upstream", "none"])
+        .start()
+}
+
 /// A fake with services and a Portolan that has been asked for all of them.
 pub(crate) struct Scene {
     pub(crate) fake: FakeConsul,

@@ -5,12 +5,11 @@ use crate::{
     alone,
     asking::all_right,
     figure,
-    lying::question,
+    lying::{beside, question},
     support::{
         dns::Query,
         ensure, eventually,
         fake_consul::{FakeConsul, Lie},
-        portolan::{Launch, Portolan},
         wire::{
             rcode::{NOERROR, NXDOMAIN, SERVFAIL},
             rtype::{A, SRV},
@@ -25,18 +24,12 @@ use std::{
 /// How soon what is new or gone shows.
 const SOON: Duration = Duration::from_secs(1);
 
-fn serve(fake: &FakeConsul) -> Portolan {
-    Launch::new("serve")
-        .args(["--consul", &fake.url(), "--upstream", "none"])
-        .start()
-}
-
 #[test]
 fn a_new_peer_and_a_new_export_are_there_at_once() {
     let _alone = alone();
     let fake = FakeConsul::start();
     fake.set("api", &["10.5.0.1"]);
-    let portolan = serve(&fake);
+    let portolan = beside(&fake);
     let rcode_of = |name: &str| Query::new(name, A).ask(portolan.dns()).rcode();
     let is = |name: &str, rcode: u16| {
         eventually(SOON, &format!("{name} is {rcode}"), || {
@@ -80,7 +73,7 @@ fn peers_that_may_not_be_listed_are_asked_for_one_by_one() {
         "Permission denied: token lacks permission 'peering:read'",
     );
     fake.tell("/v1/peerings", usize::MAX, refused);
-    let portolan = serve(&fake);
+    let portolan = beside(&fake);
     let known = [question("api.service.consul", &["10.5.0.1"])];
     all_right(portolan.dns(), &known, Duration::from_secs(5));
     let ask = |name: &str| Query::new(name, A).ask(portolan.dns());
@@ -105,7 +98,7 @@ fn what_the_mesh_gets_is_there_soon() {
     let _alone = alone();
     let fake = FakeConsul::start();
     fake.set("listed", &["10.5.0.1"]);
-    let portolan = serve(&fake);
+    let portolan = beside(&fake);
     let ask = |name: &str| Query::new(name, A).ask(portolan.dns());
     for (name, before) in [("route", NXDOMAIN), ("listed", NOERROR)] {
         let asked = format!("{name}.virtual.consul");
@@ -149,7 +142,7 @@ fn many_peers_and_a_large_mesh_cost_little() {
         fake.set_virtual(&format!("v{number}"), &address);
         known.push(question(&format!("v{number}.virtual.consul"), &[&address]));
     }
-    let portolan = serve(&fake);
+    let portolan = beside(&fake);
     let begun = Instant::now();
     // Those that the mesh alone has are read as fast as unknown names may be.
     for part in known.chunks(20) {

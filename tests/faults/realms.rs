@@ -4,12 +4,11 @@ use crate::{
     alone,
     asking::all_right,
     figure,
-    lying::question,
+    lying::{beside, question},
     support::{
         dns::Query,
         ensure, eventually,
         fake_consul::{FakeConsul, Lie},
-        portolan::Launch,
         wire::rtype::A,
     },
 };
@@ -29,9 +28,7 @@ fn namespaces_that_are_made_up_are_bounded() {
     let fake = FakeConsul::start();
     fake.tell("/v1/agent/self", usize::MAX, Lie::body(ENTERPRISE));
     fake.set("web", &["10.5.0.1"]);
-    let portolan = Launch::new("serve")
-        .args(["--consul", &fake.url(), "--upstream", "none"])
-        .start();
+    let portolan = beside(&fake);
     let server = portolan.dns();
     let known = [
         question("web.service.consul", &["10.5.0.1"]),

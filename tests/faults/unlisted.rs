@@ -5,7 +5,7 @@ use crate::{
     alone,
     asking::all_right,
     figure,
-    lying::question,
+    lying::{beside, question},
     percentile,
     support::{
         dns::Query,
@@ -218,9 +218,7 @@ fn lists_that_had_to_wait_for_a_leader_are_followed() {
     for path in [NAMES, NODES] {
         fake.tell(path, 1, Lie::stall(election));
     }
-    let portolan = Launch::new("serve")
-        .args(["--consul", &fake.url(), "--upstream", "none"])
-        .start();
+    let portolan = beside(&fake);
     let known = [question("s0.service.consul", &["10.5.0.0"])];
     all_right(portolan.dns(), &known, Duration::from_secs(10));
     assert_eq!(fake.told(), 2, "reads that waited");

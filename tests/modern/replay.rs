@@ -1,15 +1,17 @@
 //! The HTTP side of a recorded world: what was read is answered as it was, and a blocking query with the index that
 //! was recorded hangs. What was not read is answered as Consul answers unknown names.
 
-use crate::{recorded::Read, support::door::Door};
+use crate::{
+    recorded::Read,
+    support::{door::Door, request::Request},
+};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, Write},
+    io::{BufReader, Write},
     net::TcpStream,
     sync::Arc,
     thread,
-    time::Duration,
 };
 
 /// A running replay.
@@ -35,55 +37,16 @@ impl Replay {
     }
 }
 
-/// What came.
-struct Request {
-    path: String,
-    params: BTreeMap<String, String>,
-    client: Option<String>,
-    token: Option<String>,
-}
-
 fn serve(stream: &TcpStream, reads: &[Read]) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream);
-    loop {
-        let mut first = String::new();
-        reader.read_line(&mut first)?;
-        let Some(target) = first.split(' ').nth(1) else {
-            return Ok(());
-        };
-        let mut headers = BTreeMap::new();
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line)?;
-            let Some((name, value)) = line.trim_end().split_once(':') else {
-                break;
-            };
-            headers.insert(name.to_lowercase(), value.trim().to_owned());
-        }
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let pairs = query.split('&').filter(|pair| !pair.is_empty());
-        let mut params: BTreeMap<String, String> = pairs
-            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .collect();
-        for consistency in ["stale", "consistent", "cached"] {
-            params.remove(consistency);
-        }
-        let index = params.remove("index").and_then(|index| index.parse().ok());
-        let wait = params.remove("wait").and_then(|wait| milliseconds(&wait));
-        let request = Request {
-            path: path.to_owned(),
-            params,
-            client: headers.remove("x-forwarded-for"),
-            token: headers.remove("x-consul-token"),
-        };
+    while let Some(request) = Request::read(&mut reader)? {
         let read = find(reads, &request).cloned();
         let read = read.unwrap_or_else(|| unknown(&request));
         let known = read.headers.get("X-Consul-Index");
         let known: u64 = known.and_then(|known| known.parse().ok()).unwrap_or(1);
-        if index.is_some_and(|index: u64| index >= known) {
-            thread::sleep(wait.unwrap_or(Duration::from_secs(300)));
+        if request.index().is_some_and(|index| index >= known) {
+            thread::sleep(request.wait());
         }
         let body = match &read.body {
             Value::String(text) => text.clone(),
@@ -97,24 +60,27 @@ fn serve(stream: &TcpStream, reads: &[Read]) -> std::io::Result<()> {
         let mut stream = stream;
         stream.write_all(answer.as_bytes())?;
     }
+    Ok(())
 }
 
-fn milliseconds(wait: &str) -> Option<Duration> {
-    let millis = match wait.strip_suffix("ms") {
-        Some(millis) => millis.parse().ok()?,
-        None => 1000 * wait.strip_suffix('s')?.parse::<u64>().ok()?,
-    };
-    Some(Duration::from_millis(millis))
+/// The parameters that were recorded: not how fresh the answer has to be, and for how long it may be waited for.
+fn recorded_params(request: &Request) -> BTreeMap<String, String> {
+    let mut params = request.params.clone();
+    params.retain(|key, _| !["stale", "consistent", "cached", "index", "wait"].contains(&&**key));
+    params
 }
 
 /// The answer to the same client and token, or else to anybody.
 fn find<'r>(reads: &'r [Read], request: &Request) -> Option<&'r Read> {
+    let params = recorded_params(request);
+    let token = request.headers.get("x-consul-token");
+    let client = request.headers.get("x-forwarded-for");
     let fits = |read: &&Read| {
         read.path == request.path
-            && read.params == request.params
-            && (read.token.is_none() || read.token == request.token)
+            && read.params == params
+            && (read.token.is_none() || read.token.as_ref() == token)
     };
-    let same_client = |read: &&Read| read.client == request.client;
+    let same_client = |read: &&Read| read.client.as_ref() == client;
     let mut fitting = reads.iter().filter(fits);
     fitting.clone().find(same_client).or_else(|| fitting.next())
 }
@@ -136,7 +102,7 @@ fn unknown(request: &Request) -> Read {
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
     Read {
         path: request.path.clone(),
-        params: request.params.clone(),
+        params: recorded_params(request),
         client: None,
         token: None,
         status,

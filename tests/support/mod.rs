@@ -22,6 +22,7 @@ pub(crate) mod portolan;
 pub(crate) mod process;
 pub(crate) mod recorder;
 pub(crate) mod registrar;
+pub(crate) mod request;
 pub(crate) mod resources;
 pub(crate) mod still;
 pub(crate) mod upstream;

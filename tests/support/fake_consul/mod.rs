@@ -4,13 +4,13 @@
 
 mod lie;
 
-use super::door::Door;
+use super::{door::Door, request::Request};
 pub(crate) use lie::Lie;
 use lie::message;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader, ErrorKind, Write},
+    io::{BufReader, ErrorKind, Write},
     net::TcpStream,
     sync::{
         Arc, Condvar, Mutex, MutexGuard,
@@ -453,33 +453,17 @@ fn serve(stream: &TcpStream, core: &Core) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut stays = true;
     while stays {
-        let mut first = String::new();
-        reader.read_line(&mut first)?;
-        let Some(target) = first.split(' ').nth(1) else {
+        let Some(heard) = Request::read(&mut reader)? else {
             return Ok(());
         };
-        // None of the headers matters here, and a GET has no body.
-        let mut line = String::new();
-        while reader.read_line(&mut line)? > 2 {
-            line.clear();
-        }
-        let (path, parameters) = target.split_once('?').unwrap_or((target, ""));
-        let parameter = |name: &str| {
-            let mut pairs = parameters.split('&').map(|pair| pair.split_once('='));
-            pairs.find_map(|pair| pair.filter(|(key, _)| *key == name).map(|(_, v)| v))
-        };
         let request = Seen {
-            path: path.to_owned(),
-            peer: parameter("peer").map(str::to_owned),
-            stale: parameters.split('&').any(|pair| pair == "stale"),
-            index: parameter("index").and_then(|index| index.parse().ok()),
+            peer: heard.params.get("peer").cloned(),
+            stale: heard.params.contains_key("stale"),
+            index: heard.index(),
             at: Instant::now(),
+            path: heard.path.clone(),
         };
-        let millis = parameter("wait").and_then(|wait| match wait.strip_suffix("ms") {
-            Some(millis) => millis.parse().ok(),
-            None => Some(1000 * wait.strip_suffix('s')?.parse::<u64>().ok()?),
-        });
-        let wait = Duration::from_millis(millis.unwrap_or(300_000));
+        let wait = heard.wait();
         let Some((answer, stay)) = core.answer(&request, wait, || has_gone(stream)) else {
             return Ok(());
         };

@@ -97,6 +97,7 @@ fn reply<'a>(query: &Request<'a>) -> Reply<'a> {
         id: query.id,
         question: query.question(),
         recursion_desired: query.recursion_desired,
+        wants_authentic: false,
         checking_disabled: query.checking_disabled,
         recursion_available: false,
         transport: Transport::Udp,
@@ -104,6 +105,7 @@ fn reply<'a>(query: &Request<'a>) -> Reply<'a> {
         edns: query.edns.map(|edns| ReplyEdns {
             client_size: edns.udp_size,
             own_size: 1232,
+            dnssec_ok: false,
             client_subnet: None,
         }),
         client: CLIENT,

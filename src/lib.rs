@@ -14,7 +14,8 @@
 //! | [`haproxy`] | keys and services of Consul -> haproxy.cfg -> proof -> reload; runs HAProxy |
 //! | [`server`] | sockets, batches, limits; a request's bytes in, a reply's bytes out |
 //! | [`router`] | THE order of things: catalog -> zones -> upstreams, for every name |
-//! | [`recursion`] | upstreams, failover, cache |
+//! | [`recursion`] | what upstreams said, link by link, and what of it is anybody's business |
+//! | [`upstream`] | resolvers that are asked: datagrams, streams, health, and the race of several |
 //! | [`zones`] | static master files |
 //! | [`answers`] | Consul's names: what they mean, what the catalog says to them; pure |
 //! | [`consul`] | Consul's HTTP API: client, watches and what they feed, the agent beside us |
@@ -44,4 +45,5 @@ pub mod register;
 pub mod router;
 pub mod secret;
 pub mod server;
+pub mod upstream;
 pub mod zones;

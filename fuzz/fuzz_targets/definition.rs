@@ -91,6 +91,7 @@ fn ask(catalog: &Catalog, service: &str) {
                 id: 7,
                 question: &question,
                 recursion_desired: true,
+                wants_authentic: false,
                 checking_disabled: false,
                 recursion_available: false,
                 transport: Transport::Udp,
@@ -98,6 +99,7 @@ fn ask(catalog: &Catalog, service: &str) {
                 edns: Some(ReplyEdns {
                     client_size: 1232,
                     own_size: 1232,
+                    dnssec_ok: false,
                     client_subnet: None,
                 }),
                 client: IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -60,7 +60,7 @@ fn rebuilt(query: &Request<'_>) {
     let mut bytes = query.id.to_be_bytes().to_vec();
     let flags = [
         query.recursion_desired.into(),
-        u8::from(query.checking_disabled) << 4,
+        u8::from(query.authentic_data) << 5 | u8::from(query.checking_disabled) << 4,
     ];
     bytes.extend_from_slice(&flags);
     bytes.extend_from_slice(&[0, 1, 0, 0, 0, 0, 0, query.edns.is_some().into()]);
@@ -74,7 +74,8 @@ fn rebuilt(query: &Request<'_>) {
         }
         bytes.extend_from_slice(&[0, 0, 41]);
         bytes.extend_from_slice(&edns.udp_size.to_be_bytes());
-        bytes.extend_from_slice(&[0, edns.version, 0, 0, 0, options.len() as u8]);
+        let dnssec_ok = u8::from(edns.dnssec_ok) << 7;
+        bytes.extend_from_slice(&[0, edns.version, dnssec_ok, 0, 0, options.len() as u8]);
         bytes.extend_from_slice(&options);
     }
     assert_eq!(Request::parse(&bytes).as_ref(), Ok(query));

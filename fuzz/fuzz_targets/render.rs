@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use portolan::dns::{Answer, Data, Glue, Name, Rcode, Record, Request};
+use portolan::dns::{Answer, Data, ExtendedError, Glue, Name, Rcode, Record, Request};
 use portolan_fuzz::client::Client;
 use portolan_fuzz::input::Input;
 use portolan_fuzz::words::label;
@@ -28,8 +28,10 @@ fuzz_target!(|data: &[u8]| {
         ..Answer::empty(Rcode(input.u16() & 0xFFF), input.flag())
     };
     if input.flag() {
-        answer.extended_error = Some(input.u16());
+        let text = vec![b'x'; input.below(100)];
+        answer.errors.push(ExtendedError::new(input.u16(), &text));
     }
+    answer.authentic = input.flag();
     show(|| format!("{question}\n{answer:#?}"));
     let request = client.request(&question, input.u16());
     let query = Request::parse(&request).expect("a well-formed query");

@@ -110,7 +110,9 @@ fn header(bytes: &[u8], answer: &Answer, reply: &Reply<'_>) {
     assert_eq!(bit(2, 0x04), answer.authoritative, "AA");
     assert_eq!(bit(2, 0x01), reply.recursion_desired, "RD");
     assert_eq!(bit(3, 0x80), reply.recursion_available, "RA");
-    assert!(!bit(3, 0x60), "Z and AD");
+    assert!(!bit(3, 0x40), "Z");
+    let authentic = answer.authentic && reply.wants_authentic;
+    assert_eq!(bit(3, 0x20), authentic, "AD");
     assert_eq!(bit(3, 0x10), reply.checking_disabled, "CD");
     assert_eq!(u16::from(bytes[3] & 0x0F), answer.rcode.0 & 0x0F, "rcode");
 }
@@ -120,7 +122,7 @@ fn opt(sections: &Sections, answer: &Answer, reply: &Reply<'_>) {
         size: edns.own_size,
         extended_rcode: (answer.rcode.0 >> 4) as u8,
         version: 0,
-        flags: 0,
+        flags: u16::from(edns.dnssec_ok) << 15,
         options: options(answer, edns),
     });
     assert_eq!(sections.opt, expected, "OPT if and only if it was asked");
@@ -139,9 +141,10 @@ fn options(answer: &Answer, edns: ReplyEdns) -> Vec<u8> {
         options.extend_from_slice(&[0, 8, 0, 4 + octets.len() as u8, 0, family, prefix, scope]);
         options.extend_from_slice(octets);
     }
-    if let Some(code) = answer.extended_error {
-        options.extend_from_slice(&[0, 15, 0, 2]);
-        options.extend_from_slice(&code.to_be_bytes());
+    for error in &answer.errors {
+        options.extend_from_slice(&[0, 15, 0, 2 + error.text.len() as u8]);
+        options.extend_from_slice(&error.code.to_be_bytes());
+        options.extend_from_slice(&error.text);
     }
     options
 }

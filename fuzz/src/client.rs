@@ -80,6 +80,7 @@ impl Client {
             id: query.id,
             question: query.question(),
             recursion_desired: query.recursion_desired,
+            wants_authentic: query.wants_authentic(),
             checking_disabled: query.checking_disabled,
             recursion_available: self.recursion_available,
             transport: self.transport,
@@ -87,6 +88,7 @@ impl Client {
             edns: query.edns.map(|edns| ReplyEdns {
                 client_size: edns.udp_size,
                 own_size: 1232,
+                dnssec_ok: edns.dnssec_ok,
                 client_subnet: edns.client_subnet,
             }),
             client: self.address,

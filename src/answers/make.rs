@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::catalog::{Found, Kind, Miss, Node, Patience, Reader, Scope, ServiceKey};
-use crate::dns::{Answer, Data, Name, Open, Rcode, Reach, Record, types};
+use crate::dns::{Answer, Data, ExtendedError, Name, Open, Rcode, Reach, Record, types};
 
 use super::address::{Addresses, addresses_by_family, node_target, push_glue};
 use super::lookup::Lookup;
@@ -71,8 +71,9 @@ impl Maker<'_> {
             answer => answer?,
         };
         let away = scope.is_some_and(|scope| self.catalog.is_stale(scope));
+        let stale = away.then(|| ExtendedError::new(STALE_ANSWER, b""));
         Ok(Answer {
-            extended_error: away.then_some(STALE_ANSWER),
+            errors: stale.into_iter().collect(),
             ..answer
         })
     }

@@ -126,6 +126,7 @@ fn reply_bytes(
             id: query.id,
             question: query.question(),
             recursion_desired: true,
+            wants_authentic: false,
             checking_disabled: false,
             recursion_available: false,
             transport: client.transport,
@@ -133,6 +134,7 @@ fn reply_bytes(
             edns: client.edns.map(|client_size| ReplyEdns {
                 client_size,
                 own_size: 1232,
+                dnssec_ok: false,
                 client_subnet: None,
             }),
             client: client.address,

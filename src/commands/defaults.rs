@@ -12,7 +12,8 @@ use tracing::{info, warn};
 
 use crate::config::{Config, Flags, Loaded, parse};
 use crate::consul::DnsConfig;
-use crate::recursion::{self, Upstreams};
+use crate::recursion::Upstreams;
+use crate::upstream;
 
 use super::build::consul_client;
 
@@ -142,7 +143,7 @@ fn apply(agent: &DnsConfig, base: &mut Config) {
         base.recursion.upstreams = Upstreams::List(recursors);
     }
     if agent.recursor_strategy == "random" {
-        base.recursion.recursor_strategy = recursion::Strategy::Random;
+        base.recursion.recursor_strategy = upstream::Strategy::Random;
     }
     take(
         &mut base.recursion.recursor_timeout,

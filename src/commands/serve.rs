@@ -207,11 +207,15 @@ impl Serving {
         let catalog = Arc::new(catalog);
         let metrics = server::Metrics::new(&mut registry);
         let router = Arc::new(Router::new(Arc::clone(&catalog), policy));
+        let settings = server::Settings {
+            outside_cache: config.recursion.workers_cache(),
+            ..config.server.clone()
+        };
         let server = Server::start(
             bound,
             Arc::clone(&router),
             metrics,
-            &config.server,
+            &settings,
             CancellationToken::new(),
         )
         .map_err(|source| Failure::System {

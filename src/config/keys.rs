@@ -8,8 +8,9 @@ use strsim::osa_distance;
 use crate::answers;
 use crate::consul::Authorities;
 use crate::docker::Deregister;
-use crate::recursion::{Strategy, Upstreams};
+use crate::recursion::Upstreams;
 use crate::secret::{Token, TokenSource};
+use crate::upstream::Strategy;
 
 use super::flags::Verb;
 use super::flags::Verb::{Dev, Haproxy, Register, Serve};
@@ -71,6 +72,9 @@ macro_rules! keys {
     };
     (@Ttl [$($place:tt)+]) => {
         Slot::Time(|config, time| { config.$($place)+ = parse::ttl(time)?; Ok(()) })
+    };
+    (@Size [$($place:tt)+]) => {
+        Slot::Text(|config, text| { config.$($place)+ = parse::size(text)?; Ok(()) })
     };
     (@Switch [$($place:tt)+]) => { Slot::Switch(|config, on| config.$($place)+ = on) };
     (@List [$($place:tt)+] $parse:expr) => {
@@ -217,8 +221,8 @@ keys! {
     ]), default "sequential";
     /// How long one upstream has to answer
     recursion.recursor_timeout: Time(Duration::from_millis(10)..=Duration::from_secs(60)), default "2s";
-    /// How many answers of upstreams to cache; 0 switches the cache off
-    recursion.cache_size: Number(0..=10_000_000), default "32768";
+    /// Memory that answers of upstreams may take, such as `512KiB` or `1GiB`; 0 switches the cache off
+    recursion.cache: Size, default "64MiB";
 
     /// Largest UDP answer for Consul's names in bytes, even if the client accepts more
     // 512 bytes are every client's right; 65507 is the most that fits into a datagram.
@@ -348,6 +352,10 @@ const CONSUL_NAMES: &[(&str, &str)] = &[
 
 /// What to say about a path that is neither a key nor a table.
 pub(super) fn unknown(path: &str) -> String {
+    if path == "recursion.cache_size" {
+        return "the cache counts bytes now, not answers: use `recursion.cache`, such as \"64MiB\""
+            .to_owned();
+    }
     match nearest(path) {
         Some(key) if key.contains('.') || !path.contains('.') => {
             format!("unknown key, did you mean `{key}`?")

@@ -29,6 +29,20 @@ pub(super) fn number<T: TryFrom<i64>>(
     })
 }
 
+/// A number of bytes: `65536`, `512KiB`, `64MiB`, `1GiB`.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("", 0)];
+    let units = UNITS.iter();
+    let mut bare = units.filter_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)));
+    let found = bare.next().and_then(|(number, shift)| {
+        let number: u64 = number.trim_end().parse().ok()?;
+        number
+            .checked_mul(1 << shift)
+            .filter(|bytes| *bytes <= i64::MAX.cast_unsigned())
+    });
+    found.ok_or_else(|| format!("expected a size such as \"64MiB\", got {text:?}"))
+}
+
 /// One of the choices, by its name.
 pub(super) fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
     let chosen = choices.iter().find(|(name, _)| *name == text);

@@ -107,8 +107,10 @@ pub struct Answer {
     pub cut: Cut,
     /// The answer is for this client's network (RFC 7871), not for everybody.
     pub for_client: bool,
-    /// An Extended DNS Error (RFC 8914) for clients with EDNS.
-    pub extended_error: Option<u16>,
+    /// AD: an upstream has checked all of it (RFC 6840 section 5.8).
+    pub authentic: bool,
+    /// Extended DNS Errors (RFC 8914) for clients with EDNS.
+    pub errors: Vec<ExtendedError>,
     /// May the order of the Answer section rotate while everything fits (D9)?
     pub rotate: bool,
 }
@@ -125,7 +127,8 @@ impl Answer {
             open: Vec::new(),
             cut: Cut::Prefix,
             for_client: false,
-            extended_error: None,
+            authentic: false,
+            errors: Vec::new(),
             rotate: false,
         }
     }
@@ -136,6 +139,33 @@ impl Answer {
             authority: vec![soa],
             ..Self::empty(rcode, true)
         }
+    }
+}
+
+/// An Extended DNS Error (RFC 8914): why there is no answer, or no good one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtendedError {
+    /// Its INFO-CODE, of section 4 or registered since.
+    pub code: u16,
+    /// Its EXTRA-TEXT, in UTF-8.
+    pub text: Box<[u8]>,
+}
+
+impl ExtendedError {
+    /// So many are kept of one answer.
+    pub const MOST: usize = 3;
+
+    /// An error with a text, which may be empty.
+    pub fn new(code: u16, text: &[u8]) -> Self {
+        Self {
+            code,
+            text: text.into(),
+        }
+    }
+
+    /// The length of the option in a reply, with its head.
+    pub(super) fn option_length(&self) -> usize {
+        6 + self.text.len()
     }
 }
 
@@ -203,6 +233,38 @@ pub enum Data {
 }
 
 impl Data {
+    /// Data of this type from its bytes without compression. What is not as its type has it stays as it
+    /// is.
+    pub fn from_rdata(rtype: u16, rdata: &[u8]) -> Self {
+        let known = match rtype {
+            types::A => rdata.try_into().ok().map(|ip: [u8; 4]| Self::A(ip.into())),
+            types::AAAA => (rdata.try_into().ok()).map(|ip: [u8; 16]| Self::Aaaa(ip.into())),
+            types::CNAME => whole_name(rdata).map(Self::Cname),
+            types::NS => whole_name(rdata).map(Self::Ns),
+            types::PTR => whole_name(rdata).map(Self::Ptr),
+            types::SRV => srv(rdata),
+            types::SOA => soa(rdata),
+            _ => None,
+        };
+        known.unwrap_or_else(|| Self::Other {
+            rtype,
+            rdata: rdata.to_vec(),
+        })
+    }
+
+    /// The host that a record leads to, whose addresses go with it: of NS, MX and SRV.
+    pub fn host(&self) -> Option<Name> {
+        match self {
+            Self::Ns(host) => Some(host.clone()),
+            Self::Srv { target, .. } => Some(target.clone()),
+            Self::Other {
+                rtype: types::MX,
+                rdata,
+            } => whole_name(rdata.get(2..)?),
+            _ => None,
+        }
+    }
+
     /// The type's number.
     pub fn rtype(&self) -> u16 {
         match self {
@@ -217,4 +279,40 @@ impl Data {
             Self::Other { rtype, .. } => *rtype,
         }
     }
+}
+
+/// A name that takes all of the bytes.
+fn whole_name(wire: &[u8]) -> Option<Name> {
+    let (name, rest) = Name::split_from(wire)?;
+    rest.is_empty().then_some(name)
+}
+
+fn srv(rdata: &[u8]) -> Option<Data> {
+    let (fixed, target) = rdata.split_first_chunk::<6>()?;
+    let field = |at: usize| u16::from_be_bytes([fixed[at], fixed[at + 1]]);
+    Some(Data::Srv {
+        priority: field(0),
+        weight: field(2),
+        port: field(4),
+        target: whole_name(target)?,
+    })
+}
+
+fn soa(rdata: &[u8]) -> Option<Data> {
+    let (mname, rest) = Name::split_from(rdata)?;
+    let (rname, rest) = Name::split_from(rest)?;
+    let fixed: &[u8; 20] = rest.try_into().ok()?;
+    let field = |at: usize| {
+        let bytes = [fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]];
+        u32::from_be_bytes(bytes)
+    };
+    Some(Data::Soa {
+        mname,
+        rname,
+        serial: field(0),
+        refresh: field(4),
+        retry: field(8),
+        expire: field(12),
+        minimum: field(16),
+    })
 }

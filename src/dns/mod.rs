@@ -11,13 +11,15 @@ mod name;
 mod rendered;
 mod reply;
 mod request;
+mod response;
 
-pub use answer::{Answer, Cut, Data, Glue, Open, Rcode, Reach, Record, Subset};
+pub use answer::{Answer, Cut, Data, ExtendedError, Glue, Open, Rcode, Reach, Record, Subset};
 pub use name::{Name, NameError};
 pub(crate) use name::{labels, offset_of_suffix};
 pub use rendered::{Rendered, error_reply};
 pub use reply::{Excerpt, Fit, Reply, ReplyEdns, Transport};
-pub use request::{ClientSubnet, Edns, Malformed, Request};
+pub use request::{ClientSubnet, Edns, Malformed, Query, QueryEdns, Request};
+pub use response::{RawRecord, Response, ResponseEdns, Unreadable};
 
 /// DNS numbers that this crate speaks of (IANA registries; RFC 1035, 3596, 2782, 6891).
 pub mod types {
@@ -41,6 +43,14 @@ pub mod types {
     pub const SRV: u16 = 33;
     /// The EDNS pseudo-record.
     pub const OPT: u16 = 41;
+    /// A redirection of all names below one (RFC 6672).
+    pub const DNAME: u16 = 39;
+    /// A signature (RFC 4034 section 3).
+    pub const RRSIG: u16 = 46;
+    /// The next name, to prove that there is none between (RFC 4034 section 4).
+    pub const NSEC: u16 = 47;
+    /// The same of hashed names (RFC 5155 section 3).
+    pub const NSEC3: u16 = 50;
     /// Incremental zone transfer.
     pub const IXFR: u16 = 251;
     /// Zone transfer.

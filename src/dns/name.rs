@@ -76,6 +76,23 @@ impl Name {
         Self::from_labels(text.split('.').map(str::as_bytes).chain(self.labels()))
     }
 
+    /// The name that wire bytes begin with, and what follows it; `None` if there is none, or it is
+    /// compressed.
+    pub fn split_from(wire: &[u8]) -> Option<(Self, &[u8])> {
+        let mut end = 0;
+        loop {
+            let length = usize::from(*wire.get(end)?);
+            end += 1 + length;
+            if length > MAX_LABEL || end > MAX_NAME || end > wire.len() {
+                return None;
+            }
+            if length == 0 {
+                let (name, rest) = wire.split_at(end);
+                return Some((Self(name.into()), rest));
+            }
+        }
+    }
+
     /// A name from wire bytes that were checked before.
     pub(super) fn from_checked_wire(wire: &[u8]) -> Self {
         Self(wire.into())

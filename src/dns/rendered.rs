@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Name, types};
 
-use super::answer::{Answer, Cut, Data, Rcode, Record};
+use super::answer::{Answer, Cut, Data, ExtendedError, Rcode, Record};
 
 /// Length of a message header (RFC 1035 section 4.1.1).
 pub(super) const HEADER: usize = 12;
@@ -23,7 +23,8 @@ pub struct Rendered {
     pub(super) rcode: Rcode,
     pub(super) authoritative: bool,
     pub(super) cut: Cut,
-    pub(super) extended_error: Option<u16>,
+    pub(super) authentic: bool,
+    pub(super) errors: Box<[ExtendedError]>,
     pub(super) for_client: bool,
     pub(super) rotate: bool,
     /// Length of the question: name, type, class.
@@ -105,7 +106,8 @@ impl Rendered {
             rcode: answer.rcode,
             authoritative: answer.authoritative,
             cut: answer.cut,
-            extended_error: answer.extended_error,
+            authentic: answer.authentic,
+            errors: answer.errors.clone().into(),
             for_client: answer.for_client,
             // In any other answer records may point at those before them.
             rotate: answer.rotate && answer.cut != Cut::Prefix,
@@ -131,6 +133,9 @@ impl Rendered {
             + self.authority.capacity() * size_of::<usize>()
             + self.additional.capacity() * size_of::<GluePiece>()
             + self.ttls.capacity() * size_of::<u32>()
+            + (self.errors.iter())
+                .map(|error| size_of::<ExtendedError>() + error.text.len())
+                .sum::<usize>()
     }
 
     /// The response code.

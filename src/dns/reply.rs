@@ -1,7 +1,7 @@
 //! A rendered answer put into a client's reply: cut to its size, under its question and id, with
 //! header and OPT around it.
 
-use super::answer::{Cut, Subset, no_limit};
+use super::answer::{Cut, ExtendedError, Subset, no_limit};
 use super::rendered::{AnswerPiece, HEADER, MAX_POINTER, Rendered};
 use super::{ClientSubnet, types};
 use std::net::IpAddr;
@@ -25,6 +25,8 @@ pub struct ReplyEdns {
     pub client_size: u16,
     /// What we can take, in bytes.
     pub own_size: u16,
+    /// DO, echoed (RFC 3225 section 3).
+    pub dnssec_ok: bool,
     /// The client's network, echoed (RFC 7871).
     pub client_subnet: Option<ClientSubnet>,
 }
@@ -38,6 +40,8 @@ pub struct Reply<'a> {
     pub question: &'a [u8],
     /// RD, echoed.
     pub recursion_desired: bool,
+    /// The client wants to know whether the answer was checked: AD may be set.
+    pub wants_authentic: bool,
     /// CD, echoed.
     pub checking_disabled: bool,
     /// RA: this client could have recursion.
@@ -78,8 +82,6 @@ impl Reply<'_> {
 
 /// An OPT record without options.
 const OPT: usize = 11;
-/// An Extended DNS Error option without text (RFC 8914).
-const EXTENDED_ERROR: usize = 6;
 
 /// How many records of each section were written.
 #[derive(Debug, Clone, Copy, Default)]
@@ -133,12 +135,13 @@ impl Rendered {
     }
 
     fn opt_length(&self, reply: &Reply<'_>) -> usize {
-        let error = self.extended_error.map_or(0, |_| EXTENDED_ERROR);
+        let errors = self.errors.iter().map(ExtendedError::option_length);
+        let errors: usize = errors.sum();
         reply.edns.map_or(0, |edns| {
             let subnet = edns
                 .client_subnet
                 .map_or(0, |subnet| subnet.option_length());
-            OPT + error + subnet
+            OPT + errors + subnet
         })
     }
 
@@ -149,15 +152,19 @@ impl Rendered {
         out.push(0);
         out.extend_from_slice(&types::OPT.to_be_bytes());
         out.extend_from_slice(&edns.own_size.to_be_bytes());
-        out.extend_from_slice(&[extended_rcode, 0, 0, 0]);
+        let dnssec_ok = if edns.dnssec_ok { 0x80 } else { 0 };
+        out.extend_from_slice(&[extended_rcode, 0, dnssec_ok, 0]);
         let options = (self.opt_length(reply) - OPT) as u16;
         out.extend_from_slice(&options.to_be_bytes());
         if let Some(subnet) = edns.client_subnet {
             subnet.write(self.for_client, out);
         }
-        if let Some(code) = self.extended_error {
-            out.extend_from_slice(&[0, 15, 0, 2]);
-            out.extend_from_slice(&code.to_be_bytes());
+        for error in &self.errors {
+            let length = (error.option_length() - 4) as u16;
+            out.extend_from_slice(&[0, 15]);
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(&error.code.to_be_bytes());
+            out.extend_from_slice(&error.text);
         }
     }
 
@@ -169,6 +176,7 @@ impl Rendered {
             | flag(sections.truncated, 0x02)
             | flag(reply.recursion_desired, 0x01);
         header[3] = flag(reply.recursion_available, 0x80)
+            | flag(self.authentic && reply.wants_authentic, 0x20)
             | flag(reply.checking_disabled, 0x10)
             | (self.rcode.0 & 0x0F) as u8;
         let opt = usize::from(reply.edns.is_some());

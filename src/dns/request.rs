@@ -1,5 +1,5 @@
 //! A request's bytes: header, question, EDNS and its client subnet option (RFC 7871), without
-//! allocation.
+//! allocation. And the queries that we send ourselves.
 
 use super::name::Name;
 use super::types;
@@ -15,7 +15,9 @@ pub struct Request<'a> {
     pub id: u16,
     /// RD: the client asks for recursion.
     pub recursion_desired: bool,
-    /// CD, echoed (RFC 4035 section 3.2.2).
+    /// AD: the client wants to know whether the answer was checked (RFC 6840 section 5.7).
+    pub authentic_data: bool,
+    /// CD: the client checks by itself (RFC 4035 section 3.2.2).
     pub checking_disabled: bool,
     /// The question as it was asked: name, type and class.
     question: &'a [u8],
@@ -30,6 +32,8 @@ pub struct Edns {
     pub udp_size: u16,
     /// The EDNS version.
     pub version: u8,
+    /// DO: the client takes signatures (RFC 3225).
+    pub dnssec_ok: bool,
     /// The network of the client behind the one that asks (RFC 7871).
     pub client_subnet: Option<ClientSubnet>,
 }
@@ -76,6 +80,7 @@ impl<'a> Request<'a> {
         Ok(Self {
             id: u16::from_be_bytes([header[0], header[1]]),
             recursion_desired: header[2] & 0x01 != 0,
+            authentic_data: header[3] & 0x20 != 0,
             checking_disabled: header[3] & 0x10 != 0,
             question,
             edns,
@@ -107,9 +112,103 @@ impl<'a> Request<'a> {
         self.tail(2)
     }
 
+    /// Does the client take signatures?
+    pub fn dnssec_ok(&self) -> bool {
+        self.edns.is_some_and(|edns| edns.dnssec_ok)
+    }
+
+    /// Does the client want to know whether the answer was checked (RFC 6840 section 5.8)?
+    pub fn wants_authentic(&self) -> bool {
+        self.authentic_data || self.dnssec_ok()
+    }
+
     fn tail(&self, back: usize) -> u16 {
         let at = self.question.len() - back;
         u16::from_be_bytes([self.question[at], self.question[at + 1]])
+    }
+}
+
+/// A query of ours to an upstream, which is asked to recurse.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Query {
+    /// Name, type and class in wire form.
+    question: Box<[u8]>,
+    /// DO: signatures, too.
+    dnssec_ok: bool,
+    /// CD: unchecked.
+    checking_disabled: bool,
+}
+
+/// What goes into the OPT record of a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueryEdns {
+    /// The largest UDP payload that we take, in bytes.
+    pub udp_size: u16,
+    /// Ask how long the connection may be silent (RFC 7828).
+    pub keepalive: bool,
+}
+
+impl Query {
+    /// A question of class IN.
+    pub fn new(name: &Name, qtype: u16, dnssec_ok: bool, checking_disabled: bool) -> Self {
+        let wire = name.as_wire();
+        let mut question = Vec::with_capacity(wire.len() + 4);
+        question.extend_from_slice(wire);
+        question.extend_from_slice(&qtype.to_be_bytes());
+        question.extend_from_slice(&types::CLASS_IN.to_be_bytes());
+        Self {
+            question: question.into(),
+            dnssec_ok,
+            checking_disabled,
+        }
+    }
+
+    /// Name, type and class in wire form.
+    pub fn question(&self) -> &[u8] {
+        &self.question
+    }
+
+    /// Is a reply with this question one to this query? A reply may leave the question out that says
+    /// nothing but an error.
+    pub fn is_answered_by(&self, response: &super::Response) -> bool {
+        match response.question() {
+            Some(question) => {
+                let (name, fixed) = self.question.split_at(self.question.len() - 4);
+                question.len() == self.question.len()
+                    && question[..name.len()].eq_ignore_ascii_case(name)
+                    && question.ends_with(fixed)
+            }
+            None => response.rcode != super::Rcode::NOERROR,
+        }
+    }
+
+    /// Appends the query. AD asks whether the answer was checked (RFC 6840 section 5.7).
+    pub fn write(&self, id: u16, edns: Option<QueryEdns>, out: &mut Vec<u8>) {
+        const RECURSION_DESIRED: u8 = 0x01;
+        const AUTHENTIC_DATA: u8 = 0x20;
+        const CHECKING_DISABLED: u8 = 0x10;
+        let [high, low] = id.to_be_bytes();
+        let checking_disabled = if self.checking_disabled {
+            CHECKING_DISABLED
+        } else {
+            0
+        };
+        // Who does not know EDNS is older than AD.
+        let authentic_data = edns.map_or(0, |_| AUTHENTIC_DATA);
+        let flags = authentic_data | checking_disabled;
+        let additional = u8::from(edns.is_some());
+        out.extend_from_slice(&[high, low, RECURSION_DESIRED, flags, 0, 1]);
+        out.extend_from_slice(&[0, 0, 0, 0, 0, additional]);
+        out.extend_from_slice(&self.question);
+        let Some(edns) = edns else { return };
+        let [high, low] = edns.udp_size.to_be_bytes();
+        let dnssec_ok = if self.dnssec_ok { 0x80 } else { 0 };
+        out.extend_from_slice(&[0, 0, types::OPT as u8, high, low, 0, 0, dnssec_ok, 0]);
+        out.extend_from_slice(if edns.keepalive {
+            &[0, 4, 0, 11, 0, 0]
+        } else {
+            &[0, 0]
+        });
     }
 }
 
@@ -150,6 +249,7 @@ fn read_edns(bytes: &[u8], start: usize, records: u32) -> Result<Option<Edns>, M
             edns = Some(Edns {
                 udp_size: u16::from_be_bytes([fixed[2], fixed[3]]),
                 version: fixed[5],
+                dnssec_ok: fixed[6] & 0x80 != 0,
                 client_subnet: ClientSubnet::find(&bytes[at + 10..end]).map_err(|()| FORMERR)?,
             });
         }

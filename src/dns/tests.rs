@@ -149,6 +149,7 @@ proptest! {
             id: 7,
             question: &question,
             recursion_desired: true,
+            wants_authentic: false,
             checking_disabled: false,
             recursion_available: false,
             transport: Transport::Udp,
@@ -156,6 +157,7 @@ proptest! {
             edns: Some(ReplyEdns {
                 client_size: size,
                 own_size: 1232,
+                dnssec_ok: false,
                 client_subnet: None,
             }),
             client: IpAddr::from(Ipv4Addr::from(client)),

@@ -1,43 +1,34 @@
-//! Recursion through upstream resolvers: failover, hedging, health, cache.
+//! Recursion through upstream resolvers: what they said is kept link by link, and nothing but what was
+//! asked of them gets any further.
 //!
-//! Hickory's own `Resolver` is not used, for what it does with answers: it does not move on when an
-//! upstream says SERVFAIL or REFUSED, loses the aliases of a negative answer, looks up the target
-//! of an SRV record behind an alias as if it were another alias, and keeps one cache per resolver.
-//! Below it are the parts that do what is wanted: the `NameServerPool`, one for each upstream (UDP,
-//! TCP after a truncated answer, one query on the wire for the same question asked twice), and the
-//! `ResponseCache`, one for all. So there are no search domains, no hosts file and no names that
-//! hickory answers by itself. A few names that must never
-//! leave the host (`localhost`, `invalid`, `onion`) are answered in `special`.
-//!
-//! What upstreams get to see: a query with RD, EDNS and no client's options (no DO, no CD, no
-//! client subnet). What they say about DNSSEC is not passed on.
+//! A few names that must never leave the host (`localhost`, `invalid`, `onion`) are answered in
+//! `special`. Otherwise a question passes as it came: DO and CD go to the upstream, and what it says of
+//! its checking comes back (AD, signatures, Extended DNS Errors). A client's other options stay here.
 
-mod health;
+mod cache;
+mod link;
 mod metrics;
-mod race;
-mod reply;
+mod scrub;
 mod special;
 mod system;
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use hickory_proto::op::{Query, ResponseCode};
-use hickory_proto::rr::RecordType;
-use hickory_resolver::config::ResolverOpts;
-use hickory_resolver::{ResponseCache, TtlConfig};
 use ipnet::IpNet;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 
-use crate::dns::hickory::to_hickory;
-use crate::dns::{Answer, Name, Rcode};
+use crate::dns::{Answer, ExtendedError, Name, Open, Query, Rcode, Reach};
+use crate::upstream::{self, Group, Strategy};
 
+use cache::Cache;
+pub use link::Form;
+use link::Link;
 pub use metrics::Metrics;
-use race::Upstream;
-use reply::Reply;
 pub use system::{check_loops, own_addresses, system_upstreams};
 
 /// Why recursion cannot be set up.
@@ -84,16 +75,6 @@ pub enum Error {
     },
 }
 
-/// In which order upstreams that are well are asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Strategy {
-    /// As they are listed: the first gets everything while it is well.
-    #[default]
-    Sequential,
-    /// In a new random order for every question.
-    Random,
-}
-
 /// The resolvers that an operator wants to be asked, over UDP and TCP on the same port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Upstreams {
@@ -123,15 +104,15 @@ pub struct Settings {
     pub hedge_after: Duration,
     /// How long one question may take in all.
     pub deadline: Duration,
-    /// How many answers the cache holds.
-    pub cache_size: u64,
+    /// Bytes that the answers of upstreams may take in memory.
+    pub cache: u64,
     /// How many questions may wait for upstreams at a time. What is more gets SERVFAIL at once.
     pub max_concurrent: usize,
 }
 
 impl Default for Settings {
     /// 2 s per upstream as in Consul, hedged after 300 ms, 5 s in all (after that, clients have asked
-    /// again), 32768 answers, 1024 questions; for clients behind the same router.
+    /// again), 64 MiB, 1024 questions; for clients behind the same router.
     fn default() -> Self {
         Self {
             upstreams: Upstreams::System,
@@ -140,7 +121,7 @@ impl Default for Settings {
             recursor_timeout: Duration::from_secs(2),
             hedge_after: Duration::from_millis(300),
             deadline: Duration::from_secs(5),
-            cache_size: 32_768,
+            cache: 64 << 20,
             max_concurrent: 1024,
         }
     }
@@ -164,17 +145,46 @@ fn behind_the_same_router() -> Vec<IpNet> {
         .collect()
 }
 
-/// Extended DNS Errors (RFC 8914 section 4) that say why there is no answer: it was asked for a
-/// moment ago and there was none; too much is under way; no upstream has one.
+/// Extended DNS Errors (RFC 8914 section 4) that say why there is no answer, where no upstream says it:
+/// there was none a moment ago; too much is under way; no upstream has one.
 const CACHED_ERROR: u16 = 13;
 const NOT_READY: u16 = 14;
 const NO_REACHABLE_AUTHORITY: u16 = 22;
 
+/// Of the memory for answers one part of this many is the workers', for what they render of them.
+const WORKERS_SHARE: u64 = 4;
+
+impl Settings {
+    /// Bytes that workers may keep of what they made of upstreams' answers, all together.
+    pub fn workers_cache(&self) -> usize {
+        usize::try_from(self.cache / WORKERS_SHARE).unwrap_or(usize::MAX)
+    }
+}
+
+/// A question for upstreams.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// In lower case.
+    pub name: &'a Name,
+    /// QTYPE.
+    pub qtype: u16,
+    /// What else it is asked with.
+    pub form: Form,
+}
+
+/// What came of a question, link by link, with the name of each.
+type Links = Vec<(Name, Arc<Link>)>;
+
+/// A question on its way, for all who ask it meanwhile: the first one goes for the others, and if he
+/// leaves, the next one does.
+type Flight = Arc<OnceCell<Arc<Links>>>;
+
 /// Answers questions through upstreams. Share it in an `Arc`; it needs a tokio runtime.
 pub struct Recursor {
     settings: Settings,
-    upstreams: Vec<Arc<Upstream>>,
-    cache: ResponseCache,
+    upstreams: Group,
+    cache: Cache,
+    flights: Mutex<HashMap<Query, Flight>>,
     permits: Semaphore,
     metrics: Metrics,
 }
@@ -186,37 +196,31 @@ impl Recursor {
     /// There is no upstream, or one of them cannot be an upstream.
     pub fn new(
         addresses: &[SocketAddr],
-        mut settings: Settings,
+        settings: Settings,
         metrics: Metrics,
     ) -> Result<Self, Error> {
         if addresses.is_empty() {
             return Err(Error::NoUpstreams);
         }
-        settings.hedge_after = settings.hedge_after.min(settings.recursor_timeout);
-        let mut upstreams = Vec::with_capacity(addresses.len());
         for &address in addresses {
-            let refuse = |message: String| Error::Upstream {
-                upstream: address,
-                message,
-            };
             if address.port() == 0 || address.ip().is_multicast() {
-                return Err(refuse(
-                    "not an address that queries can be sent to".to_owned(),
-                ));
+                return Err(Error::Upstream {
+                    upstream: address,
+                    message: "not an address that queries can be sent to".to_owned(),
+                });
             }
-            let upstream = Upstream::new(address, settings.recursor_timeout);
-            upstreams.push(Arc::new(upstream.map_err(|e| refuse(e.to_string()))?));
         }
-        for upstream in &upstreams {
-            metrics.healthy(upstream.address, true);
-        }
-        let mut bounds = ResolverOpts::default();
-        bounds.negative_max_ttl = Some(Duration::from_secs(reply::MAX_NEGATIVE_TTL.into()));
+        let how = upstream::Settings {
+            strategy: settings.recursor_strategy,
+            timeout: settings.recursor_timeout,
+            hedge_after: settings.hedge_after,
+        };
         Ok(Self {
-            cache: ResponseCache::new(settings.cache_size, TtlConfig::from_opts(&bounds)),
+            upstreams: Group::new(addresses, how, &metrics.upstreams),
+            cache: Cache::new(settings.cache - settings.cache / WORKERS_SHARE),
+            flights: Mutex::default(),
             permits: Semaphore::new(settings.max_concurrent.min(Semaphore::MAX_PERMITS)),
             settings,
-            upstreams,
             metrics,
         })
     }
@@ -226,60 +230,182 @@ impl Recursor {
         self.settings.deadline
     }
 
-    /// What can be said at once: what is never asked of an upstream, or is in the cache. `name` is in
-    /// lower case. TTLs have run down since they were learned.
-    pub fn recall(&self, name: &Name, qtype: u16) -> Option<Answer> {
+    /// What can be said at once: what is never asked of an upstream, or is in the cache. TTLs have run
+    /// down since they were learned. An alias whose target is not known is left open.
+    pub fn recall(&self, question: Question<'_>) -> Option<Answer> {
+        let Question { name, qtype, form } = question;
         if special::is_not_recursed(qtype) {
             return Some(Answer::empty(Rcode::NOTIMP, false));
         }
         if let Some(answer) = special::answer(name, qtype) {
             return Some(answer);
         }
-        let query = query(name, qtype)?;
-        let reply = Reply::recall(&self.cache, &query, Instant::now())?;
+        let now = Instant::now();
+        let answer = told(question, now, |at| self.cache.get(at, qtype, form, now))?;
         self.metrics.hits.inc();
-        Some(match reply.rcode {
-            ResponseCode::ServFail => failed(CACHED_ERROR),
-            _ => reply.into_answer(name, qtype),
+        Some(match answer.rcode {
+            Rcode::SERVFAIL if answer.errors.is_empty() => failed(CACHED_ERROR),
+            _ => answer,
         })
     }
 
     /// The full recursion of one question: NOERROR or NXDOMAIN of an upstream, SERVFAIL if none had
     /// an answer. An alias that the upstream left open is left open. Takes no longer than the
     /// deadline of the settings. Dropping it ends the work that nobody else waits for.
-    pub async fn resolve(&self, name: &Name, qtype: u16) -> Answer {
+    pub async fn resolve(&self, question: Question<'_>) -> Answer {
         // Somebody else may have been told meanwhile.
-        if let Some(answer) = self.recall(name, qtype) {
+        if let Some(answer) = self.recall(question) {
             return answer;
         }
         self.metrics.misses.inc();
-        let Some(query) = query(name, qtype) else {
-            return failed(NO_REACHABLE_AUTHORITY);
-        };
-        let Ok(_permit) = self.permits.try_acquire() else {
+        let Question { name, qtype, form } = question;
+        let query = Query::new(name, qtype, form.dnssec_ok, form.checking_disabled);
+        let seat = Seat::take(self, query);
+        let Some(links) = seat.fly(question).await else {
             self.metrics.shed.inc();
             return failed(NOT_READY);
         };
-        let race = tokio::time::timeout(self.settings.deadline, self.race(&query)).await;
         let now = Instant::now();
-        if let Ok(Some(reply)) = race {
-            reply.clone().remember(&self.cache, query, now);
-            return reply.into_answer(name, qtype);
+        let answer = told(question, now, |at| {
+            let own = links.iter().find(|(own, _)| own == at);
+            let own = own.map(|(_, link)| Arc::clone(link));
+            own.or_else(|| self.cache.get(at, qtype, form, now))
+        });
+        match answer {
+            Some(answer) if answer.rcode != Rcode::SERVFAIL || !answer.errors.is_empty() => answer,
+            _ => failed(NO_REACHABLE_AUTHORITY),
         }
-        self.metrics.failures.inc();
-        // RFC 9520: or every client's retry would go to every upstream again.
-        Reply::failed().remember(&self.cache, query, now);
-        failed(NO_REACHABLE_AUTHORITY)
+    }
+
+    /// Asks upstreams, and keeps what they say.
+    async fn ask(&self, question: Question<'_>, query: &Query) -> Links {
+        let Question { name, qtype, form } = question;
+        let said = self
+            .upstreams
+            .ask(query, Instant::now() + self.settings.deadline)
+            .await;
+        let now = Instant::now();
+        let links: Links = match said {
+            Ok(response) => {
+                let links = scrub::links(name, qtype, form, &response, now);
+                links
+                    .into_iter()
+                    .map(|(own, link)| (own, Arc::new(link)))
+                    .collect()
+            }
+            Err(errors) => {
+                self.metrics.failures.inc();
+                // RFC 9520: or every client's retry would go to every upstream again.
+                vec![(name.clone(), Arc::new(Link::failed(errors, now)))]
+            }
+        };
+        for (own, link) in &links {
+            self.cache.put(own, qtype, form, link, now);
+        }
+        self.metrics.cache.set(self.cache.bytes().cast_signed());
+        links
     }
 }
 
-fn query(name: &Name, qtype: u16) -> Option<Query> {
-    Some(Query::query(to_hickory(name)?, RecordType::from(qtype)))
+/// A place on a flight. The last one who leaves it takes it off the list.
+struct Seat<'a> {
+    recursor: &'a Recursor,
+    query: Query,
+    flight: Flight,
 }
 
-fn failed(extended_error: u16) -> Answer {
+impl<'a> Seat<'a> {
+    fn take(recursor: &'a Recursor, query: Query) -> Self {
+        let mut flights = recursor
+            .flights
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let flight = Arc::clone(flights.entry(query.clone()).or_default());
+        drop(flights);
+        Self {
+            recursor,
+            query,
+            flight,
+        }
+    }
+
+    /// What comes of it; `None` if there are too many already.
+    async fn fly(&self, question: Question<'_>) -> Option<Arc<Links>> {
+        let links = self.flight.get_or_try_init(|| async {
+            let _permit = self.recursor.permits.try_acquire().map_err(|_| ())?;
+            Ok::<_, ()>(Arc::new(self.recursor.ask(question, &self.query).await))
+        });
+        links.await.ok().cloned()
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let flights = &self.recursor.flights;
+        let mut flights = flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_listed = flights
+            .get(&self.query)
+            .is_some_and(|own| Arc::ptr_eq(own, &self.flight));
+        // Ours, and the list's.
+        let is_last = Arc::strong_count(&self.flight) <= 2;
+        if is_listed && (is_last || self.flight.initialized()) {
+            flights.remove(&self.query);
+        }
+    }
+}
+
+/// The answer that links make, from that of the question's name on; `None` if that is not known.
+fn told(
+    question: Question<'_>,
+    now: Instant,
+    link_at: impl Fn(&Name) -> Option<Arc<Link>>,
+) -> Option<Answer> {
+    let mut answer = Answer {
+        authentic: true,
+        ..Answer::empty(Rcode::NOERROR, false)
+    };
+    let mut at = question.name.clone();
+    let mut seen = Vec::new();
+    loop {
+        let Some(link) = link_at(&at) else {
+            if seen.is_empty() {
+                return None;
+            }
+            answer.authentic = false;
+            answer.open.push(Open {
+                to: at,
+                of: None,
+                max_ttl: u32::MAX,
+                decides: true,
+                reach: Reach::Recursive,
+            });
+            break;
+        };
+        link.tell(&at, now, &mut answer);
+        seen.push(at);
+        match &link.alias {
+            Some(next) if seen.len() < scrub::MAX_ALIASES && !seen.contains(next) => {
+                at = next.clone();
+            }
+            _ => break,
+        }
+    }
+    for (of, record) in answer.answers.iter().enumerate() {
+        // Whatever the upstream knows of its hosts it would have sent.
+        answer.open.extend(record.data.host().map(|to| Open {
+            to,
+            of: Some(of),
+            max_ttl: u32::MAX,
+            decides: false,
+            reach: Reach::House,
+        }));
+    }
+    Some(answer)
+}
+
+fn failed(error: u16) -> Answer {
     Answer {
-        extended_error: Some(extended_error),
+        errors: vec![ExtendedError::new(error, b"")],
         ..Answer::empty(Rcode::SERVFAIL, false)
     }
 }

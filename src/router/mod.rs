@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use crate::answers::{self, Domains};
 use crate::catalog::{Catalog, Miss, Patience, Pending, Validity, Versions};
 use crate::dns::{Answer, Name, Rcode, Reach, Rendered, Request, Transport};
-use crate::recursion::Recursor;
+use crate::recursion::{Form, Recursor};
 use crate::zones::Zones;
 
 use order::{Step, Trail};
@@ -83,6 +83,8 @@ pub struct Inquiry {
     qtype: u16,
     asker: Asker,
     recursive: bool,
+    /// What upstreams are asked with.
+    form: Form,
 }
 
 impl Inquiry {
@@ -93,6 +95,10 @@ impl Inquiry {
             qtype: request.qtype(),
             asker: asker.of(request),
             recursive,
+            form: Form {
+                dnssec_ok: request.dnssec_ok(),
+                checking_disabled: request.checking_disabled,
+            },
         }
     }
 }
@@ -297,8 +303,7 @@ impl Router {
 /// How many seconds an upstream's answer may be kept: until the first of its TTLs has run down.
 /// `None` for failures, and for answers without a TTL.
 fn lifetime(answer: &Answer) -> Option<u32> {
-    if answer.extended_error.is_some() || !matches!(answer.rcode, Rcode::NOERROR | Rcode::NXDOMAIN)
-    {
+    if !matches!(answer.rcode, Rcode::NOERROR | Rcode::NXDOMAIN) {
         return None;
     }
     let records = answer.answers.iter().chain(&answer.authority);

@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::answers::{Asked, Maker, Moment, is_reverse, reverse_address};
 use crate::catalog::{Found, Miss, Patience, Pending, Reader};
-use crate::dns::{Answer, Cut, Data, Glue, Name, Open, Rcode, Reach, Record, types};
+use crate::dns::{Answer, Cut, Data, ExtendedError, Glue, Name, Open, Rcode, Reach, Record, types};
+
+use crate::recursion::Question;
 
 use super::{Fetched, Inquiry, Policy};
 
@@ -112,8 +114,10 @@ impl Trail<'_> {
         }
         self.outside = true;
         let (name, qtype) = (step.name, step.qtype);
+        let form = self.inquiry.form;
+        let question = Question { name, qtype, form };
         let known = self.fetched.get(name, qtype);
-        if let Some(mut answer) = known.or_else(|| recursor.recall(name, qtype)) {
+        if let Some(mut answer) = known.or_else(|| recursor.recall(question)) {
             self.cut_at_ours(&mut answer, step);
             // Who may have the name may have what upstreams make of it.
             for end in &mut answer.open {
@@ -131,7 +135,12 @@ impl Trail<'_> {
         let within = self.within.min(recursor.deadline() + BEFORE_UPSTREAMS);
         let name = name.clone();
         let coming = async move {
-            let answer = recursor.resolve(&name, qtype).await;
+            let question = Question {
+                name: &name,
+                qtype,
+                form,
+            };
+            let answer = recursor.resolve(question).await;
             fetched.put(name, qtype, answer);
         };
         Some(Err(Miss::Loading(Pending::new(coming, within))))
@@ -141,12 +150,15 @@ impl Trail<'_> {
     fn cut_at_ours(&self, answer: &mut Answer, step: &Step<'_>) {
         let mut at = step.name.clone();
         for (place, record) in answer.answers.iter().enumerate() {
+            // Between aliases may stand what they were made from, and signatures.
             let Data::Cname(target) = &record.data else {
-                return;
+                continue;
             };
             if record.owner.to_lowercase() != at {
                 return;
             }
+            let signed = answer.answers[place..].iter();
+            let signed = signed.take_while(|own| own.owner == record.owner).count();
             at = target.to_lowercase();
             if !self.is_ours(&at) {
                 continue;
@@ -155,7 +167,7 @@ impl Trail<'_> {
             let is_followed = !matches!(step.qtype, types::CNAME | types::ANY);
             answer.rcode = Rcode::NOERROR;
             answer.authority.clear();
-            answer.answers.truncate(place + 1);
+            answer.answers.truncate(place + signed);
             answer.open = is_followed
                 .then_some(Open {
                     to: at,
@@ -260,15 +272,16 @@ impl Trail<'_> {
     /// found.
     fn go_on(&mut self, answer: &mut Answer, end: &Open, step: &Step<'_>) -> Found<()> {
         for record in &answer.answers {
-            if let Data::Cname(_) = record.data {
-                self.seen.insert(record.owner.to_lowercase());
+            if let Data::Cname(_) = record.data
+                && self.seen.insert(record.owner.to_lowercase())
+            {
+                self.steps += 1;
             }
         }
         let to = end.to.to_lowercase();
-        if self.steps == MAX_STEPS || self.seen.contains(&to) {
+        if self.steps > MAX_STEPS || self.seen.contains(&to) {
             return Ok(());
         }
-        self.steps += 1;
         // ANY of an alias is about addresses. Consul is asked for them as its own DNS does; an upstream
         // may refuse ANY (RFC 8482), and a zone would not follow its own aliases.
         let types: &[u16] = match step.qtype {
@@ -384,7 +397,10 @@ fn append(answer: &mut Answer, rest: Answer, end: &Open, qtype: u16) {
     // A part of its addresses is a right answer of a service, wherever they come from (D7); of other
     // records who asks has to know that some are missing.
     let is_about_addresses = matches!(qtype, types::A | types::AAAA | types::ANY);
-    if answer.cut == Cut::Prefix || !is_about_addresses {
+    // Nor is a part of it right where a signature goes over all.
+    let mut records = answer.answers.iter().map(|record| record.data.rtype());
+    let is_signed = records.any(|rtype| rtype == types::RRSIG);
+    if answer.cut == Cut::Prefix || !is_about_addresses || is_signed {
         answer.cut = rest.cut;
     }
     answer.rotate |= rest.rotate;
@@ -392,6 +408,8 @@ fn append(answer: &mut Answer, rest: Answer, end: &Open, qtype: u16) {
     if end.decides {
         answer.rcode = rest.rcode;
         answer.authority = rest.authority;
-        answer.extended_error = rest.extended_error.or(answer.extended_error);
+        answer.errors.extend(rest.errors);
+        answer.errors.truncate(ExtendedError::MOST);
+        answer.authentic &= rest.authentic;
     }
 }

@@ -121,6 +121,7 @@ fn inquiry(name: &str, qtype: u16) -> Inquiry {
         qtype,
         asker: Asker::new(IpAddr::from([192, 0, 2, 1]), Transport::Tcp),
         recursive: false,
+        form: Form::default(),
     }
 }
 
@@ -135,6 +136,7 @@ fn read(inquiry: &Inquiry, resolved: &Resolved) -> Message {
         id: 7,
         question: &question,
         recursion_desired: false,
+        wants_authentic: false,
         checking_disabled: false,
         recursion_available: false,
         transport: Transport::Tcp,
@@ -142,6 +144,7 @@ fn read(inquiry: &Inquiry, resolved: &Resolved) -> Message {
         edns: Some(ReplyEdns {
             client_size: 1232,
             own_size: 1232,
+            dnssec_ok: false,
             client_subnet: None,
         }),
         client: inquiry.asker.address,

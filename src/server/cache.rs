@@ -23,7 +23,17 @@ const NEGATIVE_SHARE: usize = 8;
 /// The longest question: a name, its type and class, and one byte more.
 const LONGEST: usize = 255 + 4 + 1;
 
-/// What is asked, in one form whatever the case, and whether recursion is wanted and allowed.
+/// Bytes of memory for the answers of one worker.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Those that stay until something changes.
+    pub(super) house: usize,
+    /// Those of upstreams, whose TTLs run down.
+    pub(super) outside: usize,
+}
+
+/// What is asked, in one form whatever the case, whether recursion is wanted and allowed, and whether
+/// signatures are and checking is not.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Key {
     bytes: [u8; LONGEST],
@@ -37,7 +47,9 @@ impl Key {
         bytes[..question.len()].copy_from_slice(question);
         // Only the name: a type's bytes may look like letters.
         bytes[..question.len() - 4].make_ascii_lowercase();
-        bytes[question.len()] = u8::from(recursive);
+        bytes[question.len()] = u8::from(recursive)
+            | u8::from(query.dnssec_ok()) << 1
+            | u8::from(query.checking_disabled) << 2;
         Self {
             bytes,
             len: question.len() + 1,
@@ -122,6 +134,10 @@ impl Generations {
         if let Ok(found) = self.young.find_entry(hash, |own| own.key == entry.key) {
             found.remove();
         }
+        // Half of the young for one entry: it would push out all others.
+        if entry.size() > self.limit / 2 {
+            return;
+        }
         self.young_bytes += entry.size();
         if self.young_bytes > self.limit {
             self.old = std::mem::take(&mut self.young);
@@ -137,16 +153,18 @@ impl Generations {
 pub(super) struct Cache {
     positive: Generations,
     negative: Generations,
+    outside: Generations,
     seed: u64,
 }
 
 impl Cache {
-    /// A cache that takes about `bytes` of memory at most.
-    pub(super) fn new(bytes: usize) -> Self {
-        let negative = bytes / NEGATIVE_SHARE;
+    /// A cache that takes about so much memory at most.
+    pub(super) fn new(room: Room) -> Self {
+        let negative = room.house / NEGATIVE_SHARE;
         Self {
-            positive: Generations::new(bytes - negative),
+            positive: Generations::new(room.house - negative),
             negative: Generations::new(negative),
+            outside: Generations::new(room.outside),
             // Names are chosen by clients; where they end up in the table must not be.
             seed: RandomState::new().hash_one(0_u64),
         }
@@ -154,7 +172,7 @@ impl Cache {
 
     /// Bytes of memory that it takes, about.
     pub(super) fn bytes(&self) -> usize {
-        [&self.positive, &self.negative]
+        [&self.positive, &self.negative, &self.outside]
             .iter()
             .map(|kind| kind.young_bytes + kind.old_bytes)
             .sum()
@@ -171,7 +189,7 @@ impl Cache {
         let key = key.as_bytes();
         let seed = self.seed;
         let hash = xxh3_64_with_seed(key, seed);
-        for kind in [&mut self.positive, &mut self.negative] {
+        for kind in [&mut self.positive, &mut self.negative, &mut self.outside] {
             if let Ok(mut found) = kind.young.find_entry(hash, |entry| *entry.key == *key) {
                 if holds(&found.get().resolved.validity) {
                     kind.young_bytes += write(found.get_mut());
@@ -206,7 +224,9 @@ impl Cache {
         }
         let seed = self.seed;
         let hash = xxh3_64_with_seed(key.as_bytes(), seed);
-        let kind = if resolved.rendered.rcode() == Rcode::NOERROR {
+        let kind = if resolved.born.is_some() {
+            &mut self.outside
+        } else if resolved.rendered.rcode() == Rcode::NOERROR {
             &mut self.positive
         } else {
             &mut self.negative
@@ -256,7 +276,10 @@ mod tests {
 
     #[test]
     fn a_name_is_found_in_any_case_while_its_basis_holds() {
-        let mut cache = Cache::new(100_000);
+        let mut cache = Cache::new(Room {
+            house: 100_000,
+            outside: 0,
+        });
         keep(
             &mut cache,
             "web.consul",
@@ -273,7 +296,10 @@ mod tests {
 
     #[test]
     fn it_is_bounded_and_keeps_what_is_in_use() {
-        let mut cache = Cache::new(200_000);
+        let mut cache = Cache::new(Room {
+            house: 200_000,
+            outside: 0,
+        });
         keep(
             &mut cache,
             "hot.consul",

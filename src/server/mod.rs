@@ -50,6 +50,9 @@ pub struct Settings {
     pub tcp_idle_timeout: Duration,
     /// Queries that may wait for the full way, all workers together.
     pub queue_size: usize,
+    /// Bytes of memory for answers whose TTLs run down, all workers together: part of what
+    /// `recursion.cache` allows.
+    pub outside_cache: usize,
 }
 
 impl Default for Settings {
@@ -61,6 +64,7 @@ impl Default for Settings {
             max_tcp_connections_per_client: 128,
             tcp_idle_timeout: Duration::from_secs(30),
             queue_size: 4096,
+            outside_cache: 16 << 20,
         }
     }
 }
@@ -92,8 +96,11 @@ impl Server {
         // A worker of its own for each UDP socket, and as many shards for TCP as one address has.
         let workers: usize = bound.iter().map(|bound| bound.udp.len()).sum();
         let shards = bound.first().map_or(1, |bound| bound.udp.len().max(1));
-        let cache_bytes = (CACHE / (workers + shards)).clamp(LEAST_CACHE, MOST_CACHE);
-        let shard = |_| responder.shard(cache_bytes, Transport::Tcp);
+        let room = cache::Room {
+            house: (CACHE / (workers + shards)).clamp(LEAST_CACHE, MOST_CACHE),
+            outside: settings.outside_cache / (workers + shards),
+        };
+        let shard = |_| responder.shard(room, Transport::Tcp);
         let connections = tcp::Connections::new(settings, (0..shards).map(shard).collect());
         let connections = Arc::new(connections);
         for Bound { address, udp, tcp } in bound {
@@ -102,7 +109,7 @@ impl Server {
                     socket,
                     Arc::clone(&responder),
                     queue.clone(),
-                    cache_bytes,
+                    room,
                     stop.clone(),
                 )?;
                 let done = tasks.token();

@@ -9,7 +9,7 @@ use crate::dns::{
 };
 use crate::router::{Asker, Inquiry, Resolved, Router, Waiting};
 
-use super::cache::{Cache, Key};
+use super::cache::{Cache, Key, Room};
 use super::metrics::{Counts, Metrics, Tally, Way};
 
 /// The UDP payload that we can take, as told to clients: no query comes near it.
@@ -41,10 +41,10 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    /// A shard whose cache takes so many bytes at most, of answers under these versions.
-    pub(super) fn new(cache_bytes: usize, counts: Arc<Counts>, versions: Arc<Versions>) -> Self {
+    /// A shard whose cache has so much room, of answers under these versions.
+    pub(super) fn new(room: Room, counts: Arc<Counts>, versions: Arc<Versions>) -> Self {
         Self {
-            cache: Cache::new(cache_bytes),
+            cache: Cache::new(room),
             rotation: 0,
             now: 0,
             began: Instant::now(),
@@ -99,9 +99,9 @@ impl Responder {
     }
 
     /// A worker's shard, counted as one of this transport.
-    pub(super) fn shard(&self, cache_bytes: usize, transport: Transport) -> Shard {
+    pub(super) fn shard(&self, room: Room, transport: Transport) -> Shard {
         let versions = Arc::clone(self.router.versions());
-        Shard::new(cache_bytes, self.metrics.worker(transport), versions)
+        Shard::new(room, self.metrics.worker(transport), versions)
     }
 
     /// Appends the reply to `out` if there is one that needs no waiting: as it was rendered
@@ -218,6 +218,7 @@ fn reply<'a>(
         id: request.id,
         question: request.question(),
         recursion_desired: request.recursion_desired,
+        wants_authentic: request.wants_authentic(),
         checking_disabled: request.checking_disabled,
         recursion_available: may_recurse,
         transport: asker.transport,
@@ -225,6 +226,7 @@ fn reply<'a>(
         edns: request.edns.map(|edns| ReplyEdns {
             client_size: edns.udp_size,
             own_size: OWN_UDP_SIZE,
+            dnssec_ok: edns.dnssec_ok,
             client_subnet: edns.client_subnet,
         }),
         client: asker.address,

@@ -235,6 +235,11 @@ fn node() -> Arc<Node> {
     })
 }
 
+const ROOM: cache::Room = cache::Room {
+    house: 1 << 20,
+    outside: 1 << 20,
+};
+
 impl World {
     fn new(upstream: SocketAddr) -> Self {
         let mut catalog = Catalog::new();
@@ -325,7 +330,7 @@ impl World {
     }
 
     fn shard(&self) -> Shard {
-        self.responder.shard(1 << 20, Transport::Udp)
+        self.responder.shard(ROOM, Transport::Udp)
     }
 
     fn at_once(&self, shard: &mut Shard, question: &Question) -> Option<Vec<u8>> {

@@ -25,7 +25,7 @@ use tracing::{error, warn};
 use crate::dns::Transport;
 use crate::router::{Asker, Resolved, Waiting};
 
-use super::cache::Key;
+use super::cache::{Key, Room};
 use super::late::{LATE, Lateness, is_late};
 use super::metrics::Counts;
 use super::responder::{Handled, Responder, Shard};
@@ -139,12 +139,12 @@ struct Replies {
 }
 
 impl Worker {
-    /// A worker for a bound socket, with so many bytes for answers that can be sent again.
+    /// A worker for a bound socket, with so much room for answers that can be sent again.
     pub(super) fn new(
         socket: UdpSocket,
         responder: Arc<Responder>,
         queue: Queue,
-        cache_bytes: usize,
+        room: Room,
         stop: CancellationToken,
     ) -> io::Result<Self> {
         let address = socket.local_addr()?;
@@ -155,7 +155,7 @@ impl Worker {
         }
         socket.set_read_timeout(Some(STOP_CHECK))?;
         responder.metrics().socket(&socket);
-        let shard = responder.shard(cache_bytes, Transport::Udp);
+        let shard = responder.shard(room, Transport::Udp);
         Ok(Self {
             asked: Arc::new(Asked {
                 socket,

@@ -1,8 +1,8 @@
 //! What is measured.
 
-use crate::field::{Effort, Field, OUTSTANDING, Questions, RATE};
+use crate::field::{Behind, Effort, Field, OUTSTANDING, Questions, RATE};
 use crate::load::Pace;
-use crate::peers::Peer;
+use crate::peers::{Peer, knot};
 use crate::question::Question;
 use crate::results::Row;
 use crate::world::World;
@@ -17,6 +17,9 @@ const BOTH: [Pace; 2] = [Pace::Rate(RATE), Pace::Outstanding(OUTSTANDING)];
 
 /// Questions that are drawn beforehand where the mix is random.
 const DRAWN: usize = 1 << 16;
+
+/// Names a second that were never asked for before.
+const UNCACHED: f64 = 4000.0;
 
 /// Names that are recursed.
 const RECURSED: usize = 100;
@@ -44,6 +47,11 @@ pub(crate) const CASES: &[Case] = &[
         name: "recursion",
         title: "other names, from the cache",
         run: recursion,
+    },
+    Case {
+        name: "uncached",
+        title: "other names, each asked for the first time",
+        run: uncached,
     },
     Case {
         name: "latency",
@@ -93,14 +101,14 @@ fn services(effort: Effort) -> io::Result<Vec<Row>> {
         // To see that it works, without anything that has to be installed.
         &[Peer::Echo, Peer::Portolan]
     };
-    let field = Field::start(peers, &World::new(1, 3), &web(1232), false)?;
+    let field = Field::start(peers, &World::new(1, 3), &web(1232), Behind::Nobody)?;
     at_both_paces(&field, effort)
 }
 
 fn large(effort: Effort) -> io::Result<Vec<Row>> {
     let srv = Question::new("web.service.consul.", RecordType::SRV, 4096);
     let questions = Questions::in_turn(vec![srv]);
-    let field = Field::start(&Peer::ALL, &World::new(1, 60), &questions, false)?;
+    let field = Field::start(&Peer::ALL, &World::new(1, 60), &questions, Behind::Nobody)?;
     at_both_paces(&field, effort)
 }
 
@@ -115,13 +123,30 @@ fn recursion(effort: Effort) -> io::Result<Vec<Row>> {
     let name = |number| format!("host{number}.example.com.");
     let names = (0..RECURSED).map(|number| Question::new(&name(number), RecordType::A, 1232));
     let questions = Questions::in_turn(names.collect());
-    let field = Field::start(&peers, &World::new(1, 3), &questions, true)?;
+    let field = Field::start(&peers, &World::new(1, 3), &questions, Behind::Own)?;
     at_both_paces(&field, effort)
+}
+
+fn uncached(effort: Effort) -> io::Result<Vec<Row>> {
+    let peers = [
+        Peer::Echo,
+        Peer::Portolan,
+        Peer::Unbound,
+        Peer::Dnsmasq,
+    ];
+    let questions = Questions::in_turn(vec![Question::fresh(knot::WILDCARD, 1232)]);
+    let field = Field::start(&peers, &World::new(1, 3), &questions, Behind::Knot)?;
+    let mut rows = Vec::new();
+    // The upstream shares a core with the load: more of them it could not answer.
+    for pace in [Pace::Rate(UNCACHED), Pace::Outstanding(OUTSTANDING)] {
+        rows.extend(field.measure("", pace, effort)?);
+    }
+    Ok(rows)
 }
 
 fn latency(effort: Effort) -> io::Result<Vec<Row>> {
     let peers = [Peer::Echo, Peer::Portolan, Peer::Knot, Peer::Unbound];
-    let field = Field::start(&peers, &World::new(1, 3), &web(1232), false)?;
+    let field = Field::start(&peers, &World::new(1, 3), &web(1232), Behind::Nobody)?;
     let capacity = field.capacity(Peer::Portolan, effort.lasting)?;
     let pace = Pace::Rate((capacity / 10_000.0).round() * 1000.0);
     let lasting = effort.lasting * 2;
@@ -141,7 +166,7 @@ fn instances(effort: Effort) -> io::Result<Vec<Row>> {
         let srv = Question::new("web.service.consul.", RecordType::SRV, size);
         let questions = Questions::in_turn(vec![srv]);
         let world = World::new(1, instances);
-        let field = Field::start(&[Peer::Echo, Peer::Portolan], &world, &questions, false)?;
+        let field = Field::start(&[Peer::Echo, Peer::Portolan], &world, &questions, Behind::Nobody)?;
         // What is sent weighs more than how it is made: a lower rate loses nothing of it.
         rows.extend(field.measure(what, Pace::Rate(RATE / 4.0), effort)?);
     }
@@ -160,7 +185,7 @@ fn catalog(effort: Effort) -> io::Result<Vec<Row>> {
         questions.order = (0..DRAWN).map(|_| draw()).collect();
         let world = World::new(number, 3);
         let peers = [Peer::Echo, Peer::Portolan, Peer::Knot];
-        let mut field = Field::start(&peers, &world, &questions, false)?;
+        let mut field = Field::start(&peers, &world, &questions, Behind::Nobody)?;
         let what = format!("{number}, by a Zipf law");
         rows.extend(field.measure(&what, Pace::Rate(RATE), effort)?);
         field.ask_only(0);

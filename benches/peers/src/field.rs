@@ -4,7 +4,7 @@
 use crate::cpu;
 use crate::load::{Load, Pace};
 use crate::measure::{Measured, median, until_idle};
-use crate::peers::{Peer, consul};
+use crate::peers::{Peer, consul, knot};
 use crate::question::{Asked, Question};
 use crate::results::Row;
 use crate::server::Server;
@@ -57,8 +57,19 @@ struct Contender {
 pub(crate) struct Field {
     contenders: Vec<Contender>,
     order: Vec<u32>,
+    _wildcard: Option<Server>,
     // Dropped last: the processes have to end before their files go.
     _directory: TempDir,
+}
+
+/// Who is behind the servers, for names that are not theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Behind {
+    Nobody,
+    /// A thread of the benchmark, for names that are asked for once.
+    Own,
+    /// Knot with a wildcard, on the core of the load.
+    Knot,
 }
 
 /// What is asked of whom.
@@ -83,12 +94,20 @@ impl Field {
         peers: &[Peer],
         world: &World,
         questions: &Questions,
-        recursive: bool,
+        behind: Behind,
     ) -> io::Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("portolan-peers-")
             .tempdir()?;
-        let upstream = recursive.then(upstream::start).transpose()?;
+        let cores = [LOAD_CORE];
+        let wildcard = match behind {
+            Behind::Knot => Some(knot::start_wildcard(&cores, directory.path())?),
+            Behind::Nobody | Behind::Own => None,
+        };
+        let upstream = match behind {
+            Behind::Own => Some(upstream::start()?),
+            Behind::Nobody | Behind::Knot => wildcard.as_ref().map(|server| server.address),
+        };
         let mut started = Vec::new();
         let mut catalog = None;
         // Consul first: Portolan reads from it.
@@ -137,6 +156,7 @@ impl Field {
         Ok(Self {
             contenders,
             order: questions.order.clone(),
+            _wildcard: wildcard,
             _directory: directory,
         })
     }

@@ -14,6 +14,7 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -38,6 +39,9 @@ const GAPS: usize = 1 << 16;
 
 /// Receive buffer of each socket.
 const SOCKET_BUFFER: usize = 4 << 20;
+
+/// The next name that was never asked for before, of any server.
+static NEXT_FRESH: AtomicU32 = AtomicU32::new(1);
 
 /// When queries are sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -268,7 +272,11 @@ impl<'a> Running<'a> {
                 let id = line.next_id;
                 line.next_id = id.wrapping_add(1);
                 buffer.clear();
-                buffer.extend_from_slice(&self.load.asked[which as usize].query);
+                let asked = &self.load.asked[which as usize];
+                buffer.extend_from_slice(&asked.query);
+                if asked.is_fresh {
+                    Asked::renew(buffer, NEXT_FRESH.fetch_add(1, Ordering::Relaxed));
+                }
                 buffer[..2].copy_from_slice(&id.to_be_bytes());
                 let slot = &mut line.slots[id as usize % SLOTS];
                 if slot.due == 0 {

@@ -12,6 +12,10 @@ use std::{
 /// Where the rest of a message begins.
 pub(crate) const HEADER: usize = 12;
 
+/// Digits of a name that is never asked for twice, and where they stand in a query.
+const FRESH: usize = 8;
+const FRESH_AT: usize = HEADER + 1;
+
 /// TC and the rcode of a message's flags.
 const JUDGED: u16 = 0x020f;
 
@@ -28,13 +32,28 @@ pub(crate) struct Question {
     pub(crate) rtype: RecordType,
     /// Of EDNS; 0 asks without.
     pub(crate) size: u16,
+    /// The first [`FRESH`] bytes of the name are others each time, so that nobody was asked before.
+    pub(crate) is_fresh: bool,
 }
 
 impl Question {
     pub(crate) fn new(name: &str, rtype: RecordType, size: u16) -> Self {
         let mut name = Name::from_ascii(name).expect("a valid name");
         name.set_fqdn(true);
-        Self { name, rtype, size }
+        Self {
+            name,
+            rtype,
+            size,
+            is_fresh: false,
+        }
+    }
+
+    /// An address of a name below this one that was never asked for before.
+    pub(crate) fn fresh(below: &str, size: u16) -> Self {
+        Self {
+            is_fresh: true,
+            ..Self::new(&format!("00000000.{below}"), RecordType::A, size)
+        }
     }
 
     /// The query, with the ID 0.
@@ -66,6 +85,7 @@ impl FromStr for Question {
                 .map_err(|error| format!("{name}: {error}"))?,
             rtype: RecordType::from_str(rtype).map_err(|error| format!("{rtype}: {error}"))?,
             size: size.map_err(|error| format!("{text}: size: {error}"))?,
+            is_fresh: false,
         })
     }
 }
@@ -81,6 +101,8 @@ pub(crate) struct Asked {
     pub(crate) size: usize,
     /// For the echo, whose replies have exactly this size.
     exact: bool,
+    /// Its name is another each time.
+    pub(crate) is_fresh: bool,
 }
 
 impl Asked {
@@ -97,6 +119,7 @@ impl Asked {
             answers: u16::from_be_bytes([reply[6], reply[7]]),
             size: reply.len(),
             exact: false,
+            is_fresh: question.is_fresh,
         };
         Ok((asked, message))
     }
@@ -110,16 +133,23 @@ impl Asked {
         echo
     }
 
+    /// Makes of its query one for the name of this number.
+    pub(crate) fn renew(query: &mut [u8], number: u32) {
+        let digits = format!("{number:0FRESH$x}");
+        query[FRESH_AT..FRESH_AT + FRESH].copy_from_slice(digits.as_bytes());
+    }
+
     /// Whether it is a right reply; the ID is not looked at.
     pub(crate) fn is_answered_by(&self, reply: &[u8]) -> bool {
         if reply.len() < HEADER + self.question.len() || self.exact && reply.len() != self.size {
             return false;
         }
+        let skipped = if self.is_fresh { 1 + FRESH } else { 0 };
         let field = |at: usize| u16::from_be_bytes([reply[at], reply[at + 1]]);
         field(2) & 0x8000 != 0
             && field(2) & JUDGED == self.flags
             && field(6) == self.answers
-            && reply[HEADER..].starts_with(&self.question)
+            && reply[HEADER + skipped..].starts_with(&self.question[skipped..])
     }
 }
 

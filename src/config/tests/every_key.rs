@@ -58,7 +58,7 @@ const EVERYTHING: &str = r#"
     allow = ["192.0.2.0/24"]
     recursor_strategy = "random"
     recursor_timeout = "500ms"
-    cache_size = 0
+    cache = "0"
     [answers]
     max_udp_size = 1232
     truncate_addresses = "tc"
@@ -115,6 +115,7 @@ fn every_key_is_read() {
             max_tcp_connections_per_client: 64,
             tcp_idle_timeout: seconds(20),
             queue_size: 10,
+            ..server::Settings::default()
         },
         consul: consul::Settings {
             address: Some(http("https://consul.example:8501")),
@@ -160,9 +161,9 @@ fn every_key_is_read() {
                     .to_vec(),
             ),
             allow: vec!["192.0.2.0/24".parse().expect("a network")],
-            recursor_strategy: recursion::Strategy::Random,
+            recursor_strategy: crate::upstream::Strategy::Random,
             recursor_timeout: Duration::from_millis(500),
-            cache_size: 0,
+            cache: 0,
             ..recursion::Settings::default()
         },
         answers: answers::Settings {

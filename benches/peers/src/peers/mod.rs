@@ -5,7 +5,7 @@ pub(crate) mod consul;
 mod dnsmasq;
 mod echo;
 mod hickory;
-mod knot;
+pub(crate) mod knot;
 mod portolan;
 mod unbound;
 

@@ -1,0 +1,262 @@
+//! What a reply says to the question, and nothing else: the chain of aliases from its name on, and what
+//! is at the end of it (RFC 5452 section 6, RFC 6672 section 3.4). Records of other names do not get
+//! any further.
+
+use std::time::Instant;
+
+use crate::dns::{Name, RawRecord, Rcode, Response, types};
+
+use super::link::{Form, Link, Parts, Set};
+
+/// Aliases of one reply that are taken: as many as are followed.
+pub(super) const MAX_ALIASES: usize = 16;
+
+/// The longest that an absence is remembered, in seconds (RFC 2308 section 5 advises one to three
+/// hours).
+const MAX_NEGATIVE_TTL: u32 = 3600;
+
+/// A link, and the name that it is about, in lower case.
+pub(super) type Named = (Name, Link);
+
+/// Takes a reply to a question apart. `name` is in lower case.
+pub(super) fn links(
+    name: &Name,
+    qtype: u16,
+    form: Form,
+    response: &Response,
+    now: Instant,
+) -> Vec<Named> {
+    let scrub = Scrub {
+        qtype,
+        form,
+        response,
+    };
+    let mut links: Vec<Named> = Vec::new();
+    let mut at = name.clone();
+    loop {
+        let Some(parts) = scrub.at(&at, links.is_empty()) else {
+            return links;
+        };
+        let next = parts.alias.clone();
+        links.push((at, Link::new(parts, now)));
+        match next {
+            Some(next)
+                if links.len() < MAX_ALIASES && links.iter().all(|(own, _)| *own != next) =>
+            {
+                at = next;
+            }
+            _ => return links,
+        }
+    }
+}
+
+struct Scrub<'a> {
+    qtype: u16,
+    form: Form,
+    response: &'a Response,
+}
+
+impl<'a> Scrub<'a> {
+    /// What the reply says of one name. `None` if it says nothing: an alias leads there, and the chain
+    /// is left open.
+    fn at(&self, name: &Name, is_first: bool) -> Option<Parts> {
+        let mut parts = Parts {
+            rcode: Rcode::NOERROR,
+            alias: None,
+            answers: Vec::new(),
+            authority: Vec::new(),
+            authentic: self.response.authentic,
+            errors: Vec::new(),
+        };
+        if self.qtype == types::ANY {
+            parts.answers = self.everything(name);
+        } else {
+            parts.answers = self.set(name, self.qtype);
+        }
+        if parts.answers.is_empty() && self.qtype != types::CNAME {
+            self.alias(name, &mut parts);
+        }
+        if parts.answers.is_empty() {
+            return self.nothing(name, is_first, parts);
+        }
+        if parts.alias.is_none() {
+            parts.errors = self.response.errors().to_vec();
+        }
+        if self.form.dnssec_ok && self.is_expanded(name) {
+            parts.authority = self.proofs();
+        }
+        Some(parts)
+    }
+
+    /// There is nothing at the end of the chain.
+    fn nothing(&self, name: &Name, is_first: bool, mut parts: Parts) -> Option<Parts> {
+        let soa = self.response.authority().find(|record| {
+            let is_above =
+                Name::split_from(record.owner).is_some_and(|(own, _)| name.is_at_or_below(&own));
+            record.rtype == types::SOA && is_above
+        });
+        let rcode = self.response.rcode;
+        if rcode == Rcode::NOERROR && soa.is_none() && !is_first {
+            return None;
+        }
+        parts.rcode = rcode;
+        parts.errors = self.response.errors().to_vec();
+        if let Some(soa) = soa {
+            let minimum = soa
+                .rdata
+                .last_chunk()
+                .map_or(0, |own| u32::from_be_bytes(*own));
+            let most = minimum.min(MAX_NEGATIVE_TTL);
+            let owner = Name::split_from(soa.owner).map(|(own, _)| own);
+            let set = Set::new(owner.clone(), std::iter::once(soa));
+            parts.authority.extend(set.map(|set| set.at_most(most)));
+            if self.form.dnssec_ok {
+                let signatures = self.response.authority();
+                let signatures = signatures.filter(|own| {
+                    own.owner.eq_ignore_ascii_case(soa.owner) && covers(own, types::SOA)
+                });
+                let set = Set::new(owner, signatures);
+                parts.authority.extend(set.map(|set| set.at_most(most)));
+                let proofs = self.proofs().into_iter().map(|set| set.at_most(most));
+                parts.authority.extend(proofs);
+            }
+        }
+        Some(parts)
+    }
+
+    /// The records of a type at a name, and the signatures over them for who wants them.
+    fn set(&self, name: &Name, rtype: u16) -> Vec<Set> {
+        let own = || self.response.answers().filter(|record| record.is_of(name));
+        let records = own().filter(|record| record.rtype == rtype);
+        let Some(set) = Set::new(None, records) else {
+            return Vec::new();
+        };
+        let mut sets = vec![set];
+        if self.form.dnssec_ok && rtype != types::RRSIG {
+            sets.extend(Set::new(None, own().filter(|record| covers(record, rtype))));
+        }
+        sets
+    }
+
+    /// All records at a name, for ANY.
+    fn everything(&self, name: &Name) -> Vec<Set> {
+        let own = || self.response.answers().filter(|record| record.is_of(name));
+        let wanted = |record: &RawRecord<'_>| {
+            self.form.dnssec_ok
+                || !matches!(record.rtype, types::RRSIG | types::NSEC | types::NSEC3)
+        };
+        let mut rtypes: Vec<u16> = own().filter(wanted).map(|record| record.rtype).collect();
+        rtypes.sort_unstable();
+        rtypes.dedup();
+        let set = |rtype| Set::new(None, own().filter(move |record| record.rtype == rtype));
+        rtypes.into_iter().filter_map(set).collect()
+    }
+
+    /// The alias at a name: of two the first counts. Where a DNAME made it, that stands in front.
+    fn alias(&self, name: &Name, parts: &mut Parts) {
+        let mut records = self.response.answers();
+        let cname = records.find(|record| record.rtype == types::CNAME && record.is_of(name));
+        let dname = self.response.answers().find_map(|record| {
+            let (owner, _) = Name::split_from(record.owner)?;
+            let is_above =
+                record.rtype == types::DNAME && owner != *name && name.is_at_or_below(&owner);
+            is_above.then_some((owner, record))
+        });
+        if let Some((owner, record)) = &dname {
+            parts
+                .answers
+                .extend(Set::new(Some(owner.clone()), std::iter::once(*record)));
+            if self.form.dnssec_ok {
+                let signatures = self.response.answers().filter(|own| {
+                    own.owner.eq_ignore_ascii_case(owner.as_wire()) && covers(own, types::DNAME)
+                });
+                parts
+                    .answers
+                    .extend(Set::new(Some(owner.clone()), signatures));
+            }
+        }
+        let (target, made);
+        let cname = match (cname, &dname) {
+            (Some(cname), _) => Some(cname),
+            // Who made the DNAME may leave it to us to make the alias.
+            (None, Some((owner, record))) => {
+                made = moved(name, owner, record.rdata);
+                made.as_ref().map(|made| RawRecord {
+                    owner: name.as_wire(),
+                    rtype: types::CNAME,
+                    ttl: record.ttl,
+                    rdata: made.as_wire(),
+                })
+            }
+            (None, None) => None,
+        };
+        target = cname
+            .and_then(|cname| Name::split_from(cname.rdata))
+            .map(|(target, _)| target);
+        let Some(target) = target else {
+            parts.answers.clear();
+            return;
+        };
+        parts.alias = Some(target.to_lowercase());
+        parts.answers.extend(Set::new(None, cname.into_iter()));
+        if self.form.dnssec_ok {
+            let mut signatures = self.response.answers();
+            let signatures = signatures
+                .by_ref()
+                .filter(|own| own.is_of(name) && covers(own, types::CNAME));
+            parts.answers.extend(Set::new(None, signatures));
+        }
+    }
+
+    /// Is what the reply says of a name a wildcard's (RFC 4035 section 5.3.4)? Then a proof belongs to it
+    /// that there is no better match.
+    fn is_expanded(&self, name: &Name) -> bool {
+        let labels = name.labels().filter(|label| *label != b"*").count();
+        self.response.answers().any(|record| {
+            let signed = record.rdata.get(3).map(|labels| usize::from(*labels));
+            record.rtype == types::RRSIG
+                && record.is_of(name)
+                && signed.is_some_and(|own| own < labels)
+        })
+    }
+
+    /// The records that prove that there is nothing, with their signatures.
+    fn proofs(&self) -> Vec<Set> {
+        let mut sets: Vec<Set> = Vec::new();
+        let mut told: Vec<(&'a [u8], u16)> = Vec::new();
+        for record in self.response.authority() {
+            let place = (record.owner, record.rtype);
+            if !matches!(record.rtype, types::NSEC | types::NSEC3) || told.contains(&place) {
+                continue;
+            }
+            told.push(place);
+            let owner = Name::split_from(record.owner).map(|(own, _)| own);
+            let own = || {
+                self.response
+                    .authority()
+                    .filter(move |own| own.owner == record.owner)
+            };
+            sets.extend(Set::new(
+                owner.clone(),
+                own().filter(|own| own.rtype == record.rtype),
+            ));
+            sets.extend(Set::new(
+                owner,
+                own().filter(|own| covers(own, record.rtype)),
+            ));
+        }
+        sets
+    }
+}
+
+/// Is it a signature over records of this type?
+fn covers(record: &RawRecord<'_>, rtype: u16) -> bool {
+    record.rtype == types::RRSIG && record.rdata.first_chunk() == Some(&rtype.to_be_bytes())
+}
+
+/// The name below `from` moved below `to`; `None` if it is too long there.
+fn moved(name: &Name, from: &Name, to: &[u8]) -> Option<Name> {
+    let (to, _) = Name::split_from(to)?;
+    let kept = name.labels().count() - from.labels().count();
+    Name::from_labels(name.labels().take(kept).chain(to.labels())).ok()
+}

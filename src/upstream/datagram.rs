@@ -1,0 +1,146 @@
+//! A question over UDP: a connected socket of its own for each try, so that only the one who was asked
+//! can answer, on a port that nobody can guess (RFC 5452 section 9.2), and that a refusal of the network
+//! is heard at once.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::time::timeout_at;
+
+use crate::dns::{Query, QueryEdns, Response};
+
+use super::metrics::Counts;
+use super::{Failure, read};
+
+/// How often a question is sent, in all.
+const TRIES: usize = 3;
+
+/// How soon it is sent again at the earliest.
+const LEAST_PATIENCE: Duration = Duration::from_millis(150);
+
+/// A question, and whom it is for.
+pub(super) struct Exchange<'a> {
+    pub(super) to: SocketAddr,
+    pub(super) query: &'a Query,
+    pub(super) edns: Option<QueryEdns>,
+    /// How long this upstream takes, about.
+    pub(super) time: Duration,
+    pub(super) by: Instant,
+    pub(super) counts: &'a Counts,
+    pub(super) buffers: &'a Buffers,
+}
+
+/// A datagram that was sent, and the socket that its reply will come to.
+struct Try {
+    socket: UdpSocket,
+    id: u16,
+}
+
+impl Exchange<'_> {
+    /// Sends it, and again when nothing comes, while the tries before are still listened to.
+    pub(super) async fn run(&self) -> Result<Response, Failure> {
+        let mut tries = Vec::with_capacity(1);
+        tries.push(self.send()?);
+        let mut patience = (2 * self.time).max(LEAST_PATIENCE);
+        let mut again = Instant::now() + patience;
+        loop {
+            let until = if tries.len() < TRIES {
+                again.min(self.by)
+            } else {
+                self.by
+            };
+            match timeout_at(until.into(), self.receive(&tries)).await {
+                Ok(said) => return said,
+                Err(_) if until == self.by => return Err(Failure::Timeout),
+                Err(_) => {
+                    patience *= 2;
+                    again = Instant::now() + patience;
+                    tries.push(self.send()?);
+                }
+            }
+        }
+    }
+
+    fn send(&self) -> Result<Try, Failure> {
+        let id = rand::random();
+        let mut bytes = Vec::with_capacity(self.query.question().len() + 32);
+        self.query.write(id, self.edns, &mut bytes);
+        match sent(self.to, &bytes) {
+            Ok(socket) => Ok(Try { socket, id }),
+            Err(error) => {
+                tracing::debug!(upstream = %self.to, %error, "cannot send a question");
+                Err(Failure::Network)
+            }
+        }
+    }
+
+    /// Waits for the reply to one of the tries.
+    async fn receive(&self, tries: &[Try]) -> Result<Response, Failure> {
+        loop {
+            let ready = poll_fn(|context| {
+                for own in tries {
+                    if own.socket.poll_recv_ready(context).is_ready() {
+                        return Poll::Ready(own);
+                    }
+                }
+                Poll::Pending
+            });
+            let own = ready.await;
+            let mut buffer = self.buffers.take();
+            let received = own.socket.try_recv_buf(&mut buffer);
+            let said = match received {
+                Ok(_) => read(&buffer, own.id, self.query, self.counts),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+                Err(error) => {
+                    tracing::debug!(upstream = %self.to, %error, "a question was not taken");
+                    Some(Err(Failure::Network))
+                }
+            };
+            self.buffers.put(buffer);
+            if let Some(said) = said {
+                return said;
+            }
+        }
+    }
+}
+
+/// A socket on which these bytes were sent there. The system takes a port at random when it is connected,
+/// of those that nobody needs (`ip_local_port_range`).
+fn sent(to: SocketAddr, bytes: &[u8]) -> io::Result<UdpSocket> {
+    let kind = Type::DGRAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::UDP))?;
+    socket.connect(&to.into())?;
+    socket.send(bytes)?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// The longest datagram. Some servers send more than was asked for.
+const LONGEST: usize = 65_535;
+
+/// Buffers that are kept for the next replies.
+const KEPT: usize = 16;
+
+/// Room for replies, used again. One is taken when something has come, not while it is waited for.
+#[derive(Debug, Default)]
+pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+impl Buffers {
+    fn take(&self) -> Vec<u8> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(LONGEST))
+    }
+
+    fn put(&self, mut buffer: Vec<u8>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < KEPT {
+            buffer.clear();
+            kept.push(buffer);
+        }
+    }
+}

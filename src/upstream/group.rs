@@ -1,0 +1,194 @@
+//! One question to several upstreams: who is asked when, and what each one's behaviour means.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout_at;
+
+use crate::dns::{ExtendedError, Query, Rcode, Response};
+
+use super::health::{self, Health};
+use super::metrics::{Metrics, Outcome};
+use super::{Failure, Upstream};
+
+/// In which order upstreams that are well are asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// As they are listed: the first gets everything while it is well.
+    #[default]
+    Sequential,
+    /// In a new random order for every question.
+    Random,
+}
+
+/// How several upstreams are asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// In which order.
+    pub strategy: Strategy,
+    /// How long one may take for one question.
+    pub timeout: Duration,
+    /// After how long without an answer the next one is asked as well. The first good answer wins.
+    pub hedge_after: Duration,
+}
+
+/// Upstreams that know the same names.
+pub struct Group {
+    upstreams: Vec<Arc<Upstream>>,
+    settings: Settings,
+}
+
+/// A question on its way to one upstream.
+struct Entrant<'a> {
+    upstream: &'a Upstream,
+    sent: Instant,
+    asking: Option<Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send + 'a>>>,
+    /// It said that something is wrong. With the name or with itself: that shows when another upstream
+    /// answers.
+    is_suspect: bool,
+}
+
+impl Group {
+    /// Prepares upstreams, in their order. Nothing is sent yet.
+    pub fn new(addresses: &[SocketAddr], mut settings: Settings, metrics: &Metrics) -> Self {
+        settings.hedge_after = settings.hedge_after.min(settings.timeout);
+        let new = |address: &SocketAddr| Arc::new(Upstream::new(*address, metrics));
+        Self {
+            upstreams: addresses.iter().map(new).collect(),
+            settings,
+        }
+    }
+
+    /// Asks one upstream after the other until one has an answer: the next one at once when one failed,
+    /// and beside it when one is slow. Dropping it aborts what is still running.
+    ///
+    /// # Errors
+    /// What the upstreams say of it, if none has an answer until `by`.
+    pub async fn ask(&self, query: &Query, by: Instant) -> Result<Response, Vec<ExtendedError>> {
+        let order = self.order();
+        let mut waiting = order.iter().filter_map(|&index| self.upstreams.get(index));
+        let mut entrants: Vec<Entrant<'_>> = Vec::with_capacity(1);
+        let mut errors = Vec::new();
+        let mut is_hedge = false;
+        loop {
+            if let Some(upstream) = waiting.next() {
+                if is_hedge {
+                    upstream.counts.hedge();
+                }
+                entrants.push(self.start(upstream, query, by));
+            }
+            let now = Instant::now();
+            let has_more = entrants.len() < order.len();
+            let until = if has_more {
+                (now + self.settings.hedge_after).min(by)
+            } else {
+                by
+            };
+            is_hedge = false;
+            match timeout_at(until.into(), next(&mut entrants)).await {
+                Ok(Some((number, Ok(response)))) => {
+                    won(&entrants, number, &response, self.settings.hedge_after);
+                    return Ok(response);
+                }
+                Ok(Some((number, Err(failure)))) => {
+                    errors.extend_from_slice(failure.errors());
+                    errors.truncate(ExtendedError::MOST);
+                    if let Some(entrant) = entrants.get_mut(number) {
+                        lost(entrant, &failure);
+                    }
+                }
+                // All have failed, or the time is up.
+                Ok(None) => return Err(errors),
+                Err(_) if until == by => return Err(errors),
+                Err(_) => is_hedge = true,
+            }
+        }
+    }
+
+    fn start<'a>(&self, upstream: &'a Upstream, query: &'a Query, by: Instant) -> Entrant<'a> {
+        let sent = Instant::now();
+        upstream.note_asked(sent);
+        let by = by.min(sent + self.settings.timeout);
+        Entrant {
+            upstream,
+            sent,
+            asking: Some(Box::pin(upstream.ask(query, by))),
+            is_suspect: false,
+        }
+    }
+
+    fn order(&self) -> Vec<usize> {
+        if self.upstreams.len() < 2 {
+            return vec![0];
+        }
+        let health: Vec<Health> = self.upstreams.iter().map(|own| own.health()).collect();
+        let chance = rand::random();
+        health::order(&health, self.settings.strategy, Instant::now(), chance)
+    }
+}
+
+/// The next that is done, by its number; `None` if none is running.
+async fn next(entrants: &mut [Entrant<'_>]) -> Option<(usize, Result<Response, Failure>)> {
+    poll_fn(|context| {
+        let mut is_running = false;
+        for (number, entrant) in entrants.iter_mut().enumerate() {
+            let Some(asking) = &mut entrant.asking else {
+                continue;
+            };
+            is_running = true;
+            if let Poll::Ready(said) = asking.as_mut().poll(context) {
+                entrant.asking = None;
+                return Poll::Ready(Some((number, said)));
+            }
+        }
+        if is_running {
+            Poll::Pending
+        } else {
+            Poll::Ready(None)
+        }
+    })
+    .await
+}
+
+/// An upstream failed. An error that it sent is held against it only if another one answers the same
+/// question; or a broken domain would make every upstream look broken.
+fn lost(entrant: &mut Entrant<'_>, failure: &Failure) {
+    let upstream = entrant.upstream;
+    upstream.counts.query(Outcome::from(failure));
+    tracing::debug!(upstream = %upstream.address, ?failure, "no answer");
+    if failure.may_be_the_name() {
+        entrant.is_suspect = true;
+    } else {
+        upstream.note_failure(entrant.sent, Instant::now());
+    }
+}
+
+/// An upstream answered. That tells about the others, too.
+fn won(entrants: &[Entrant<'_>], winner: usize, response: &Response, hedge_after: Duration) {
+    let now = Instant::now();
+    for (number, entrant) in entrants.iter().enumerate() {
+        let upstream = entrant.upstream;
+        let took = now.saturating_duration_since(entrant.sent);
+        if number == winner {
+            upstream.counts.query(match response.rcode {
+                Rcode::NXDOMAIN => Outcome::NxDomain,
+                _ => Outcome::NoError,
+            });
+            upstream.counts.latency(took);
+            upstream.note_success(took);
+        } else if entrant.is_suspect {
+            upstream.note_failure(entrant.sent, now);
+        } else if entrant.asking.is_some() {
+            upstream.counts.query(Outcome::Overtaken);
+            // One that had the start and was overtaken is slow or dead. It is not waited for, so this is
+            // how a dead upstream is found out.
+            if took >= hedge_after {
+                upstream.note_failure(entrant.sent, now);
+            }
+        }
+    }
+}

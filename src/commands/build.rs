@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
 use tracing::warn;
 
 use crate::answers::Domains;
@@ -117,14 +118,17 @@ impl Local {
         mistakes.unless(made)
     }
 
-    /// Everything that a SIGHUP can change. The zones are given away with it.
+    /// Everything that a SIGHUP can change. The zones are given away with it. Call it on the runtime.
     pub(super) fn policy(&mut self, metrics: &recursion::Metrics) -> Result<Policy, Failure> {
         let zones = std::mem::replace(&mut self.zones, Zones::empty());
         let settings = &self.config.recursion;
         let recursor = self
             .upstreams
             .as_ref()
-            .map(|upstreams| Recursor::new(upstreams, settings.clone(), metrics.clone()))
+            .map(|upstreams| {
+                let runtime = Handle::current();
+                Recursor::new(upstreams, settings.clone(), &runtime, metrics.clone())
+            })
             .transpose()?;
         Ok(Policy {
             domains: self.domains.clone(),

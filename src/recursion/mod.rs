@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::dns::{Answer, ExtendedError, Name, Open, Query, Rcode, Reach};
@@ -179,7 +180,7 @@ type Links = Vec<(Name, Arc<Link>)>;
 /// leaves, the next one does.
 type Flight = Arc<OnceCell<Arc<Links>>>;
 
-/// Answers questions through upstreams. Share it in an `Arc`; it needs a tokio runtime.
+/// Answers questions through upstreams. Share it in an `Arc`.
 pub struct Recursor {
     settings: Settings,
     upstreams: Group,
@@ -190,13 +191,15 @@ pub struct Recursor {
 }
 
 impl Recursor {
-    /// Prepares recursion through these upstreams, which counts in `metrics`. Nothing is sent yet.
+    /// Prepares recursion through these upstreams, which counts in `metrics`. Connections live on
+    /// `runtime`, whoever asks. Nothing is sent yet.
     ///
     /// # Errors
     /// There is no upstream, or one of them cannot be an upstream.
     pub fn new(
         addresses: &[SocketAddr],
         settings: Settings,
+        runtime: &Handle,
         metrics: Metrics,
     ) -> Result<Self, Error> {
         if addresses.is_empty() {
@@ -216,7 +219,7 @@ impl Recursor {
             hedge_after: settings.hedge_after,
         };
         Ok(Self {
-            upstreams: Group::new(addresses, how, &metrics.upstreams),
+            upstreams: Group::new(addresses, how, runtime, &metrics.upstreams),
             cache: Cache::new(settings.cache - settings.cache / WORKERS_SHARE),
             flights: Mutex::default(),
             permits: Semaphore::new(settings.max_concurrent.min(Semaphore::MAX_PERMITS)),

@@ -153,7 +153,8 @@ impl World {
         change(&mut settings);
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let recursor = Recursor::new(&addresses, settings, metrics).expect("good settings");
+        let recursor = Recursor::new(&addresses, settings, &Handle::current(), metrics)
+            .expect("good settings");
         Self {
             recursor,
             registry,
@@ -356,6 +357,8 @@ async fn upstreams_that_cannot_be() {
         let addresses = upstreams.iter().map(|s| s.parse().expect("an address"));
         let addresses: Vec<SocketAddr> = addresses.collect();
         let metrics = Metrics::register(&mut Registry::default());
-        assert!(Recursor::new(&addresses, Settings::default(), metrics).is_err());
+        assert!(
+            Recursor::new(&addresses, Settings::default(), &Handle::current(), metrics).is_err()
+        );
     }
 }

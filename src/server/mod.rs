@@ -2,7 +2,7 @@
 //! router's.
 //!
 //! UDP: per address as many workers as asked for, each a thread with its own SO_REUSEPORT socket.
-//! A worker answers at once what is in memory and queues the rest for the runtime. TCP: a task
+//! A worker answers at once what is in memory, and lets the rest wait beside that. TCP: a task
 //! for each connection, the same two steps. Both are one `Responder`'s.
 
 mod cache;
@@ -92,7 +92,7 @@ impl Server {
         let tasks = TaskTracker::new();
         let addresses = bound.iter().map(|bound| bound.address).collect();
         let responder = Arc::new(Responder::new(router, metrics));
-        let queue = udp::Queue::new(Arc::clone(&responder), settings.queue_size, tasks.clone());
+        let queue = udp::Queue::new(Arc::clone(&responder), settings.queue_size);
         // A worker of its own for each UDP socket, and as many shards for TCP as one address has.
         let workers: usize = bound.iter().map(|bound| bound.udp.len()).sum();
         let shards = bound.first().map_or(1, |bound| bound.udp.len().max(1));

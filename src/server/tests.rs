@@ -247,17 +247,18 @@ impl World {
         let mut registry = Registry::default();
         let settings = recursion::Settings::default();
         let metrics = recursion::Metrics::register(&mut registry);
-        let recursor =
-            Arc::new(Recursor::new(&[upstream], settings, metrics).expect("good settings"));
-        let router = Arc::new(Router::new(Arc::new(catalog), policy(&recursor)));
         let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().expect("a runtime");
+        let recursor = Recursor::new(&[upstream], settings, runtime.handle(), metrics);
+        let recursor = Arc::new(recursor.expect("good settings"));
+        let router = Arc::new(Router::new(Arc::new(catalog), policy(&recursor)));
         let world = Self {
             layer,
             sizes: HashMap::from([("web", 3), ("db", 2)]),
             recursor,
             responder: Responder::new(Arc::clone(&router), Metrics::new(&mut registry)),
             router,
-            runtime: runtime.enable_all().build().expect("a runtime"),
+            runtime,
         };
         world.publish();
         world

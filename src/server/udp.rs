@@ -1,11 +1,11 @@
-//! UDP workers: a thread for each socket, batches of datagrams in and out.
+//! UDP workers: a thread for each socket, batches of datagrams in and out, and what has to wait for
+//! others in between.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::cmsg_space;
@@ -13,13 +13,14 @@ use nix::errno::Errno;
 use nix::libc::{in_pktinfo, in6_pktinfo};
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
-    sendmmsg, sendmsg, setsockopt, sockopt,
+    sendmmsg, setsockopt, sockopt,
 };
 use nix::sys::time::TimeSpec;
-use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Runtime;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{error, warn};
 
 use crate::dns::Transport;
@@ -27,7 +28,6 @@ use crate::router::{Asker, Resolved, Waiting};
 
 use super::cache::{Key, Room};
 use super::late::{LATE, Lateness, is_late};
-use super::metrics::Counts;
 use super::responder::{Handled, Responder, Shard};
 use super::sockets::SOCKET_BUFFER;
 
@@ -46,70 +46,66 @@ const STOP_CHECK: Duration = Duration::from_millis(200);
 /// After a stop, queries that were already received are answered for at most this long.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// Puts queries that cannot be answered at once on the runtime, no more than a limit at a time.
+/// What every worker has of what they share.
 #[derive(Clone)]
 pub(super) struct Queue {
     responder: Arc<Responder>,
+    /// One for each query that waits, of all workers.
     places: Arc<Semaphore>,
-    runtime: Handle,
-    tasks: TaskTracker,
 }
 
 impl Queue {
-    /// A queue with so many places. Call it on the runtime.
-    pub(super) fn new(responder: Arc<Responder>, places: usize, tasks: TaskTracker) -> Self {
+    /// A queue with so many places.
+    pub(super) fn new(responder: Arc<Responder>, places: usize) -> Self {
         Self {
             responder,
             places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
-            runtime: Handle::current(),
-            tasks,
         }
-    }
-
-    /// Takes a query, or sheds it when there is no place.
-    fn push(
-        &self,
-        request: &[u8],
-        waiting: Waiting,
-        peer: SocketAddr,
-        from: ReplyFrom,
-        asked: &Arc<Asked>,
-    ) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            self.responder.metrics().shed_query();
-            return;
-        };
-        let request = request.to_vec();
-        let asked = Arc::clone(asked);
-        let responder = Arc::clone(&self.responder);
-        let taken = Instant::now();
-        let answer = async move {
-            if taken.elapsed() > LATE {
-                responder.metrics().shed_query();
-                return;
-            }
-            let mut reply = Vec::with_capacity(512);
-            let kept = responder
-                .later(&asked.counts, &request, asker(peer), waiting, &mut reply)
-                .await;
-            if !reply.is_empty() && send_one(&asked.socket, &reply, peer, from).is_err() {
-                responder.metrics().unsent(1);
-            }
-            if let Some((key, resolved)) = kept {
-                asked.inbox.put(key, resolved);
-            }
-            drop(place);
-        };
-        self.tasks.spawn_on(answer, &self.runtime);
     }
 }
 
-/// The worker that was asked, as the runtime sees it.
-#[derive(Debug)]
-struct Asked {
-    socket: UdpSocket,
-    inbox: Inbox,
-    counts: Arc<Counts>,
+/// What came of queries that had to wait, until their worker sends it.
+#[derive(Debug, Default)]
+struct Outbox {
+    made: Mutex<Made>,
+    /// Something was made, or nothing waits any more.
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Made {
+    replies: Vec<(Vec<u8>, SocketAddr, ReplyFrom)>,
+    kept: Vec<(Key, Resolved)>,
+    /// Queries that still wait.
+    waiting: usize,
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A query that waits. However it ends, it waits no more.
+struct Place {
+    outbox: Arc<Outbox>,
+    _shared: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.outbox.lock().waiting -= 1;
+        self.outbox.news.notify_one();
+    }
+}
+
+/// Lets the runtime tell when something comes. The socket itself stays one that blocks.
+#[expect(
+    deprecated,
+    reason = "what replaces it is unsafe, for types that may change their descriptor; this one cannot"
+)]
+fn watch(socket: &Arc<UdpSocket>) -> io::Result<AsyncFd<Arc<UdpSocket>>> {
+    AsyncFd::with_interest(Arc::clone(socket), Interest::READABLE)
 }
 
 fn asker(peer: SocketAddr) -> Asker {
@@ -117,11 +113,16 @@ fn asker(peer: SocketAddr) -> Asker {
 }
 
 /// One socket and the thread that serves it.
+///
+/// What cannot be answered at once waits on a runtime of this thread's own: nothing crosses over to
+/// another thread, and what is ready together goes out together. While nothing waits, the thread blocks
+/// in the socket, which is the quickest way to answer from memory.
 pub(super) struct Worker {
-    asked: Arc<Asked>,
+    socket: Arc<UdpSocket>,
     address: SocketAddr,
     responder: Arc<Responder>,
     queue: Queue,
+    outbox: Arc<Outbox>,
     shard: Shard,
     lateness: Lateness,
     /// The system tells when each datagram came.
@@ -157,12 +158,9 @@ impl Worker {
         responder.metrics().socket(&socket);
         let shard = responder.shard(room, Transport::Udp);
         Ok(Self {
-            asked: Arc::new(Asked {
-                socket,
-                inbox: Inbox::default(),
-                counts: Arc::clone(shard.counts()),
-            }),
+            socket: Arc::new(socket),
             address,
+            outbox: Arc::default(),
             responder,
             queue,
             shard,
@@ -183,20 +181,44 @@ impl Worker {
             peers: Vec::with_capacity(BATCH),
             froms: Vec::with_capacity(BATCH),
         };
+        // The wake-ups of a socket that only this thread looks at.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                error!(%error, "cannot start what a worker waits with");
+                return;
+            }
+        };
+        let mut watched: Option<AsyncFd<Arc<UdpSocket>>> = None;
         let mut stopped: Option<Instant> = None;
         loop {
             if stopped.is_none() && self.stop.is_cancelled() {
                 stopped = Some(Instant::now());
             }
-            if stopped.is_some_and(|at| at.elapsed() > DRAIN) {
+            let waiting = self.outbox.lock().waiting;
+            let is_over = stopped.is_some_and(|at| at.elapsed() > DRAIN);
+            if is_over && waiting == 0 {
                 return;
             }
-            let flags = if stopped.is_some() {
+            let mut has_come = !is_over;
+            if waiting > 0 {
+                has_come &= runtime.block_on(self.go_on(&mut watched));
+                self.flush(&mut replies, &mut out_headers);
+            } else {
+                watched = None;
+            }
+            if !has_come {
+                continue;
+            }
+            let flags = if stopped.is_some() || waiting > 0 {
                 MsgFlags::MSG_DONTWAIT
             } else {
                 MsgFlags::MSG_WAITFORONE
             };
-            match self.batch(&mut buffers, &mut headers, flags, &mut replies) {
+            match self.batch(&runtime, &mut buffers, &mut headers, flags, &mut replies) {
                 Ok(taken) => {
                     self.send(&mut replies, &mut out_headers);
                     let is_timed = self.lateness.batch(taken == BATCH);
@@ -204,7 +226,7 @@ impl Worker {
                         headers = self.headers();
                     }
                 }
-                Err(Errno::EAGAIN) if stopped.is_some() => return,
+                Err(Errno::EAGAIN) if stopped.is_some() && waiting == 0 => return,
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(error) => {
                     warn!(%error, "cannot receive queries");
@@ -215,6 +237,96 @@ impl Worker {
         }
     }
 
+    /// Lets those that wait go on, until one of them is done or something has come, which is true then.
+    async fn go_on(&self, watched: &mut Option<AsyncFd<Arc<UdpSocket>>>) -> bool {
+        // Those that are ready come first, or a flood would keep them waiting for ever.
+        tokio::task::yield_now().await;
+        if watched.is_none() {
+            *watched = watch(&self.socket)
+                .inspect_err(|error| warn!(%error, "cannot watch the socket of a worker"))
+                .ok();
+        }
+        let readable = async {
+            match watched {
+                Some(watched) => match watched.readable().await {
+                    Ok(mut ready) => ready.clear_ready(),
+                    Err(error) => warn!(%error, "cannot watch the socket of a worker"),
+                },
+                None => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = readable => true,
+            () = self.outbox.news.notified() => false,
+            () = tokio::time::sleep(STOP_CHECK) => false,
+        }
+    }
+
+    /// Sends what was made for those that waited, and keeps it.
+    fn flush(&mut self, replies: &mut Replies, headers: &mut MultiHeaders<SockaddrStorage>) {
+        let (made, kept) = {
+            let mut made = self.outbox.lock();
+            (
+                std::mem::take(&mut made.replies),
+                std::mem::take(&mut made.kept),
+            )
+        };
+        for (key, resolved) in kept {
+            self.shard.keep(&key, resolved);
+        }
+        for (reply, peer, from) in made {
+            if replies.peers.len() == BATCH {
+                self.send(replies, headers);
+            }
+            replies.buffers[replies.peers.len()] = reply;
+            replies.peers.push(Some(peer.into()));
+            replies.froms.push(from);
+        }
+        self.send(replies, headers);
+    }
+
+    /// Takes a query that has to wait, or sheds it when there is no place.
+    fn wait_for(
+        &self,
+        runtime: &Runtime,
+        request: &[u8],
+        waiting: Waiting,
+        peer: SocketAddr,
+        from: ReplyFrom,
+    ) {
+        let Ok(shared) = Arc::clone(&self.queue.places).try_acquire_owned() else {
+            self.responder.metrics().shed_query();
+            return;
+        };
+        let place = Place {
+            outbox: Arc::clone(&self.outbox),
+            _shared: shared,
+        };
+        self.outbox.lock().waiting += 1;
+        let request = request.to_vec();
+        let responder = Arc::clone(&self.queue.responder);
+        let counts = Arc::clone(self.shard.counts());
+        let taken = Instant::now();
+        runtime.spawn(async move {
+            if taken.elapsed() > LATE {
+                responder.metrics().shed_query();
+                return;
+            }
+            let mut reply = Vec::with_capacity(512);
+            let kept = responder
+                .later(&counts, &request, asker(peer), waiting, &mut reply)
+                .await;
+            let mut made = place.outbox.lock();
+            if !reply.is_empty() {
+                made.replies.push((reply, peer, from));
+            }
+            made.kept.extend(kept);
+            drop(made);
+            drop(place);
+        });
+    }
+
     /// Room for a batch of datagrams and what the system tells of each.
     fn headers(&self) -> MultiHeaders<SockaddrStorage> {
         MultiHeaders::preallocate(BATCH, ReplyFrom::space(self.address, self.is_timed))
@@ -222,8 +334,8 @@ impl Worker {
 
     /// Lets the system tell when each datagram came, or not. False if it will not do it.
     fn tell_time(&mut self, is_timed: bool) -> bool {
-        let socket = &self.asked.socket;
-        let done = setsockopt(socket, sockopt::ReceiveTimestampns, &is_timed);
+        let socket = &self.socket;
+        let done = setsockopt(&*socket, sockopt::ReceiveTimestampns, &is_timed);
         if done.is_ok() {
             self.is_timed = is_timed;
             self.size_buffer(SOCKET_BUFFER);
@@ -235,7 +347,7 @@ impl Worker {
     /// at the responder costs us nothing, and what waits too long is read for nothing.
     fn size_buffer(&mut self, bytes: usize) {
         // If it cannot be done, more of them are read to be dropped.
-        if setsockopt(&self.asked.socket, sockopt::RcvBuf, &bytes).is_ok() {
+        if setsockopt(&*self.socket, sockopt::RcvBuf, &bytes).is_ok() {
             self.buffer = bytes;
         }
     }
@@ -243,6 +355,7 @@ impl Worker {
     /// Takes a batch of datagrams and answers, queues or drops each. Gives how many it were.
     fn batch(
         &mut self,
+        runtime: &Runtime,
         buffers: &mut [[u8; MAX_QUERY]],
         headers: &mut MultiHeaders<SockaddrStorage>,
         flags: MsgFlags,
@@ -255,13 +368,9 @@ impl Worker {
                 [IoSliceMut::new(buffer.unwrap_or_default())]
             })
         };
-        let asked = Arc::clone(&self.asked);
-        let fd = asked.socket.as_raw_fd();
+        let fd = self.socket.as_raw_fd();
         let messages = recvmmsg(fd, headers, slices.iter_mut(), flags, None)?;
         self.shard.begin();
-        for (key, resolved) in asked.inbox.take() {
-            self.shard.keep(&key, resolved);
-        }
         let now = self.is_timed.then(SystemTime::now);
         let (mut taken, mut late) = (0, 0);
         for message in messages {
@@ -304,7 +413,7 @@ impl Worker {
                     replies.froms.push(from);
                 }
                 Handled::Later(waiting) => {
-                    self.queue.push(request, waiting, peer, from, &asked);
+                    self.wait_for(runtime, request, waiting, peer, from);
                 }
                 Handled::Ignored => {}
             }
@@ -341,7 +450,7 @@ impl Worker {
             let reply = buffers.next().map_or(&[][..], Vec::as_slice);
             [IoSlice::new(reply)]
         });
-        let fd = self.asked.socket.as_raw_fd();
+        let fd = self.socket.as_raw_fd();
         let mut done = 0;
         let mut unsent = 0;
         while done < peers.len() {
@@ -370,21 +479,6 @@ impl Worker {
         peers.clear();
         froms.clear();
     }
-}
-
-/// Sends one reply from the address that was asked.
-fn send_one(
-    socket: &UdpSocket,
-    reply: &[u8],
-    peer: SocketAddr,
-    from: ReplyFrom,
-) -> nix::Result<()> {
-    let reply = [IoSlice::new(reply)];
-    let peer = SockaddrStorage::from(peer);
-    from.with(|from| {
-        let flags = MsgFlags::MSG_DONTWAIT;
-        sendmsg(socket.as_raw_fd(), &reply, from, flags, Some(&peer)).map(|_| ())
-    })
 }
 
 fn std_address(address: &SockaddrStorage) -> Option<SocketAddr> {
@@ -441,35 +535,5 @@ impl ReplyFrom {
             (true, false, false) => Some(cmsg_space!(in6_pktinfo)),
             (true, false, true) => Some(cmsg_space!(in6_pktinfo, TimeSpec)),
         }
-    }
-}
-
-/// Answers made on the runtime that a worker has not taken yet; more are not kept.
-const INBOX: usize = 256;
-
-/// Where the runtime leaves for a worker what can be sent again.
-#[derive(Debug, Default)]
-struct Inbox {
-    made: Mutex<Vec<(Key, Resolved)>>,
-    /// So that an empty one costs a worker no lock.
-    is_filled: AtomicBool,
-}
-
-impl Inbox {
-    fn put(&self, key: Key, made: Resolved) {
-        let mut all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() < INBOX {
-            all.push((key, made));
-            self.is_filled.store(true, Ordering::Release);
-        }
-    }
-
-    fn take(&self) -> Vec<(Key, Resolved)> {
-        if !self.is_filled.load(Ordering::Acquire) {
-            return Vec::new();
-        }
-        let mut all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        self.is_filled.store(false, Ordering::Release);
-        std::mem::take(&mut all)
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::time::timeout_at;
 
 use crate::dns::{ExtendedError, Query, Rcode, Response};
@@ -53,10 +54,16 @@ struct Entrant<'a> {
 }
 
 impl Group {
-    /// Prepares upstreams, in their order. Nothing is sent yet.
-    pub fn new(addresses: &[SocketAddr], mut settings: Settings, metrics: &Metrics) -> Self {
+    /// Prepares upstreams, in their order; connections to them will live on `runtime`. Nothing is sent
+    /// yet.
+    pub fn new(
+        addresses: &[SocketAddr],
+        mut settings: Settings,
+        runtime: &Handle,
+        metrics: &Metrics,
+    ) -> Self {
         settings.hedge_after = settings.hedge_after.min(settings.timeout);
-        let new = |address: &SocketAddr| Arc::new(Upstream::new(*address, metrics));
+        let new = |address: &SocketAddr| Arc::new(Upstream::new(*address, runtime, metrics));
         Self {
             upstreams: addresses.iter().map(new).collect(),
             settings,

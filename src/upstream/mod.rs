@@ -15,6 +15,8 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
+
 use crate::dns::{ExtendedError, Query, QueryEdns, Rcode, Response, types};
 
 pub use group::{Group, Settings, Strategy};
@@ -102,12 +104,12 @@ struct Memory {
 
 impl Upstream {
     /// Prepares an upstream; nothing is connected yet.
-    fn new(address: SocketAddr, metrics: &Metrics) -> Self {
+    fn new(address: SocketAddr, runtime: &Handle, metrics: &Metrics) -> Self {
         let counts = metrics.of(address);
         Self {
             address,
             memory: Mutex::default(),
-            streams: Streams::new(address, counts.clone()),
+            streams: Streams::new(address, runtime.clone(), counts.clone()),
             buffers: datagram::Buffers::default(),
             counts,
         }
@@ -156,7 +158,8 @@ impl Upstream {
             Err(Failure::Unreadable) => {}
             said => return said,
         }
-        self.streams.ask(query, edns(true), time, by).await
+        // Few questions come this far, and all would carry what it needs.
+        Box::pin(self.streams.ask(query, edns(true), time, by)).await
     }
 
     /// How long it takes, about.

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{sleep_until, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::dns::{Query, QueryEdns, Response};
 
@@ -47,10 +49,11 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The connections to one upstream.
 pub(super) struct Streams {
     to: SocketAddr,
-    open: Mutex<Vec<Handle>>,
+    open: Mutex<Vec<Line>>,
     /// One dials, and the others then find a connection.
     dialling: tokio::sync::Mutex<()>,
     places: Arc<Semaphore>,
+    runtime: Handle,
     habits: Arc<Mutex<Habits>>,
     counts: Counts,
 }
@@ -64,7 +67,7 @@ struct Habits {
 
 /// A connection, for those who ask on it.
 #[derive(Clone)]
-struct Handle {
+struct Line {
     asks: mpsc::Sender<Ask>,
     state: Arc<Mutex<State>>,
 }
@@ -91,12 +94,14 @@ struct Ask {
 type Reply = oneshot::Receiver<Result<Response, Failure>>;
 
 impl Streams {
-    pub(super) fn new(to: SocketAddr, counts: Counts) -> Self {
+    /// Connections live on `runtime`, whoever asks on them.
+    pub(super) fn new(to: SocketAddr, runtime: Handle, counts: Counts) -> Self {
         Self {
             to,
             open: Mutex::default(),
             dialling: tokio::sync::Mutex::default(),
             places: Arc::new(Semaphore::new(CONNECTIONS)),
+            runtime,
             habits: Arc::default(),
             counts,
         }
@@ -129,7 +134,7 @@ impl Streams {
         &self,
         query: &Query,
         edns: Option<QueryEdns>,
-        handle: Handle,
+        handle: Line,
         reply: Reply,
         silence: Duration,
         by: Instant,
@@ -161,7 +166,7 @@ impl Streams {
     }
 
     /// A connection that takes another question.
-    async fn connection(&self, by: Instant) -> Result<Handle, Failure> {
+    async fn connection(&self, by: Instant) -> Result<Line, Failure> {
         let now = Instant::now();
         // Whoever waits here must have time left to try something else.
         let until = now + by.saturating_duration_since(now) / 2;
@@ -184,20 +189,24 @@ impl Streams {
         habits.single.is_some_and(|until| now < until)
     }
 
-    fn has_room(&self) -> Option<Handle> {
+    fn has_room(&self) -> Option<Line> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|handle| !handle.asks.is_closed());
         let has_room =
-            |handle: &&Handle| handle.with(|state| !state.is_passed_by && state.open < IN_FLIGHT);
+            |handle: &&Line| handle.with(|state| !state.is_passed_by && state.open < IN_FLIGHT);
         open.iter().find(has_room).cloned()
     }
 
     /// Opens a connection. One that is for a single question is known to nobody else.
-    async fn dial(&self, is_single: bool, until: Instant) -> Result<Handle, Failure> {
+    async fn dial(&self, is_single: bool, until: Instant) -> Result<Line, Failure> {
         let dialled = timeout_at(until.into(), async {
             let place = Arc::clone(&self.places).acquire_owned().await;
             let place = place.map_err(std::io::Error::other)?;
-            Ok::<_, std::io::Error>((place, TcpStream::connect(self.to).await?))
+            let connecting = self.runtime.spawn(TcpStream::connect(self.to));
+            // Whoever gives up waiting wants no connection either.
+            let connecting = AbortOnDropHandle::new(connecting);
+            let stream = connecting.await.map_err(std::io::Error::other)??;
+            Ok::<_, std::io::Error>((place, stream))
         });
         let (place, stream) = match dialled.await {
             Ok(Ok(dialled)) => dialled,
@@ -217,7 +226,7 @@ impl Streams {
             open: 0,
             is_passed_by: false,
         }));
-        let handle = Handle {
+        let handle = Line {
             asks,
             state: Arc::clone(&state),
         };
@@ -232,7 +241,7 @@ impl Streams {
             has_left: false,
             _place: place,
         };
-        tokio::spawn(connection.run(stream));
+        self.runtime.spawn(connection.run(stream));
         if !is_single {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
             open.push(handle.clone());
@@ -263,7 +272,7 @@ async fn first_of(replies: &mut Vec<Reply>) -> Option<Result<Response, Failure>>
     .await
 }
 
-impl Handle {
+impl Line {
     /// Puts a question on the connection; `None` if it has ended.
     fn ask(&self, query: &Query, edns: Option<QueryEdns>) -> Option<Reply> {
         let (reply, answer) = oneshot::channel();

@@ -72,6 +72,9 @@ struct LoadArguments {
     /// NAME:TYPE:SIZE, asked in turn
     #[arg(long = "question", required = true, value_name = "QUESTION")]
     questions: Vec<Question>,
+    /// Each name begins with eight other digits each time, so that none was asked for before
+    #[arg(long)]
+    fresh: bool,
     /// The server is the echo: its replies are as long as those of this server
     #[arg(long, value_name = "IP:PORT")]
     like: Option<SocketAddr>,
@@ -156,6 +159,10 @@ fn measure_cases(arguments: &CasesArguments) -> io::Result<()> {
 fn load_one(arguments: &LoadArguments) -> io::Result<()> {
     let mut asked = Vec::new();
     for question in &arguments.questions {
+        let question = &Question {
+            is_fresh: arguments.fresh,
+            ..question.clone()
+        };
         let (one, first) = Asked::probe(question, arguments.like.unwrap_or(arguments.server))?;
         println!(
             "{} {}: {}, {} answers, {} additional, {} bytes",

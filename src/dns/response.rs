@@ -374,3 +374,226 @@ fn names_in(rtype: u16) -> (Before, usize) {
         _ => (Before::Bytes(0), 0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use hickory_proto::op::{Message, OpCode, Query as HickoryQuery};
+    use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, NULL, SOA, SRV, TXT};
+    use hickory_proto::rr::{Name as HickoryName, RData, Record as HickoryRecord, RecordType};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dns::{Data, hickory};
+
+    fn name() -> impl Strategy<Value = HickoryName> {
+        let label = prop::sample::select(vec!["a", "www", "mail", "Example", "org", "x-y"]);
+        prop::collection::vec(label, 0..6).prop_map(|labels| {
+            let labels = labels.iter().map(|label| label.as_bytes());
+            HickoryName::from_labels(labels).expect("a name")
+        })
+    }
+
+    fn rdata() -> impl Strategy<Value = RData> {
+        let text = "[a-z]{0,30}";
+        prop_oneof![
+            any::<Ipv4Addr>().prop_map(|ip| RData::A(A(ip))),
+            any::<Ipv6Addr>().prop_map(|ip| RData::AAAA(AAAA(ip))),
+            name().prop_map(|to| RData::CNAME(CNAME(to))),
+            (name(), any::<u16>()).prop_map(|(to, port)| RData::SRV(SRV::new(1, 2, port, to))),
+            (name(), any::<u16>()).prop_map(|(to, order)| RData::MX(MX::new(order, to))),
+            (name(), name(), 0..=i32::MAX.cast_unsigned()).prop_map(|(mname, rname, serial)| {
+                RData::SOA(SOA::new(mname, rname, serial, 1, 2, 3, 4))
+            }),
+            text.prop_map(|text| RData::TXT(TXT::new(vec![text]))),
+            (prop::collection::vec(any::<u8>(), 1..40), 300_u16..60_000).prop_map(
+                |(bytes, code)| RData::Unknown {
+                    code: RecordType::from(code),
+                    rdata: NULL::with(bytes),
+                }
+            ),
+        ]
+    }
+
+    fn records() -> impl Strategy<Value = Vec<HickoryRecord>> {
+        let record = (name(), 0..=i32::MAX.cast_unsigned(), rdata())
+            .prop_map(|(owner, ttl, rdata)| HickoryRecord::from_rdata(owner, ttl, rdata));
+        prop::collection::vec(record, 0..12)
+    }
+
+    fn reply(answers: &[HickoryRecord], authority: &[HickoryRecord]) -> Message {
+        let mut message = Message::response(0x1234, OpCode::Query);
+        let asked = HickoryName::from_ascii("www.example.org.").expect("a name");
+        message.add_query(HickoryQuery::query(asked, RecordType::A));
+        message.answers = answers.to_vec();
+        message.authorities = authority.to_vec();
+        message
+    }
+
+    /// As an answer of ours would have them.
+    fn told<'a>(records: impl Iterator<Item = RawRecord<'a>>) -> Vec<crate::dns::Record> {
+        let told = |record: RawRecord<'_>| crate::dns::Record {
+            owner: Name::split_from(record.owner).expect("a name").0,
+            ttl: record.ttl,
+            data: Data::from_rdata(record.rtype, record.rdata),
+        };
+        records.map(told).collect()
+    }
+
+    proptest! {
+        /// Whatever hickory writes, compressed as it likes, is read as hickory means it.
+        #[test]
+        fn what_hickory_writes_is_read(answers in records(), authority in records()) {
+            let message = reply(&answers, &authority);
+            let response = Response::parse(&message.to_vec().expect("a reply")).expect("readable");
+            let ours = |all: &[HickoryRecord]| -> Vec<_> {
+                all.iter().map(|record| hickory::record(record).expect("ours")).collect()
+            };
+            prop_assert_eq!(told(response.answers()), ours(&answers));
+            prop_assert_eq!(told(response.authority()), ours(&authority));
+            let question = response.question().expect("a question");
+            prop_assert_eq!(question, b"\x03www\x07example\x03org\x00\x00\x01\x00\x01");
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            let mut bytes = bytes;
+            if let Some(flags) = bytes.get_mut(2) {
+                *flags |= 0x80;
+            }
+            if let Ok(response) = Response::parse(&bytes) {
+                let _ = (told(response.answers()), told(response.authority()));
+            }
+        }
+
+        #[test]
+        fn no_damaged_reply_panics(answers in records(), at in 0_usize..600, byte in any::<u8>(), cut in 1_usize..600) {
+            let mut bytes = reply(&answers, &[]).to_vec().expect("a reply");
+            let length = bytes.len();
+            bytes[at % length] = byte;
+            bytes.truncate(cut);
+            if let Ok(response) = Response::parse(&bytes) {
+                let _ = told(response.answers());
+            }
+        }
+    }
+
+    const QUESTION: &[u8] = b"\x01a\x04test\x00\x00\x01\x00\x01";
+
+    fn message(counts: [u8; 4], parts: &[&[u8]]) -> Vec<u8> {
+        let [questions, answers, authority, additional] = counts;
+        let mut bytes = vec![0x12, 0x34, 0x81, 0xA0, 0, questions, 0, answers];
+        bytes.extend_from_slice(&[0, authority, 0, additional]);
+        bytes.extend_from_slice(&parts.concat());
+        bytes
+    }
+
+    #[test]
+    fn what_cannot_be_read() {
+        let a = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\x01\x02\x03\x04";
+        let opt = b"\x00\x00\x29\x04\xd0\x00\x00\x00\x00\x00\x00";
+        let mut query = message([1, 0, 0, 0], &[QUESTION]);
+        query[2] = 0x01;
+        for (what, bytes) in [
+            ("nothing", vec![]),
+            ("half a header", vec![0x12, 0x34, 0x81, 0x80]),
+            ("a query", query),
+            (
+                "two questions",
+                message([2, 0, 0, 0], &[QUESTION, QUESTION]),
+            ),
+            (
+                "an answer that is not there",
+                message([1, 1, 0, 0], &[QUESTION]),
+            ),
+            (
+                "cut in an answer",
+                message([1, 1, 0, 0], &[QUESTION, &a[..14]]),
+            ),
+            (
+                "a pointer to itself",
+                message([1, 1, 0, 0], &[QUESTION, b"\xc0\x18", &a[2..]]),
+            ),
+            (
+                "a pointer ahead",
+                message([1, 1, 0, 0], &[QUESTION, b"\xc0\x30", &a[2..]]),
+            ),
+            (
+                "a pointer into the header",
+                message([1, 1, 0, 0], &[QUESTION, b"\xc0\x02", &a[2..]]),
+            ),
+            (
+                "a name longer than its data",
+                message(
+                    [1, 1, 0, 0],
+                    &[
+                        QUESTION,
+                        b"\xc0\x0c\x00\x05\x00\x01\x00\x00\x00\x3c\x00\x01\x01b\x00",
+                    ],
+                ),
+            ),
+            ("two OPT", message([1, 0, 0, 2], &[QUESTION, opt, opt])),
+        ] {
+            assert_eq!(Response::parse(&bytes), Err(Unreadable), "{what}");
+        }
+        let response = Response::parse(&message([1, 1, 0, 1], &[QUESTION, a, opt]));
+        let response = response.expect("readable");
+        assert!(response.authentic && response.edns.is_some() && !response.truncated);
+        assert_eq!(response.answers().count(), 1);
+    }
+
+    #[test]
+    fn a_header_alone_is_a_reply() {
+        for (code, rcode) in [
+            (1, Rcode::FORMERR),
+            (2, Rcode::SERVFAIL),
+            (5, Rcode::REFUSED),
+        ] {
+            let mut bytes = message([0, 0, 0, 0], &[]);
+            bytes[3] |= code;
+            let response = Response::parse(&bytes).expect("readable");
+            assert_eq!((response.rcode, response.question()), (rcode, None));
+        }
+    }
+
+    #[test]
+    fn what_opt_says() {
+        let options = b"\x00\x0f\x00\x07\x00\x06bogus\x00\x0b\x00\x02\x00\x64\x00\x03\x00\x01x";
+        let mut opt = b"\x00\x00\x29\x04\xd0\x01\x00\x80\x00\x00".to_vec();
+        opt.push(options.len() as u8);
+        opt.extend_from_slice(options);
+        let response = Response::parse(&message([1, 0, 0, 1], &[QUESTION, &opt]));
+        let response = response.expect("readable");
+        assert_eq!(response.rcode, Rcode::BADVERS);
+        assert_eq!(response.errors(), [ExtendedError::new(6, b"bogus")]);
+        let keepalive = response.edns.and_then(|edns| edns.keepalive);
+        assert_eq!(keepalive, Some(Duration::from_secs(10)));
+        assert!(
+            Response::parse(&message([1, 0, 0, 1], &[QUESTION, &opt[..opt.len() - 1]])).is_err()
+        );
+    }
+
+    #[test]
+    fn records_of_other_classes_are_left_out() {
+        let chaos = b"\xc0\x0c\x00\x10\x00\x03\x00\x00\x00\x00\x00\x02\x01x";
+        let a = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x04\x01\x02\x03\x04";
+        let bytes = message([1, 2, 0, 0], &[QUESTION, chaos, a]);
+        let response = Response::parse(&bytes).expect("readable");
+        let found: Vec<u16> = response.answers().map(|record| record.rtype).collect();
+        assert_eq!(found, [types::A]);
+    }
+
+    /// Data that is not as its type has it goes on as it came (an address of three bytes).
+    #[test]
+    fn odd_data_passes() {
+        let odd = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x3c\x00\x03\x01\x02\x03";
+        let bytes = message([1, 1, 0, 0], &[QUESTION, odd]);
+        let response = Response::parse(&bytes).expect("readable");
+        let expected = Data::Other {
+            rtype: types::A,
+            rdata: vec![1, 2, 3],
+        };
+        assert_eq!(told(response.answers())[0].data, expected);
+    }
+}

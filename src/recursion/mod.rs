@@ -23,7 +23,7 @@ use ipnet::IpNet;
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, Semaphore};
 
-use crate::dns::{Answer, ExtendedError, Name, Open, Query, Rcode, Reach};
+use crate::dns::{Answer, ExtendedError, Name, Open, Query, Rcode, Reach, Response};
 use crate::upstream::{self, Group, Strategy};
 
 use cache::Cache;
@@ -270,9 +270,7 @@ impl Recursor {
         };
         let now = Instant::now();
         let answer = told(question, now, |at| {
-            let own = links.iter().find(|(own, _)| own == at);
-            let own = own.map(|(_, link)| Arc::clone(link));
-            own.or_else(|| self.cache.get(at, qtype, form, now))
+            of(&links, at).or_else(|| self.cache.get(at, qtype, form, now))
         });
         match answer {
             Some(answer) if answer.rcode != Rcode::SERVFAIL || !answer.errors.is_empty() => answer,
@@ -355,6 +353,21 @@ impl Drop for Seat<'_> {
             flights.remove(&self.query);
         }
     }
+}
+
+/// What a reply says to a question, with nothing that was not asked for: pure.
+pub fn said(question: Question<'_>, response: &Response) -> Answer {
+    let now = Instant::now();
+    let Question { name, qtype, form } = question;
+    let links = scrub::links(name, qtype, form, response, now).into_iter();
+    let links: Links = links.map(|(own, link)| (own, Arc::new(link))).collect();
+    told(question, now, |at| of(&links, at)).unwrap_or_else(|| failed(NO_REACHABLE_AUTHORITY))
+}
+
+/// What links say of a name.
+fn of(links: &Links, name: &Name) -> Option<Arc<Link>> {
+    let found = links.iter().find(|(own, _)| own == name);
+    found.map(|(_, link)| Arc::clone(link))
 }
 
 /// The answer that links make, from that of the question's name on; `None` if that is not known.

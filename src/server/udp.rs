@@ -194,6 +194,7 @@ impl Worker {
         };
         let mut watched: Option<AsyncFd<Arc<UdpSocket>>> = None;
         let mut stopped: Option<Instant> = None;
+        let mut is_flooded = false;
         loop {
             if stopped.is_none() && self.stop.is_cancelled() {
                 stopped = Some(Instant::now());
@@ -205,7 +206,8 @@ impl Worker {
             }
             let mut has_come = !is_over;
             if waiting > 0 {
-                has_come &= runtime.block_on(self.go_on(&mut watched));
+                has_come &= runtime.block_on(self.go_on(&mut watched, is_flooded));
+                is_flooded = has_come;
                 self.flush(&mut replies, &mut out_headers);
             } else {
                 watched = None;
@@ -238,9 +240,11 @@ impl Worker {
     }
 
     /// Lets those that wait go on, until one of them is done or something has come, which is true then.
-    async fn go_on(&self, watched: &mut Option<AsyncFd<Arc<UdpSocket>>>) -> bool {
-        // Those that are ready come first, or a flood would keep them waiting for ever.
-        tokio::task::yield_now().await;
+    /// In a flood those that are ready come first, or they would wait for ever.
+    async fn go_on(&self, watched: &mut Option<AsyncFd<Arc<UdpSocket>>>, is_flooded: bool) -> bool {
+        if is_flooded {
+            tokio::task::yield_now().await;
+        }
         if watched.is_none() {
             *watched = watch(&self.socket)
                 .inspect_err(|error| warn!(%error, "cannot watch the socket of a worker"))

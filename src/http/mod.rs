@@ -1,15 +1,20 @@
 //! One HTTP client for the two APIs that we speak: over TCP, TLS or a Unix socket, with certificates
 //! from PEM files, bodies of bounded length, and errors that name their causes.
 
+mod stub;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, ClientBuilder, Identity, Method, RequestBuilder, Response};
 use url::Url;
+
+use stub::Stub;
 
 /// How long a connection may take to open.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
@@ -87,7 +92,7 @@ pub enum SetupError {
     /// The HTTP library cannot be set up.
     #[error("cannot set up HTTP: {0}")]
     Http(String),
-    /// The server name goes with no address.
+    /// The server name cannot be a host's.
     #[error("cannot use the server name {name:?}: {message}")]
     ServerName {
         /// The name.
@@ -142,10 +147,11 @@ impl Client {
                     .map_err(|error| SetupError::Http(error.to_string()))?
             }
         };
-        let (base, mut builder) = match &tls.server_name {
-            Some(name) => under_name(base, name, builder)?,
-            None => (base, builder),
+        let (base, stub) = match &tls.server_name {
+            Some(name) => under_name(base, name)?,
+            None => (base, Stub::default()),
         };
+        builder = builder.dns_resolver(Arc::new(stub));
         let mut roots = Vec::new();
         for path in &tls.authorities {
             roots.extend(Certificate::from_pem_bundle(&read(path)?).map_err(pem(path))?);
@@ -228,21 +234,18 @@ fn in_full(error: &reqwest::Error) -> String {
 }
 
 /// The same address under another name: the TLS library takes the name from the URL.
-fn under_name(
-    mut base: Url,
-    name: &str,
-    builder: ClientBuilder,
-) -> Result<(Url, ClientBuilder), SetupError> {
+fn under_name(mut base: Url, name: &str) -> Result<(Url, Stub), SetupError> {
     let refuse = |message: String| SetupError::ServerName {
         name: name.to_owned(),
         message,
     };
-    let addresses = base
-        .socket_addrs(|| None)
-        .map_err(|error| refuse(error.to_string()))?;
+    let host = base.host_str().unwrap_or_default().to_owned();
     base.set_host(Some(name))
         .map_err(|error| refuse(error.to_string()))?;
-    Ok((base, builder.resolve_to_addrs(name, &addresses)))
+    // As it is looked up: the URL has it in lower case.
+    let name = base.host_str().unwrap_or_default().to_owned();
+    let renamed = Some((name, host));
+    Ok((base, Stub { renamed }))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, SetupError> {

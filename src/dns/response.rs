@@ -29,6 +29,8 @@ pub struct Response {
     pub rcode: Rcode,
     /// TC: the rest has to be asked for over TCP.
     pub truncated: bool,
+    /// RA: the server recurses.
+    pub recursion_available: bool,
     /// AD: the server has checked it (RFC 6840 section 5.8).
     pub authentic: bool,
     /// The OPT record, if there is one.
@@ -120,16 +122,15 @@ impl Response {
             let Some(own) = reader.additional()? else {
                 continue;
             };
-            // RFC 6891 section 6.1.1: there is one at most.
-            if opt.replace(own).is_some() {
-                return Err(Unreadable);
-            }
+            // There is one at most (RFC 6891 section 6.1.1); of more the first counts.
+            opt.get_or_insert(own);
         }
         let upper = opt.as_ref().map_or(0, |(upper, _)| *upper);
         Ok(Self {
             id: field(0),
             rcode: Rcode(u16::from(header[3] & 0x0F) | u16::from(upper) << 4),
             truncated: header[2] & 0x02 != 0,
+            recursion_available: header[3] & 0x80 != 0,
             authentic: header[3] & 0x20 != 0,
             edns: opt.map(|(_, edns)| edns),
             pool: reader.pool,
@@ -533,7 +534,6 @@ mod tests {
                     ],
                 ),
             ),
-            ("two OPT", message([1, 0, 0, 2], &[QUESTION, opt, opt])),
         ] {
             assert_eq!(Response::parse(&bytes), Err(Unreadable), "{what}");
         }

@@ -127,29 +127,46 @@ impl<'a> Scrub<'a> {
     /// The records of a type at a name, and the signatures over them for who wants them.
     fn set(&self, name: &Name, rtype: u16) -> Vec<Set> {
         let own = || self.response.answers().filter(|record| record.is_of(name));
+        if rtype == types::RRSIG {
+            return self.signatures(name);
+        }
         let records = own().filter(|record| record.rtype == rtype);
         let Some(set) = Set::new(None, records) else {
             return Vec::new();
         };
         let mut sets = vec![set];
-        if self.form.dnssec_ok && rtype != types::RRSIG {
+        if self.form.dnssec_ok {
             sets.extend(Set::new(None, own().filter(|record| covers(record, rtype))));
         }
         sets
     }
 
-    /// All records at a name, for ANY.
+    /// All records at a name, for ANY, which asks for signatures as well.
     fn everything(&self, name: &Name) -> Vec<Set> {
         let own = || self.response.answers().filter(|record| record.is_of(name));
-        let wanted = |record: &RawRecord<'_>| {
-            self.form.dnssec_ok
-                || !matches!(record.rtype, types::RRSIG | types::NSEC | types::NSEC3)
-        };
-        let mut rtypes: Vec<u16> = own().filter(wanted).map(|record| record.rtype).collect();
+        let mut rtypes: Vec<u16> = own().map(|record| record.rtype).collect();
         rtypes.sort_unstable();
         rtypes.dedup();
-        let set = |rtype| Set::new(None, own().filter(move |record| record.rtype == rtype));
-        rtypes.into_iter().filter_map(set).collect()
+        let sets = rtypes.into_iter().flat_map(|rtype| match rtype {
+            types::RRSIG => self.signatures(name),
+            _ => Set::new(None, own().filter(|record| record.rtype == rtype))
+                .into_iter()
+                .collect(),
+        });
+        sets.collect()
+    }
+
+    /// The signatures at a name, a set for each type that they cover: each has the TTL of what it covers
+    /// (RFC 4034 section 3).
+    fn signatures(&self, name: &Name) -> Vec<Set> {
+        let own = || self.response.answers().filter(|record| record.is_of(name));
+        let own = || own().filter(|record| record.rtype == types::RRSIG);
+        let mut covered: Vec<&[u8]> = own().filter_map(|record| record.rdata.get(..2)).collect();
+        covered.sort_unstable();
+        covered.dedup();
+        let set =
+            |rtype: &[u8]| Set::new(None, own().filter(|record| record.rdata.starts_with(rtype)));
+        covered.into_iter().filter_map(set).collect()
     }
 
     /// The alias at a name: of two the first counts. Where a DNAME made it, that stands in front.

@@ -2,14 +2,13 @@
 //! can answer, on a port that nobody can guess (RFC 5452 section 9.2), and that a refusal of the network
 //! is heard at once.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{Interest, Ready};
 use tokio::net::UdpSocket;
 use tokio::time::timeout_at;
 
@@ -18,7 +17,7 @@ use crate::dns::{Query, QueryEdns, Response};
 use super::metrics::Counts;
 use super::{Failure, read};
 
-/// How often a question is sent, in all.
+/// How often a question is sent, in all: as many as `receive` looks at.
 const TRIES: usize = 3;
 
 /// How soon it is sent again at the earliest.
@@ -83,15 +82,19 @@ impl Exchange<'_> {
     /// Waits for the reply to one of the tries.
     async fn receive(&self, tries: &[Try]) -> Result<Response, Failure> {
         loop {
-            let ready = poll_fn(|context| {
-                for own in tries {
-                    if own.socket.poll_recv_ready(context).is_ready() {
-                        return Poll::Ready(own);
-                    }
-                }
-                Poll::Pending
-            });
-            let own = ready.await;
+            // A port at which nobody listens is an error of the socket, and nothing to read.
+            let (first, second, third) = (tries.first(), tries.get(1), tries.get(2));
+            let (own, readiness) = tokio::select! {
+                ready = ready(first) => ready,
+                ready = ready(second) => ready,
+                ready = ready(third) => ready,
+            };
+            if readiness.is_error()
+                && let Ok(Some(error)) = own.socket.take_error()
+            {
+                tracing::debug!(upstream = %self.to, %error, "a question was refused");
+                return Err(Failure::Network);
+            }
             let mut buffer = self.buffers.take();
             let received = own.socket.try_recv_buf(&mut buffer);
             let said = match received {
@@ -108,6 +111,17 @@ impl Exchange<'_> {
             }
         }
     }
+}
+
+/// Waits until something has come to a try; for ever if there is none.
+async fn ready(own: Option<&Try>) -> (&Try, Ready) {
+    if let Some(own) = own {
+        match own.socket.ready(Interest::READABLE | Interest::ERROR).await {
+            Ok(readiness) => return (own, readiness),
+            Err(error) => tracing::debug!(%error, "cannot wait for a reply"),
+        }
+    }
+    std::future::pending().await
 }
 
 /// A socket on which these bytes were sent there. The system takes a port at random when it is connected,

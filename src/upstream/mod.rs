@@ -63,14 +63,17 @@ impl Failure {
         }
     }
 
-    /// A reply that is no answer: anything but NOERROR and NXDOMAIN, and a referral.
+    /// A reply that is no answer: anything but NOERROR and NXDOMAIN, and a referral of who does not
+    /// recurse. (Who does, and names servers without an SOA record, only says more than it has to.)
     fn of(response: Response) -> Result<Response, Self> {
         match response.rcode {
             Rcode::NXDOMAIN => Ok(response),
             Rcode::NOERROR => {
                 let has = |rtype| response.authority().any(|record| record.rtype == rtype);
-                let is_referral =
-                    response.answers().next().is_none() && has(types::NS) && !has(types::SOA);
+                let is_referral = !response.recursion_available
+                    && response.answers().next().is_none()
+                    && has(types::NS)
+                    && !has(types::SOA);
                 if is_referral {
                     Err(Self::Lame)
                 } else {
@@ -159,7 +162,13 @@ impl Upstream {
             said => return said,
         }
         // Few questions come this far, and all would carry what it needs.
-        Box::pin(self.streams.ask(query, edns(true), time, by)).await
+        let response = Box::pin(self.streams.ask(query, edns(true), time, by)).await?;
+        // There is no larger way to say it.
+        if response.truncated {
+            Err(Failure::Unreadable)
+        } else {
+            Ok(response)
+        }
     }
 
     /// How long it takes, about.

@@ -77,8 +77,8 @@ pub(crate) fn throughout(
     }
 }
 
-/// How long a soak lasts: `short` in a plain run, `long` under `tests/run --full`.
-pub(crate) fn soak(short: Duration, long: Duration) -> Duration {
+/// How long a soak lasts, or how much it does: `short` in a plain run, `long` under `tests/run --full`.
+pub(crate) fn soak<T>(short: T, long: T) -> T {
     if env::var_os("PORTOLAN_FULL").is_some() {
         long
     } else {

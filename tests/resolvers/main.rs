@@ -1,0 +1,14 @@
+//! Portolan among other resolvers: what real ones ask of it, and what it makes of real ones, and of odd
+//! ones, as upstreams.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod odd;
+mod scripts;
+mod servers;
+mod signed;
+mod size;
+mod streams;
+mod stub;
+mod validating;

@@ -5,25 +5,32 @@ use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::sync::mpsc;
+use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::dns::Transport;
-use crate::router::Asker;
+use crate::router::{Asker, Waiting};
 
 use super::Settings;
+use super::metrics::Counts;
 use super::responder::{Handled, Responder, Shard};
 
 /// Queries of one connection that may be in the making at a time; then it is read no further.
 const IN_FLIGHT: usize = 64;
+
+/// Bytes of queries that are read at a time: a hundred of them.
+const READ: usize = 4 << 10;
+
+/// Bytes of answers that are sent before more queries are answered.
+const ENOUGH: usize = 64 << 10;
 
 /// How long a query that has begun may take to arrive.
 const QUERY_TIME: Duration = Duration::from_secs(5);
@@ -161,6 +168,7 @@ pub(super) async fn accept(
     }
 }
 
+/// One connection. Queries that have come together are answered together: with one look, and one write.
 async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
@@ -173,116 +181,185 @@ async fn serve(
         debug!(%error, %peer, "cannot set TCP_NODELAY");
     }
     let (reader, writer) = stream.into_split();
-    let (replies, outbox) = mpsc::channel(IN_FLIGHT);
-    let writing = tokio::spawn(write(writer, outbox));
-    // A client that takes no answers ends the writer, and with it the connection.
-    tokio::select! {
-        () = read(reader, peer, responder, connections, &replies) => {}
-        () = replies.closed() => {}
-        () = stop.cancelled() => {}
-    }
-    // The writer ends when the last answer in the making has been sent.
-    drop(replies);
-    if writing.await.is_err() {
-        debug!(%peer, "the writer of a TCP connection failed");
+    let (made, later) = mpsc::channel(IN_FLIGHT);
+    let turn = connections.turn();
+    let mut connection = Connection {
+        reader,
+        writer,
+        asker: Asker::new(peer.ip(), Transport::Tcp),
+        turn,
+        counts: Arc::clone(connections.shard(turn).counts()),
+        responder: Arc::clone(responder),
+        connections: Arc::clone(connections),
+        made,
+        later,
+        in_the_making: 0,
+        inbox: Vec::new(),
+        outbox: Vec::new(),
+    };
+    // Whoever takes no answers, or sends what is no query, is heard no longer.
+    if connection.converse(stop).await.is_ok() {
+        connection.finish().await;
     }
 }
 
-/// Reads queries until the client ends, is silent for too long, or sends rubbish.
-async fn read(
-    mut reader: OwnedReadHalf,
-    peer: SocketAddr,
-    responder: &Arc<Responder>,
-    connections: &Arc<Connections>,
-    replies: &mpsc::Sender<Vec<u8>>,
-) {
-    let idle = connections.idle;
-    let turn = connections.turn();
-    let counts = Arc::clone(connections.shard(turn).counts());
-    let asker = Asker::new(peer.ip(), Transport::Tcp);
-    let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
-    let mut request = Vec::new();
-    loop {
-        let Ok(Ok(first)) = timeout(idle, reader.read_u8()).await else {
-            return;
-        };
-        let Ok(Ok(())) = timeout(QUERY_TIME, read_rest(&mut reader, first, &mut request)).await
-        else {
-            return;
-        };
-        let mut reply = Vec::new();
-        let handled = {
-            let mut shard = connections.shard(turn);
-            shard.begin();
-            let handled = responder.at_once(&mut shard, &request, asker, framed(&mut reply));
-            shard.end();
-            handled
-        };
-        match handled {
-            Handled::Replied => {
-                if replies.send(reply).await.is_err() {
-                    return;
+/// Why there is no going on.
+struct Over;
+
+struct Connection {
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
+    asker: Asker,
+    /// Which shard it is answered from.
+    turn: usize,
+    counts: Arc<Counts>,
+    responder: Arc<Responder>,
+    connections: Arc<Connections>,
+    /// Where answers come in that had to wait, and where they leave.
+    made: mpsc::Sender<Vec<u8>>,
+    later: mpsc::Receiver<Vec<u8>>,
+    in_the_making: usize,
+    /// What has come and is not answered yet.
+    inbox: Vec<u8>,
+    /// Answers that are not sent yet.
+    outbox: Vec<u8>,
+}
+
+impl Connection {
+    /// Answers until the client ends, is silent for too long, or sends rubbish; or until the stop.
+    async fn converse(&mut self, stop: &CancellationToken) -> Result<(), Over> {
+        let mut begun = Instant::now();
+        loop {
+            while self.answer()? {
+                self.send().await?;
+            }
+            self.send().await?;
+            let has_room = self.in_the_making < IN_FLIGHT;
+            self.inbox.shrink_to(READ);
+            self.inbox.reserve(READ);
+            // A query that has begun has to arrive.
+            let patience = match self.inbox.is_empty() {
+                true => begun + self.connections.idle,
+                false => begun + QUERY_TIME,
+            };
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                // What one address asks for does not wait for what it asked before.
+                Some(reply) = self.later.recv() => {
+                    self.in_the_making -= 1;
+                    self.outbox.extend_from_slice(&reply);
+                    begun = Instant::now();
+                }
+                read = self.reader.read_buf(&mut self.inbox), if has_room => match read {
+                    Ok(1..) => begun = Instant::now(),
+                    Ok(0) | Err(_) => return Ok(()),
+                },
+                () = sleep_until(patience.into()), if has_room => return Ok(()),
+            }
+        }
+    }
+
+    /// Answers queries that have come whole, until there is enough to send. True if there may be more
+    /// of them.
+    fn answer(&mut self) -> Result<bool, Over> {
+        let connections = Arc::clone(&self.connections);
+        let mut at = 0;
+        let mut has_more = false;
+        let mut shard = None;
+        while let Some((length, rest)) = self.inbox[at..].split_first_chunk::<2>() {
+            let length = usize::from(u16::from_be_bytes(*length));
+            let Some(request) = rest.get(..length) else {
+                break;
+            };
+            if self.in_the_making >= IN_FLIGHT {
+                break;
+            }
+            if self.outbox.len() >= ENOUGH {
+                has_more = true;
+                break;
+            }
+            let shard = shard.get_or_insert_with(|| {
+                let mut shard = connections.shard(self.turn);
+                shard.begin();
+                shard
+            });
+            let begin = self.outbox.len();
+            self.outbox.extend_from_slice(&[0, 0]);
+            let outbox = &mut self.outbox;
+            match self.responder.at_once(shard, request, self.asker, outbox) {
+                Handled::Replied => frame(outbox, begin)?,
+                // Not a query at all: whoever this is does not speak DNS.
+                Handled::Ignored => return Err(Over),
+                Handled::Later(waiting) => {
+                    outbox.truncate(begin);
+                    let request = request.to_vec();
+                    self.in_the_making += 1;
+                    self.wait_for(request, waiting);
                 }
             }
-            // Not a query at all: whoever this is does not speak DNS.
-            Handled::Ignored => return,
-            Handled::Later(waiting) => {
-                let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else {
-                    return;
-                };
-                let responder = Arc::clone(responder);
-                let request = std::mem::take(&mut request);
-                let replies = replies.clone();
-                let connections = Arc::clone(connections);
-                let counts = Arc::clone(&counts);
-                tokio::spawn(async move {
-                    let mut reply = Vec::new();
-                    let kept = responder
-                        .later(&counts, &request, asker, waiting, framed(&mut reply))
-                        .await;
-                    if let Some((key, resolved)) = kept {
-                        connections.shard(turn).keep(&key, resolved);
-                    }
-                    // If the connection is gone, so is whoever wanted this.
-                    let _ = replies.send(reply).await;
-                    drop(permit);
-                });
+            at += 2 + length;
+        }
+        if let Some(mut shard) = shard {
+            shard.end();
+        }
+        self.inbox.drain(..at);
+        Ok(has_more)
+    }
+
+    /// Has a query answered that has to wait.
+    fn wait_for(&self, request: Vec<u8>, waiting: Waiting) {
+        let (responder, counts) = (Arc::clone(&self.responder), Arc::clone(&self.counts));
+        let (connections, turn) = (Arc::clone(&self.connections), self.turn);
+        let (asker, made) = (self.asker, self.made.clone());
+        tokio::spawn(async move {
+            let mut reply = vec![0, 0];
+            let kept = responder
+                .later(&counts, &request, asker, waiting, &mut reply)
+                .await;
+            if let Some((key, resolved)) = kept {
+                connections.shard(turn).keep(&key, resolved);
+            }
+            // What has no answer takes its place all the same.
+            if reply.len() == 2 || frame(&mut reply, 0).is_err() {
+                reply.clear();
+            }
+            // If the connection is gone, so is whoever wanted this.
+            let _ = made.send(reply).await;
+        });
+    }
+
+    async fn send(&mut self) -> Result<(), Over> {
+        if self.outbox.is_empty() {
+            return Ok(());
+        }
+        let sent = timeout(WRITE_TIME, self.writer.write_all(&self.outbox)).await;
+        self.outbox.clear();
+        // One large answer is no reason to keep room for it.
+        self.outbox.shrink_to(ENOUGH);
+        match sent {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Over),
+        }
+    }
+
+    /// Sends the answers that are still in the making.
+    async fn finish(mut self) {
+        while self.in_the_making > 0 {
+            let Some(reply) = self.later.recv().await else {
+                return;
+            };
+            self.in_the_making -= 1;
+            self.outbox.extend_from_slice(&reply);
+            if self.send().await.is_err() {
+                return;
             }
         }
     }
 }
 
-/// The rest of a message whose first length byte has been read.
-async fn read_rest(
-    reader: &mut OwnedReadHalf,
-    first: u8,
-    request: &mut Vec<u8>,
-) -> std::io::Result<()> {
-    let length = u16::from_be_bytes([first, reader.read_u8().await?]);
-    request.clear();
-    request.resize(usize::from(length), 0);
-    reader.read_exact(request).await?;
+/// Puts its length before the message that begins there.
+fn frame(outbox: &mut [u8], begin: usize) -> Result<(), Over> {
+    let length = u16::try_from(outbox.len() - begin - 2).map_err(|_| Over)?;
+    outbox[begin..begin + 2].copy_from_slice(&length.to_be_bytes());
     Ok(())
-}
-
-/// Leaves room for the length that goes before a message.
-fn framed(reply: &mut Vec<u8>) -> &mut Vec<u8> {
-    reply.extend_from_slice(&[0, 0]);
-    reply
-}
-
-/// Sends replies until there can be no more of them.
-async fn write(mut writer: OwnedWriteHalf, mut outbox: mpsc::Receiver<Vec<u8>>) {
-    while let Some(mut reply) = outbox.recv().await {
-        let Ok(length) = u16::try_from(reply.len().saturating_sub(2)) else {
-            return;
-        };
-        if length == 0 {
-            continue;
-        }
-        reply[..2].copy_from_slice(&length.to_be_bytes());
-        let Ok(Ok(())) = timeout(WRITE_TIME, writer.write_all(&reply)).await else {
-            return;
-        };
-    }
 }

@@ -54,6 +54,11 @@ pub(crate) const CASES: &[Case] = &[
         run: uncached,
     },
     Case {
+        name: "tcp",
+        title: "the same over 16 connections of TCP, × of Knot",
+        run: tcp,
+    },
+    Case {
         name: "latency",
         title: "latency at a tenth of Portolan's capacity",
         run: latency,
@@ -128,12 +133,7 @@ fn recursion(effort: Effort) -> io::Result<Vec<Row>> {
 }
 
 fn uncached(effort: Effort) -> io::Result<Vec<Row>> {
-    let peers = [
-        Peer::Echo,
-        Peer::Portolan,
-        Peer::Unbound,
-        Peer::Dnsmasq,
-    ];
+    let peers = [Peer::Echo, Peer::Portolan, Peer::Unbound, Peer::Dnsmasq];
     let questions = Questions::in_turn(vec![Question::fresh(knot::WILDCARD, 1232)]);
     let field = Field::start(&peers, &World::new(1, 3), &questions, Behind::Knot)?;
     let mut rows = Vec::new();
@@ -142,6 +142,12 @@ fn uncached(effort: Effort) -> io::Result<Vec<Row>> {
         rows.extend(field.measure("", pace, effort)?);
     }
     Ok(rows)
+}
+
+fn tcp(effort: Effort) -> io::Result<Vec<Row>> {
+    let peers = [Peer::Portolan, Peer::Knot];
+    let field = Field::start(&peers, &World::new(1, 3), &web(1232), Behind::Nobody)?.over_tcp();
+    field.measure("", Pace::Outstanding(OUTSTANDING), effort)
 }
 
 fn latency(effort: Effort) -> io::Result<Vec<Row>> {
@@ -166,7 +172,12 @@ fn instances(effort: Effort) -> io::Result<Vec<Row>> {
         let srv = Question::new("web.service.consul.", RecordType::SRV, size);
         let questions = Questions::in_turn(vec![srv]);
         let world = World::new(1, instances);
-        let field = Field::start(&[Peer::Echo, Peer::Portolan], &world, &questions, Behind::Nobody)?;
+        let field = Field::start(
+            &[Peer::Echo, Peer::Portolan],
+            &world,
+            &questions,
+            Behind::Nobody,
+        )?;
         // What is sent weighs more than how it is made: a lower rate loses nothing of it.
         rows.extend(field.measure(what, Pace::Rate(RATE / 4.0), effort)?);
     }

@@ -87,6 +87,7 @@ pub(crate) fn run(effort: Effort) -> io::Result<Vec<Row>> {
             order: &questions.order,
             pace,
             sockets: SOCKETS,
+            over_tcp: false,
         };
         let once = |server| Measured::of(&load(server), server.pid(), effort.lasting * LONGER);
         let mut rounds = Vec::new();

@@ -4,6 +4,7 @@
 //! of a client, and so that a reply is seen as soon as it is there.
 
 use crate::question::Asked;
+use crate::streams;
 use hdrhistogram::Histogram;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg, sendmmsg};
@@ -29,10 +30,10 @@ const LONGEST: usize = 65_536;
 const SLOTS: usize = 1024;
 
 /// A reply that takes longer is lost.
-const PATIENCE: Duration = Duration::from_millis(500);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The longest latency that is told apart, in nanoseconds.
-const LONGEST_LATENCY: u64 = 60_000_000_000;
+pub(crate) const LONGEST_LATENCY: u64 = 60_000_000_000;
 
 /// Gaps between queries that are drawn beforehand, and then used again.
 const GAPS: usize = 1 << 16;
@@ -61,6 +62,8 @@ pub(crate) struct Load<'a> {
     pub(crate) order: &'a [u32],
     pub(crate) pace: Pace,
     pub(crate) sockets: usize,
+    /// Over as many connections of TCP; then queries are always under way.
+    pub(crate) over_tcp: bool,
 }
 
 /// What a load found.
@@ -145,6 +148,9 @@ struct Running<'a> {
 impl<'a> Load<'a> {
     /// Runs it for so long, and waits for the last replies.
     pub(crate) fn run(&self, lasting: Duration) -> io::Result<Outcome> {
+        if let (true, Pace::Outstanding(number)) = (self.over_tcp, self.pace) {
+            return streams::run(self, number, lasting);
+        }
         let mut lines = (0..self.sockets)
             .map(|_| Line::new(self.server))
             .collect::<io::Result<Vec<_>>>()?;

@@ -13,6 +13,7 @@ mod publish;
 mod question;
 mod results;
 mod server;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -84,6 +85,9 @@ struct LoadArguments {
     /// Queries a second, instead
     #[arg(long)]
     rate: Option<f64>,
+    /// Over TCP, with --outstanding
+    #[arg(long, conflicts_with = "rate")]
+    tcp: bool,
     /// How long
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
@@ -187,6 +191,7 @@ fn load_one(arguments: &LoadArguments) -> io::Result<()> {
         order: &order,
         pace: arguments.rate.map_or(outstanding, Pace::Rate),
         sockets: arguments.sockets,
+        over_tcp: arguments.tcp,
     };
     for _ in 0..arguments.rounds {
         let lasting = Duration::from_secs_f64(arguments.seconds);

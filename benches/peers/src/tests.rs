@@ -42,6 +42,7 @@ fn run(server: SocketAddr, pace: Pace) -> crate::load::Outcome {
         order: &[0],
         pace,
         sockets: 4,
+        over_tcp: false,
     };
     load.run(Duration::from_millis(300)).expect("a load")
 }

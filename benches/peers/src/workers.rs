@@ -101,6 +101,7 @@ impl Contender {
             order,
             pace: Pace::Outstanding(OUTSTANDING / 2),
             sockets: SOCKETS,
+            over_tcp: false,
         };
         let ask = |core| {
             cpu::pin(&[core])?;

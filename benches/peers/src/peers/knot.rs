@@ -2,7 +2,12 @@
 
 use super::Setup;
 use crate::server::{Server, free_port, write};
-use std::{fs, io, net::{Ipv4Addr, SocketAddr}, path::Path, process::Command};
+use std::{
+    fs, io,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    process::Command,
+};
 
 /// The zone in which every name has an address.
 pub(crate) const WILDCARD: &str = "wildcard.example.com.";

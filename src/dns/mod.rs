@@ -8,6 +8,7 @@
 mod answer;
 pub(crate) mod hickory;
 mod name;
+mod opt;
 mod rendered;
 mod reply;
 mod request;
@@ -16,8 +17,9 @@ mod response;
 pub use answer::{Answer, Cut, Data, ExtendedError, Glue, Open, Rcode, Reach, Record, Subset};
 pub use name::{Name, NameError};
 pub(crate) use name::{labels, offset_of_suffix};
+pub use opt::ReplyEdns;
 pub use rendered::{Rendered, error_reply};
-pub use reply::{Excerpt, Fit, Reply, ReplyEdns, Transport};
+pub use reply::{Excerpt, Fit, Reply, Transport};
 pub use request::{ClientSubnet, Edns, Malformed, Query, QueryEdns, Request};
 pub use response::{RawRecord, Response, ResponseEdns, Unreadable};
 

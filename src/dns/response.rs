@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::answer::{ExtendedError, Rcode};
 use super::rendered::HEADER;
-use super::{Name, types};
+use super::types;
 
 /// Bytes of text that are kept of an Extended DNS Error.
 const MAX_ERROR_TEXT: usize = 128;
@@ -74,13 +74,6 @@ pub struct RawRecord<'a> {
     pub ttl: u32,
     /// Its data.
     pub rdata: &'a [u8],
-}
-
-impl RawRecord<'_> {
-    /// Is this name its owner, whatever the case of either?
-    pub fn is_of(&self, name: &Name) -> bool {
-        self.owner.eq_ignore_ascii_case(name.as_wire())
-    }
 }
 
 impl Response {
@@ -386,7 +379,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::dns::{Data, hickory};
+    use crate::dns::{Data, Name, hickory};
 
     fn name() -> impl Strategy<Value = HickoryName> {
         let label = prop::sample::select(vec!["a", "www", "mail", "Example", "org", "x-y"]);

@@ -12,7 +12,7 @@ mod scrub;
 mod special;
 mod system;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -152,6 +152,9 @@ const CACHED_ERROR: u16 = 13;
 const NOT_READY: u16 = 14;
 const NO_REACHABLE_AUTHORITY: u16 = 22;
 
+/// Links of a chain that one answer has: no reply has as many.
+const MAX_LINKS: usize = 4096;
+
 /// Of the memory for answers one part of this many is the workers', for what they render of them.
 const WORKERS_SHARE: u64 = 4;
 
@@ -269,8 +272,11 @@ impl Recursor {
             return failed(NOT_READY);
         };
         let now = Instant::now();
+        let mut found = Found::new(&links);
         let answer = told(question, now, |at| {
-            of(&links, at).or_else(|| self.cache.get(at, qtype, form, now))
+            found
+                .next(at)
+                .or_else(|| self.cache.get(at, qtype, form, now))
         });
         match answer {
             Some(answer) if answer.rcode != Rcode::SERVFAIL || !answer.errors.is_empty() => answer,
@@ -361,27 +367,37 @@ pub fn said(question: Question<'_>, response: &Response) -> Answer {
     let Question { name, qtype, form } = question;
     let links = scrub::links(name, qtype, form, response, now).into_iter();
     let links: Links = links.map(|(own, link)| (own, Arc::new(link))).collect();
-    told(question, now, |at| of(&links, at)).unwrap_or_else(|| failed(NO_REACHABLE_AUTHORITY))
+    let mut found = Found::new(&links);
+    let answer = told(question, now, |at| found.next(at));
+    answer.unwrap_or_else(|| failed(NO_REACHABLE_AUTHORITY))
 }
 
-/// What links say of a name.
-fn of(links: &Links, name: &Name) -> Option<Arc<Link>> {
-    let found = links.iter().find(|(own, _)| own == name);
-    found.map(|(_, link)| Arc::clone(link))
+/// Links that are walked through in their order, from one to where it leads.
+struct Found<'a>(std::slice::Iter<'a, (Name, Arc<Link>)>);
+
+impl<'a> Found<'a> {
+    fn new(links: &'a Links) -> Self {
+        Self(links.iter())
+    }
+
+    fn next(&mut self, name: &Name) -> Option<Arc<Link>> {
+        let (_, link) = self.0.next().filter(|(own, _)| own == name)?;
+        Some(Arc::clone(link))
+    }
 }
 
 /// The answer that links make, from that of the question's name on; `None` if that is not known.
 fn told(
     question: Question<'_>,
     now: Instant,
-    link_at: impl Fn(&Name) -> Option<Arc<Link>>,
+    mut link_at: impl FnMut(&Name) -> Option<Arc<Link>>,
 ) -> Option<Answer> {
     let mut answer = Answer {
         authentic: true,
         ..Answer::empty(Rcode::NOERROR, false)
     };
     let mut at = question.name.clone();
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     loop {
         let Some(link) = link_at(&at) else {
             if seen.is_empty() {
@@ -398,13 +414,12 @@ fn told(
             break;
         };
         link.tell(&at, now, &mut answer);
-        seen.push(at);
-        match &link.alias {
-            Some(next) if seen.len() < scrub::MAX_ALIASES && !seen.contains(next) => {
-                at = next.clone();
-            }
-            _ => break,
+        let Some(next) = &link.alias else { break };
+        seen.insert(at);
+        if seen.len() == MAX_LINKS || seen.contains(next) {
+            break;
         }
+        at = next.clone();
     }
     for (of, record) in answer.answers.iter().enumerate() {
         // Whatever the upstream knows of its hosts it would have sent.

@@ -2,14 +2,17 @@
 //! is at the end of it (RFC 5452 section 6, RFC 6672 section 3.4). Records of other names do not get
 //! any further.
 
+use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::time::Instant;
 
 use crate::dns::{Name, RawRecord, Rcode, Response, types};
 
 use super::link::{Form, Link, Parts, Set};
 
-/// Aliases of one reply that are taken: as many as are followed.
-pub(super) const MAX_ALIASES: usize = 16;
+/// Links of one chain that come with a redirection or a proof, and records of either kind. Those who sign
+/// need a few; more would be multiplied by the links.
+const MOST: usize = 16;
 
 /// The longest that an absence is remembered, in seconds (RFC 2308 section 5 advises one to three
 /// hours).
@@ -26,25 +29,21 @@ pub(super) fn links(
     response: &Response,
     now: Instant,
 ) -> Vec<Named> {
-    let scrub = Scrub {
-        qtype,
-        form,
-        response,
-    };
+    let scrub = Scrub::new(qtype, form, response);
     let mut links: Vec<Named> = Vec::new();
+    let mut seen = HashSet::new();
     let mut at = name.clone();
     loop {
-        let Some(parts) = scrub.at(&at, links.is_empty()) else {
+        let Some(parts) = scrub.at(&at, links.len()) else {
             return links;
         };
         let next = parts.alias.clone();
+        if next.is_some() {
+            seen.insert(at.clone());
+        }
         links.push((at, Link::new(parts, now)));
         match next {
-            Some(next)
-                if links.len() < MAX_ALIASES && links.iter().all(|(own, _)| *own != next) =>
-            {
-                at = next;
-            }
+            Some(next) if !seen.contains(&next) => at = next,
             _ => return links,
         }
     }
@@ -54,12 +53,44 @@ struct Scrub<'a> {
     qtype: u16,
     form: Form,
     response: &'a Response,
+    /// The answers by their owners, whatever the case: a chain takes time in proportion to its length.
+    answers: Vec<RawRecord<'a>>,
+    /// Those of them that redirect all names below one.
+    dnames: Vec<(Name, RawRecord<'a>)>,
 }
 
 impl<'a> Scrub<'a> {
+    fn new(qtype: u16, form: Form, response: &'a Response) -> Self {
+        let mut answers: Vec<RawRecord<'a>> = response.answers().collect();
+        // Those of one owner stay in the order in which they came.
+        answers.sort_by(|one, other| compare(one.owner, other.owner));
+        let dname = |record: &RawRecord<'a>| {
+            let (owner, _) = Name::split_from(record.owner)?;
+            (record.rtype == types::DNAME).then_some((owner, *record))
+        };
+        Self {
+            qtype,
+            form,
+            response,
+            dnames: answers.iter().filter_map(dname).take(MOST).collect(),
+            answers,
+        }
+    }
+
+    /// The answers that a name owns.
+    fn of(&self, name: &Name) -> impl Iterator<Item = RawRecord<'a>> + Clone {
+        let wire = name.as_wire();
+        let from = |limit: Ordering| {
+            self.answers
+                .partition_point(|own| compare(own.owner, wire) < limit)
+        };
+        let (begin, end) = (from(Ordering::Equal), from(Ordering::Greater));
+        self.answers[begin..end].iter().copied()
+    }
+
     /// What the reply says of one name. `None` if it says nothing: an alias leads there, and the chain
     /// is left open.
-    fn at(&self, name: &Name, is_first: bool) -> Option<Parts> {
+    fn at(&self, name: &Name, number: usize) -> Option<Parts> {
         let mut parts = Parts {
             rcode: Rcode::NOERROR,
             alias: None,
@@ -74,15 +105,17 @@ impl<'a> Scrub<'a> {
             parts.answers = self.set(name, self.qtype);
         }
         if parts.answers.is_empty() && self.qtype != types::CNAME {
-            self.alias(name, &mut parts);
+            self.alias(name, number, &mut parts);
+            // Who asks for everything is told of the alias, and no more (RFC 1034 section 4.3.2).
+            parts.alias = parts.alias.filter(|_| self.qtype != types::ANY);
         }
         if parts.answers.is_empty() {
-            return self.nothing(name, is_first, parts);
+            return self.nothing(name, number == 0, parts);
         }
         if parts.alias.is_none() {
             parts.errors = self.response.errors().to_vec();
         }
-        if self.form.dnssec_ok && self.is_expanded(name) {
+        if self.form.dnssec_ok && number < MOST && self.is_expanded(name) {
             parts.authority = self.proofs();
         }
         Some(parts)
@@ -126,7 +159,7 @@ impl<'a> Scrub<'a> {
 
     /// The records of a type at a name, and the signatures over them for who wants them.
     fn set(&self, name: &Name, rtype: u16) -> Vec<Set> {
-        let own = || self.response.answers().filter(|record| record.is_of(name));
+        let own = || self.of(name);
         if rtype == types::RRSIG {
             return self.signatures(name);
         }
@@ -143,7 +176,7 @@ impl<'a> Scrub<'a> {
 
     /// All records at a name, for ANY, which asks for signatures as well.
     fn everything(&self, name: &Name) -> Vec<Set> {
-        let own = || self.response.answers().filter(|record| record.is_of(name));
+        let own = || self.of(name);
         let mut rtypes: Vec<u16> = own().map(|record| record.rtype).collect();
         rtypes.sort_unstable();
         rtypes.dedup();
@@ -159,8 +192,7 @@ impl<'a> Scrub<'a> {
     /// The signatures at a name, a set for each type that they cover: each has the TTL of what it covers
     /// (RFC 4034 section 3).
     fn signatures(&self, name: &Name) -> Vec<Set> {
-        let own = || self.response.answers().filter(|record| record.is_of(name));
-        let own = || own().filter(|record| record.rtype == types::RRSIG);
+        let own = || self.of(name).filter(|record| record.rtype == types::RRSIG);
         let mut covered: Vec<&[u8]> = own().filter_map(|record| record.rdata.get(..2)).collect();
         covered.sort_unstable();
         covered.dedup();
@@ -170,30 +202,25 @@ impl<'a> Scrub<'a> {
     }
 
     /// The alias at a name: of two the first counts. Where a DNAME made it, that stands in front.
-    fn alias(&self, name: &Name, parts: &mut Parts) {
-        let mut records = self.response.answers();
-        let cname = records.find(|record| record.rtype == types::CNAME && record.is_of(name));
-        let dname = self.response.answers().find_map(|record| {
-            let (owner, _) = Name::split_from(record.owner)?;
-            let is_above =
-                record.rtype == types::DNAME && owner != *name && name.is_at_or_below(&owner);
-            is_above.then_some((owner, record))
-        });
-        if let Some((owner, record)) = &dname {
+    fn alias(&self, name: &Name, number: usize, parts: &mut Parts) {
+        let cname = self.of(name).find(|record| record.rtype == types::CNAME);
+        let is_above = |owner: &Name| owner != name && name.is_at_or_below(owner);
+        let dname = self.dnames.iter().find(|(owner, _)| is_above(owner));
+        if let Some((owner, record)) = dname
+            && number < MOST
+        {
             parts
                 .answers
                 .extend(Set::new(Some(owner.clone()), std::iter::once(*record)));
             if self.form.dnssec_ok {
-                let signatures = self.response.answers().filter(|own| {
-                    own.owner.eq_ignore_ascii_case(owner.as_wire()) && covers(own, types::DNAME)
-                });
+                let signatures = self.of(owner).filter(|own| covers(own, types::DNAME));
                 parts
                     .answers
                     .extend(Set::new(Some(owner.clone()), signatures));
             }
         }
         let (target, made);
-        let cname = match (cname, &dname) {
+        let cname = match (cname, dname) {
             (Some(cname), _) => Some(cname),
             // Who made the DNAME may leave it to us to make the alias.
             (None, Some((owner, record))) => {
@@ -217,10 +244,7 @@ impl<'a> Scrub<'a> {
         parts.alias = Some(target.to_lowercase());
         parts.answers.extend(Set::new(None, cname.into_iter()));
         if self.form.dnssec_ok {
-            let mut signatures = self.response.answers();
-            let signatures = signatures
-                .by_ref()
-                .filter(|own| own.is_of(name) && covers(own, types::CNAME));
+            let signatures = self.of(name).filter(|own| covers(own, types::CNAME));
             parts.answers.extend(Set::new(None, signatures));
         }
     }
@@ -229,11 +253,9 @@ impl<'a> Scrub<'a> {
     /// that there is no better match.
     fn is_expanded(&self, name: &Name) -> bool {
         let labels = name.labels().filter(|label| *label != b"*").count();
-        self.response.answers().any(|record| {
+        self.of(name).any(|record| {
             let signed = record.rdata.get(3).map(|labels| usize::from(*labels));
-            record.rtype == types::RRSIG
-                && record.is_of(name)
-                && signed.is_some_and(|own| own < labels)
+            record.rtype == types::RRSIG && signed.is_some_and(|own| own < labels)
         })
     }
 
@@ -243,6 +265,9 @@ impl<'a> Scrub<'a> {
         let mut told: Vec<(&'a [u8], u16)> = Vec::new();
         for record in self.response.authority() {
             let place = (record.owner, record.rtype);
+            if told.len() == MOST {
+                break;
+            }
             if !matches!(record.rtype, types::NSEC | types::NSEC3) || told.contains(&place) {
                 continue;
             }
@@ -264,6 +289,12 @@ impl<'a> Scrub<'a> {
         }
         sets
     }
+}
+
+/// The order of names in wire form, whatever their case: any will do that is the same for all.
+fn compare(one: &[u8], other: &[u8]) -> Ordering {
+    let lower = |byte: &u8| byte.to_ascii_lowercase();
+    one.iter().map(lower).cmp(other.iter().map(lower))
 }
 
 /// Is it a signature over records of this type?

@@ -272,16 +272,15 @@ impl Trail<'_> {
     /// found.
     fn go_on(&mut self, answer: &mut Answer, end: &Open, step: &Step<'_>) -> Found<()> {
         for record in &answer.answers {
-            if let Data::Cname(_) = record.data
-                && self.seen.insert(record.owner.to_lowercase())
-            {
-                self.steps += 1;
+            if let Data::Cname(_) = record.data {
+                self.seen.insert(record.owner.to_lowercase());
             }
         }
         let to = end.to.to_lowercase();
-        if self.steps > MAX_STEPS || self.seen.contains(&to) {
+        if self.steps == MAX_STEPS || self.seen.contains(&to) {
             return Ok(());
         }
+        self.steps += 1;
         // ANY of an alias is about addresses. Consul is asked for them as its own DNS does; an upstream
         // may refuse ANY (RFC 8482), and a zone would not follow its own aliases.
         let types: &[u16] = match step.qtype {

@@ -2,34 +2,31 @@
 //! others in between.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::libc::{in_pktinfo, in6_pktinfo};
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg,
-    sendmmsg, setsockopt, sockopt,
+    ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, setsockopt,
+    sockopt,
 };
-use nix::sys::time::TimeSpec;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::dns::Transport;
-use crate::router::{Asker, Resolved, Waiting};
+use crate::router::{Asker, Waiting};
 
-use super::cache::{Key, Room};
+use super::cache::Room;
 use super::late::{LATE, Lateness, is_late};
+use super::reply_from::{ReplyFrom, std_address};
 use super::responder::{Handled, Responder, Shard};
 use super::sockets::SOCKET_BUFFER;
+use super::waiting::{Outbox, Place, Queue, watch};
 
 /// Datagrams taken with one system call.
 const BATCH: usize = 32;
@@ -45,68 +42,6 @@ const STOP_CHECK: Duration = Duration::from_millis(200);
 
 /// After a stop, queries that were already received are answered for at most this long.
 const DRAIN: Duration = Duration::from_secs(1);
-
-/// What every worker has of what they share.
-#[derive(Clone)]
-pub(super) struct Queue {
-    responder: Arc<Responder>,
-    /// One for each query that waits, of all workers.
-    places: Arc<Semaphore>,
-}
-
-impl Queue {
-    /// A queue with so many places.
-    pub(super) fn new(responder: Arc<Responder>, places: usize) -> Self {
-        Self {
-            responder,
-            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
-        }
-    }
-}
-
-/// What came of queries that had to wait, until their worker sends it.
-#[derive(Debug, Default)]
-struct Outbox {
-    made: Mutex<Made>,
-    /// Something was made, or nothing waits any more.
-    news: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Made {
-    replies: Vec<(Vec<u8>, SocketAddr, ReplyFrom)>,
-    kept: Vec<(Key, Resolved)>,
-    /// Queries that still wait.
-    waiting: usize,
-}
-
-impl Outbox {
-    fn lock(&self) -> MutexGuard<'_, Made> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A query that waits. However it ends, it waits no more.
-struct Place {
-    outbox: Arc<Outbox>,
-    _shared: OwnedSemaphorePermit,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.outbox.lock().waiting -= 1;
-        self.outbox.news.notify_one();
-    }
-}
-
-/// Lets the runtime tell when something comes. The socket itself stays one that blocks.
-#[expect(
-    deprecated,
-    reason = "what replaces it is unsafe, for types that may change their descriptor; this one cannot"
-)]
-fn watch(socket: &Arc<UdpSocket>) -> io::Result<AsyncFd<Arc<UdpSocket>>> {
-    AsyncFd::with_interest(Arc::clone(socket), Interest::READABLE)
-}
 
 fn asker(peer: SocketAddr) -> Asker {
     Asker::new(peer.ip(), Transport::Udp)
@@ -299,15 +234,10 @@ impl Worker {
         peer: SocketAddr,
         from: ReplyFrom,
     ) {
-        let Ok(shared) = Arc::clone(&self.queue.places).try_acquire_owned() else {
+        let Some(place) = Place::take(&self.queue, &self.outbox) else {
             self.responder.metrics().shed_query();
             return;
         };
-        let place = Place {
-            outbox: Arc::clone(&self.outbox),
-            _shared: shared,
-        };
-        self.outbox.lock().waiting += 1;
         let request = request.to_vec();
         let responder = Arc::clone(&self.queue.responder);
         let counts = Arc::clone(self.shard.counts());
@@ -339,7 +269,7 @@ impl Worker {
     /// Lets the system tell when each datagram came, or not. False if it will not do it.
     fn tell_time(&mut self, is_timed: bool) -> bool {
         let socket = &self.socket;
-        let done = setsockopt(&*socket, sockopt::ReceiveTimestampns, &is_timed);
+        let done = setsockopt(socket, sockopt::ReceiveTimestampns, &is_timed);
         if done.is_ok() {
             self.is_timed = is_timed;
             self.size_buffer(SOCKET_BUFFER);
@@ -482,62 +412,5 @@ impl Worker {
         }
         peers.clear();
         froms.clear();
-    }
-}
-
-fn std_address(address: &SockaddrStorage) -> Option<SocketAddr> {
-    if let Some(v4) = address.as_sockaddr_in() {
-        return Some(SocketAddrV4::from(*v4).into());
-    }
-    address
-        .as_sockaddr_in6()
-        .map(|v6| SocketAddrV6::from(*v6).into())
-}
-
-/// The address of ours that a datagram was sent to, and the reply must come from: clients drop
-/// replies from any other. Known where the socket is bound to all addresses.
-#[derive(Debug, Clone, Copy)]
-enum ReplyFrom {
-    Bound,
-    V4(in_pktinfo),
-    V6(in6_pktinfo),
-}
-
-impl ReplyFrom {
-    fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Bound, Self::Bound) => true,
-            (Self::V4(a), Self::V4(b)) => {
-                a.ipi_ifindex == b.ipi_ifindex
-                    && a.ipi_addr.s_addr == b.ipi_addr.s_addr
-                    && a.ipi_spec_dst.s_addr == b.ipi_spec_dst.s_addr
-            }
-            (Self::V6(a), Self::V6(b)) => {
-                a.ipi6_ifindex == b.ipi6_ifindex && a.ipi6_addr.s6_addr == b.ipi6_addr.s6_addr
-            }
-            _ => false,
-        }
-    }
-
-    /// Calls `send` with the control message that names it.
-    fn with<T>(&self, send: impl FnOnce(&[ControlMessage<'_>]) -> T) -> T {
-        match self {
-            Self::Bound => send(&[]),
-            Self::V4(info) => send(&[ControlMessage::Ipv4PacketInfo(info)]),
-            Self::V6(info) => send(&[ControlMessage::Ipv6PacketInfo(info)]),
-        }
-    }
-
-    /// Room for the control messages of a datagram to `bound`: the one that names the address,
-    /// and, if it is `timed`, the time it came at.
-    fn space(bound: SocketAddr, timed: bool) -> Option<Vec<u8>> {
-        match (bound.ip().is_unspecified(), bound.is_ipv4(), timed) {
-            (false, _, false) => None,
-            (false, _, true) => Some(cmsg_space!(TimeSpec)),
-            (true, true, false) => Some(cmsg_space!(in_pktinfo)),
-            (true, true, true) => Some(cmsg_space!(in_pktinfo, TimeSpec)),
-            (true, false, false) => Some(cmsg_space!(in6_pktinfo)),
-            (true, false, true) => Some(cmsg_space!(in6_pktinfo, TimeSpec)),
-        }
     }
 }

@@ -43,11 +43,13 @@ pub struct Group {
     settings: Settings,
 }
 
+type Asking<'a> = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send + 'a>>;
+
 /// A question on its way to one upstream.
 struct Entrant<'a> {
     upstream: &'a Upstream,
     sent: Instant,
-    asking: Option<Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send + 'a>>>,
+    asking: Option<Asking<'a>>,
     /// It said that something is wrong. With the name or with itself: that shows when another upstream
     /// answers.
     is_suspect: bool,

@@ -457,9 +457,8 @@ fn told(resolver: std::net::SocketAddr, row: &Row) -> String {
         .edns(4096)
         .tcp()
         .patience(PATIENCE);
-    let reply = match query.try_ask(resolver) {
-        Ok(reply) => reply,
-        Err(_) => return "a reply that the test cannot read, or none".to_owned(),
+    let Ok(reply) = query.try_ask(resolver) else {
+        return "a reply that the test cannot read, or none".to_owned();
     };
     let label = |name: &str| {
         name.trim_end_matches('.')

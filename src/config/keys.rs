@@ -221,6 +221,8 @@ keys! {
     ]), default "sequential";
     /// How long one upstream has to answer
     recursion.recursor_timeout: Time(Duration::from_millis(10)..=Duration::from_secs(60)), default "2s";
+    /// Whether upstreams are asked over UDP with letters in random case, which makes replies harder to forge; some servers do not keep it
+    recursion.random_case: Switch, default "false";
     /// Memory that answers of upstreams may take, such as `512KiB` or `1GiB`; 0 switches the cache off
     recursion.cache: Size, default "64MiB";
 

@@ -137,6 +137,8 @@ pub struct Query {
     dnssec_ok: bool,
     /// CD: unchecked.
     checking_disabled: bool,
+    /// The reply has to have the letters of the name in the same case.
+    is_exact: bool,
 }
 
 /// What goes into the OPT record of a query.
@@ -160,7 +162,24 @@ impl Query {
             question: question.into(),
             dnssec_ok,
             checking_disabled,
+            is_exact: false,
         }
+    }
+
+    /// The same query with letters in another case, one for each bit that is set. Who forges a reply has
+    /// to guess them as well (draft-vixie-dnsext-dns0x20).
+    #[must_use]
+    pub fn in_case(&self, bits: [u8; 32]) -> Self {
+        let mut query = self.clone();
+        let name = query.question.len() - 4;
+        for (at, byte) in query.question[..name].iter_mut().enumerate() {
+            // Length bytes are below 64, so they are no letters.
+            if byte.is_ascii_alphabetic() && bits[at / 8 % 32] & 1 << (at % 8) != 0 {
+                *byte ^= 0x20;
+            }
+        }
+        query.is_exact = true;
+        query
     }
 
     /// Name, type and class in wire form.
@@ -174,7 +193,8 @@ impl Query {
         match response.question() {
             Some(question) => {
                 let (name, fixed) = self.question.split_at(self.question.len() - 4);
-                question.len() == self.question.len()
+                (!self.is_exact || *question == *self.question)
+                    && question.len() == self.question.len()
                     && question[..name.len()].eq_ignore_ascii_case(name)
                     && question.ends_with(fixed)
             }

@@ -105,6 +105,8 @@ pub struct Settings {
     pub hedge_after: Duration,
     /// How long one question may take in all.
     pub deadline: Duration,
+    /// Whether upstreams are asked with letters in random case.
+    pub random_case: bool,
     /// Bytes that the answers of upstreams may take in memory.
     pub cache: u64,
     /// How many questions may wait for upstreams at a time. What is more gets SERVFAIL at once.
@@ -122,6 +124,7 @@ impl Default for Settings {
             recursor_timeout: Duration::from_secs(2),
             hedge_after: Duration::from_millis(300),
             deadline: Duration::from_secs(5),
+            random_case: false,
             cache: 64 << 20,
             max_concurrent: 1024,
         }
@@ -219,6 +222,7 @@ impl Recursor {
         let how = upstream::Settings {
             strategy: settings.recursor_strategy,
             timeout: settings.recursor_timeout,
+            random_case: settings.random_case,
             hedge_after: settings.hedge_after,
         };
         Ok(Self {

@@ -28,6 +28,8 @@ pub(super) struct Exchange<'a> {
     pub(super) to: SocketAddr,
     pub(super) query: &'a Query,
     pub(super) edns: Option<QueryEdns>,
+    /// Ask with letters in random case.
+    pub(super) random_case: bool,
     /// How long this upstream takes, about.
     pub(super) time: Duration,
     pub(super) by: Instant,
@@ -39,6 +41,8 @@ pub(super) struct Exchange<'a> {
 struct Try {
     socket: UdpSocket,
     id: u16,
+    /// The question, if it is in a case of its own.
+    query: Option<Query>,
 }
 
 impl Exchange<'_> {
@@ -69,9 +73,11 @@ impl Exchange<'_> {
     fn send(&self) -> Result<Try, Failure> {
         let id = rand::random();
         let mut bytes = Vec::with_capacity(self.query.question().len() + 32);
-        self.query.write(id, self.edns, &mut bytes);
+        let query = self.random_case.then(|| self.query.in_case(rand::random()));
+        let written = query.as_ref().unwrap_or(self.query);
+        written.write(id, self.edns, &mut bytes);
         match sent(self.to, &bytes) {
-            Ok(socket) => Ok(Try { socket, id }),
+            Ok(socket) => Ok(Try { socket, id, query }),
             Err(error) => {
                 tracing::debug!(upstream = %self.to, %error, "cannot send a question");
                 Err(Failure::Network)
@@ -98,7 +104,10 @@ impl Exchange<'_> {
             let mut buffer = self.buffers.take();
             let received = own.socket.try_recv_buf(&mut buffer);
             let said = match received {
-                Ok(_) => read(&buffer, own.id, self.query, self.counts),
+                Ok(_) => {
+                    let query = own.query.as_ref().unwrap_or(self.query);
+                    read(&buffer, own.id, query, self.counts)
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
                 Err(error) => {
                     tracing::debug!(upstream = %self.to, %error, "a question was not taken");

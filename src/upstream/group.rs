@@ -33,6 +33,8 @@ pub struct Settings {
     pub strategy: Strategy,
     /// How long one may take for one question.
     pub timeout: Duration,
+    /// Letters of questions in random case, which replies have to keep.
+    pub random_case: bool,
     /// After how long without an answer the next one is asked as well. The first good answer wins.
     pub hedge_after: Duration,
 }
@@ -65,7 +67,8 @@ impl Group {
         metrics: &Metrics,
     ) -> Self {
         settings.hedge_after = settings.hedge_after.min(settings.timeout);
-        let new = |address: &SocketAddr| Arc::new(Upstream::new(*address, runtime, metrics));
+        let new =
+            |address: &SocketAddr| Arc::new(Upstream::new(*address, &settings, runtime, metrics));
         Self {
             upstreams: addresses.iter().map(new).collect(),
             settings,

@@ -89,6 +89,7 @@ impl Failure {
 pub struct Upstream {
     /// Where it listens, over UDP and TCP alike.
     address: SocketAddr,
+    random_case: bool,
     memory: Mutex<Memory>,
     streams: Streams,
     buffers: datagram::Buffers,
@@ -107,10 +108,11 @@ struct Memory {
 
 impl Upstream {
     /// Prepares an upstream; nothing is connected yet.
-    fn new(address: SocketAddr, runtime: &Handle, metrics: &Metrics) -> Self {
+    fn new(address: SocketAddr, settings: &Settings, runtime: &Handle, metrics: &Metrics) -> Self {
         let counts = metrics.of(address);
         Self {
             address,
+            random_case: settings.random_case,
             memory: Mutex::default(),
             streams: Streams::new(address, runtime.clone(), counts.clone()),
             buffers: datagram::Buffers::default(),
@@ -149,6 +151,7 @@ impl Upstream {
             to: self.address,
             query,
             edns: edns(false),
+            random_case: self.random_case,
             time,
             by,
             counts: &self.counts,

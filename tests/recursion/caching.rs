@@ -1,7 +1,7 @@
 //! Answers, negative answers, the cache, and the step from UDP to TCP.
 
 use crate::{
-    ADDRESS, good, portolan,
+    ADDRESS, good, launch, portolan,
     support::{
         dns::{self, Query},
         upstream::{self, Action, Transport, Upstream},
@@ -12,7 +12,11 @@ use crate::{
     },
 };
 use hickory_proto::{op::ResponseCode, rr::RecordType};
-use std::net::Ipv4Addr;
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 #[test]
 fn an_answer_is_passed_on() {
@@ -131,4 +135,42 @@ fn udp_answers_are_not_bigger_than_1232() {
         .tcp()
         .ask(portolan.dns());
     assert_eq!(whole.answers.len(), 120, "{}", whole.summary());
+}
+
+/// With random case the upstream sees letters of both kinds, and the client its own.
+#[test]
+fn questions_go_out_in_random_case() {
+    let names: Arc<Mutex<Vec<String>>> = Arc::default();
+    let upstream = Upstream::start({
+        let names = Arc::clone(&names);
+        move |query, _| {
+            let name = upstream::question(query).name.to_ascii();
+            names.lock().expect("no panic").push(name.clone());
+            if !name.starts_with(|first: char| "lL".contains(first)) {
+                return upstream::addresses(query, 300, &[ADDRESS]);
+            }
+            // One that does not keep the case.
+            let Action::Answer(mut reply) = upstream::addresses(query, 300, &[ADDRESS]) else {
+                unreachable!("it is an answer")
+            };
+            reply.queries[0].set_name(upstream::question(query).name.to_lowercase());
+            Action::Answer(reply)
+        }
+    });
+    let portolan = launch(&[&upstream])
+        .config("[recursion]\nrandom_case = true\n")
+        .start();
+    let name = "wWw.a-rather-long-name.example.org";
+    let reply = dns::ask(portolan.dns(), name, A);
+    assert_eq!(reply.data(), [ADDRESS.to_string()], "{}", reply.summary());
+    let query = Query::new(name, A);
+    assert_eq!(reply.question, query.question(), "the client's own case");
+    let seen = names.lock().expect("no panic").concat();
+    let has = |is: fn(char) -> bool| seen.chars().filter(|own| is(*own)).count() > 3;
+    assert!(has(|own| own.is_ascii_uppercase()), "{seen}");
+    assert!(has(|own| own.is_ascii_lowercase()), "{seen}");
+    // That is no reply to what was asked.
+    let query = Query::new("lost.a-rather-long-name.example.org", A);
+    let reply = query.patience(Duration::from_secs(8)).ask(portolan.dns());
+    assert_eq!(reply.rcode(), rcode::SERVFAIL, "{}", reply.summary());
 }

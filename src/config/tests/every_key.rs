@@ -58,6 +58,7 @@ const EVERYTHING: &str = r#"
     allow = ["192.0.2.0/24"]
     recursor_strategy = "random"
     recursor_timeout = "500ms"
+    random_case = true
     cache = "0"
     [answers]
     max_udp_size = 1232
@@ -163,6 +164,7 @@ fn every_key_is_read() {
             allow: vec!["192.0.2.0/24".parse().expect("a network")],
             recursor_strategy: crate::upstream::Strategy::Random,
             recursor_timeout: Duration::from_millis(500),
+            random_case: true,
             cache: 0,
             ..recursion::Settings::default()
         },

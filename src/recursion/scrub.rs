@@ -123,11 +123,9 @@ impl<'a> Scrub<'a> {
 
     /// There is nothing at the end of the chain.
     fn nothing(&self, name: &Name, is_first: bool, mut parts: Parts) -> Option<Parts> {
-        let soa = self.response.authority().find(|record| {
-            let is_above =
-                Name::split_from(record.owner).is_some_and(|(own, _)| name.is_at_or_below(&own));
-            record.rtype == types::SOA && is_above
-        });
+        // It says how long, and nothing else: whose it is, is the server's affair, as for Unbound.
+        let mut authority = self.response.authority();
+        let soa = authority.find(|record| record.rtype == types::SOA);
         let rcode = self.response.rcode;
         if rcode == Rcode::NOERROR && soa.is_none() && !is_first {
             return None;
@@ -219,7 +217,7 @@ impl<'a> Scrub<'a> {
                     .extend(Set::new(Some(owner.clone()), signatures));
             }
         }
-        let (target, made);
+        let made;
         let cname = match (cname, dname) {
             (Some(cname), _) => Some(cname),
             // Who made the DNAME may leave it to us to make the alias.
@@ -234,9 +232,10 @@ impl<'a> Scrub<'a> {
             }
             (None, None) => None,
         };
-        target = cname
+        let target = cname
             .and_then(|cname| Name::split_from(cname.rdata))
-            .map(|(target, _)| target);
+            // More than a name is no alias.
+            .and_then(|(target, rest)| rest.is_empty().then_some(target));
         let Some(target) = target else {
             parts.answers.clear();
             return;
@@ -304,7 +303,10 @@ fn covers(record: &RawRecord<'_>, rtype: u16) -> bool {
 
 /// The name below `from` moved below `to`; `None` if it is too long there.
 fn moved(name: &Name, from: &Name, to: &[u8]) -> Option<Name> {
-    let (to, _) = Name::split_from(to)?;
+    let (to, rest) = Name::split_from(to)?;
+    if !rest.is_empty() {
+        return None;
+    }
     let kept = name.labels().count() - from.labels().count();
     Name::from_labels(name.labels().take(kept).chain(to.labels())).ok()
 }

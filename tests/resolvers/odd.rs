@@ -320,7 +320,7 @@ const ROWS: &[Row] = &[
             raw(&Reply::to(query).rcode(rcode::NXDOMAIN).authority(soa))
         },
         unbound: "NXDOMAIN; bank.example 60 SOA ns.test admin.test 1 2 3 4 60",
-        ours: "NXDOMAIN",
+        ours: "NXDOMAIN; bank.example 60 SOA ns.test admin.test 1 2 3 4 60",
     },
     Row {
         what: "4,000 bytes over UDP where 1,232 were asked for",

@@ -110,7 +110,7 @@ impl<'a> Scrub<'a> {
             parts.alias = parts.alias.filter(|_| self.qtype != types::ANY);
         }
         if parts.answers.is_empty() {
-            return self.nothing(name, number == 0, parts);
+            return self.nothing(number == 0, parts);
         }
         if parts.alias.is_none() {
             parts.errors = self.response.errors().to_vec();
@@ -122,7 +122,7 @@ impl<'a> Scrub<'a> {
     }
 
     /// There is nothing at the end of the chain.
-    fn nothing(&self, name: &Name, is_first: bool, mut parts: Parts) -> Option<Parts> {
+    fn nothing(&self, is_first: bool, mut parts: Parts) -> Option<Parts> {
         // It says how long, and nothing else: whose it is, is the server's affair, as for Unbound.
         let mut authority = self.response.authority();
         let soa = authority.find(|record| record.rtype == types::SOA);

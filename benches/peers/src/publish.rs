@@ -72,6 +72,13 @@ fn short(results: &Results) -> String {
     beside(results, "at 40 000 queries/s", &rate, &mut text);
     let limit = |case: &str| at_limit(results, case).collect();
     beside(results, "at its limit", &limit, &mut text);
+    alone(
+        results,
+        "other names, asked for the first time",
+        "uncached",
+        &mut text,
+    );
+    alone(results, "3 instances, over TCP", "tcp", &mut text);
     latencies(results, &mut text);
     text
 }
@@ -109,6 +116,33 @@ fn beside<'a>(
                 ),
                 None => write!(text, " – |"),
             };
+        }
+        text.push('\n');
+    }
+    text.push('\n');
+}
+
+/// A case that is measured in a way of its own, with a line for each server.
+fn alone(results: &Results, title: &str, case: &str, text: &mut String) {
+    let Some(rows) = results.cases.get(case) else {
+        return;
+    };
+    let mut paces: Vec<&str> = rows.iter().map(|row| row.offered.as_str()).collect();
+    paces.dedup();
+    let _ = writeln!(text, "| {title} | {} |", paces.join(" | "));
+    let _ = writeln!(text, "|---|{}", "---|".repeat(paces.len()));
+    let mut servers: Vec<&str> = rows.iter().map(|row| row.server.as_str()).collect();
+    servers.truncate(servers.len() / paces.len());
+    for server in servers {
+        let _ = write!(text, "| {server} |");
+        for row in rows.iter().filter(|row| row.server == server) {
+            let _ = write!(
+                text,
+                " {:.1} µs, × {:.2}{} |",
+                row.cost_us,
+                row.ratio,
+                star(row)
+            );
         }
         text.push('\n');
     }

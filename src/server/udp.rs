@@ -5,6 +5,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,7 +15,6 @@ use nix::sys::socket::{
     sockopt,
 };
 use tokio::io::unix::AsyncFd;
-use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -58,6 +58,8 @@ pub(super) struct Worker {
     responder: Arc<Responder>,
     queue: Queue,
     outbox: Arc<Outbox>,
+    /// Queries of the last batch that have to wait.
+    fresh: Vec<Answering>,
     shard: Shard,
     lateness: Lateness,
     /// The system tells when each datagram came.
@@ -66,6 +68,9 @@ pub(super) struct Worker {
     buffer: usize,
     stop: CancellationToken,
 }
+
+/// A query that waits, and what comes of it.
+type Answering = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Replies of one batch; the buffers are used again.
 struct Replies {
@@ -96,6 +101,7 @@ impl Worker {
             socket: Arc::new(socket),
             address,
             outbox: Arc::default(),
+            fresh: Vec::new(),
             responder,
             queue,
             shard,
@@ -155,7 +161,7 @@ impl Worker {
             } else {
                 MsgFlags::MSG_WAITFORONE
             };
-            match self.batch(&runtime, &mut buffers, &mut headers, flags, &mut replies) {
+            match self.batch(&mut buffers, &mut headers, flags, &mut replies) {
                 Ok(taken) => {
                     self.send(&mut replies, &mut out_headers);
                     let is_timed = self.lateness.batch(taken == BATCH);
@@ -176,7 +182,15 @@ impl Worker {
 
     /// Lets those that wait go on, until one of them is done or something has come, which is true then.
     /// In a flood those that are ready come first, or they would wait for ever.
-    async fn go_on(&self, watched: &mut Option<AsyncFd<Arc<UdpSocket>>>, is_flooded: bool) -> bool {
+    async fn go_on(
+        &mut self,
+        watched: &mut Option<AsyncFd<Arc<UdpSocket>>>,
+        is_flooded: bool,
+    ) -> bool {
+        // Here, where the runtime is at work: from outside each would have to wake it up.
+        for fresh in self.fresh.drain(..) {
+            tokio::spawn(fresh);
+        }
         if is_flooded {
             tokio::task::yield_now().await;
         }
@@ -226,14 +240,7 @@ impl Worker {
     }
 
     /// Takes a query that has to wait, or sheds it when there is no place.
-    fn wait_for(
-        &self,
-        runtime: &Runtime,
-        request: &[u8],
-        waiting: Waiting,
-        peer: SocketAddr,
-        from: ReplyFrom,
-    ) {
+    fn wait_for(&mut self, request: &[u8], waiting: Waiting, peer: SocketAddr, from: ReplyFrom) {
         let Some(place) = Place::take(&self.queue, &self.outbox) else {
             self.responder.metrics().shed_query();
             return;
@@ -242,7 +249,7 @@ impl Worker {
         let responder = Arc::clone(&self.queue.responder);
         let counts = Arc::clone(self.shard.counts());
         let taken = Instant::now();
-        runtime.spawn(async move {
+        self.fresh.push(Box::pin(async move {
             if taken.elapsed() > LATE {
                 responder.metrics().shed_query();
                 return;
@@ -258,7 +265,7 @@ impl Worker {
             made.kept.extend(kept);
             drop(made);
             drop(place);
-        });
+        }));
     }
 
     /// Room for a batch of datagrams and what the system tells of each.
@@ -289,7 +296,6 @@ impl Worker {
     /// Takes a batch of datagrams and answers, queues or drops each. Gives how many it were.
     fn batch(
         &mut self,
-        runtime: &Runtime,
         buffers: &mut [[u8; MAX_QUERY]],
         headers: &mut MultiHeaders<SockaddrStorage>,
         flags: MsgFlags,
@@ -347,7 +353,7 @@ impl Worker {
                     replies.froms.push(from);
                 }
                 Handled::Later(waiting) => {
-                    self.wait_for(runtime, request, waiting, peer, from);
+                    self.wait_for(request, waiting, peer, from);
                 }
                 Handled::Ignored => {}
             }

@@ -135,7 +135,8 @@ impl Worker {
         };
         let mut watched: Option<AsyncFd<Arc<UdpSocket>>> = None;
         let mut stopped: Option<Instant> = None;
-        let mut is_flooded = false;
+        // The last batch was a full one, so that more of them wait in the socket.
+        let mut has_more = false;
         loop {
             if stopped.is_none() && self.stop.is_cancelled() {
                 stopped = Some(Instant::now());
@@ -147,8 +148,7 @@ impl Worker {
             }
             let mut has_come = !is_over;
             if waiting > 0 {
-                has_come &= runtime.block_on(self.go_on(&mut watched, is_flooded));
-                is_flooded = has_come;
+                has_come &= runtime.block_on(self.go_on(&mut watched, has_more));
                 self.flush(&mut replies, &mut out_headers);
             } else {
                 watched = None;
@@ -163,14 +163,16 @@ impl Worker {
             };
             match self.batch(&mut buffers, &mut headers, flags, &mut replies) {
                 Ok(taken) => {
+                    has_more = taken == BATCH;
                     self.send(&mut replies, &mut out_headers);
-                    let is_timed = self.lateness.batch(taken == BATCH);
+                    let is_timed = self.lateness.batch(has_more);
                     if is_timed != self.is_timed && self.tell_time(is_timed) {
                         headers = self.headers();
                     }
                 }
                 Err(Errno::EAGAIN) if stopped.is_some() && waiting == 0 => return,
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => has_more = false,
+                Err(Errno::EINTR) => {}
                 Err(error) => {
                     warn!(%error, "cannot receive queries");
                     // A lasting error must not turn the thread into a busy loop.
@@ -181,18 +183,20 @@ impl Worker {
     }
 
     /// Lets those that wait go on, until one of them is done or something has come, which is true then.
-    /// In a flood those that are ready come first, or they would wait for ever.
+    /// The system tells only when something comes, not that something is there: a full socket is silent.
     async fn go_on(
         &mut self,
         watched: &mut Option<AsyncFd<Arc<UdpSocket>>>,
-        is_flooded: bool,
+        has_more: bool,
     ) -> bool {
         // Here, where the runtime is at work: from outside each would have to wake it up.
         for fresh in self.fresh.drain(..) {
             tokio::spawn(fresh);
         }
-        if is_flooded {
+        if has_more {
+            // Those that are ready come first, or in a flood they would wait for ever.
             tokio::task::yield_now().await;
+            return true;
         }
         if watched.is_none() {
             *watched = watch(&self.socket)
@@ -212,7 +216,8 @@ impl Worker {
             biased;
             () = readable => true,
             () = self.outbox.news.notified() => false,
-            () = tokio::time::sleep(STOP_CHECK) => false,
+            // Whatever the system has not told of is found then.
+            () = tokio::time::sleep(STOP_CHECK) => true,
         }
     }
 

@@ -180,3 +180,33 @@ fn a_slow_name_does_not_hold_up_others() {
         assert_eq!(slow.data(), [ADDRESS.to_string()], "{}", slow.summary());
     });
 }
+
+/// While a question waits for its upstream, a socket that has been filled to the brim is still read.
+#[test]
+fn a_full_socket_is_read_while_something_waits() {
+    let upstream = silent();
+    let portolan = crate::launch(&[&upstream])
+        .config("[recursion]\nrecursor_timeout = \"4s\"\n")
+        .args(["--workers", "1"])
+        .start();
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+    client.connect(portolan.dns()).expect("an address");
+    client
+        .send(&Query::new("waits.test", A).bytes())
+        .expect("sending");
+    let flood = Query::new("localhost", A).bytes();
+    let end = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end {
+        // What the system does not take is part of a flood.
+        let _ = client.send(&flood);
+    }
+    eventually(Duration::from_secs(2), "it answers after the flood", || {
+        let query = Query::new("localhost", A).patience(Duration::from_millis(300));
+        let reply = query.try_ask(portolan.dns())?;
+        ensure(!reply.answers.is_empty(), || reply.summary())
+    });
+    assert_eq!(
+        upstream.count("waits.test.", RecordType::A),
+        upstream.seen().len()
+    );
+}

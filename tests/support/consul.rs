@@ -208,8 +208,10 @@ impl Consul {
             Value::Null => String::new(),
             body => body.to_string(),
         };
-        let response =
-            http::put(self.http(), path, &body).unwrap_or_else(|error| panic!("{error}"));
+        // At its limit of connections Consul resets one of ours as soon as anybody's.
+        let response = eventually(Duration::from_secs(5), "Consul takes a PUT", || {
+            http::put(self.http(), path, &body)
+        });
         assert_eq!(response.status, 200, "PUT {path} {body}: {}", response.body);
     }
 

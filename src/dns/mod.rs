@@ -6,6 +6,7 @@
 //! its [`Reply`].
 
 mod answer;
+mod frame;
 pub(crate) mod hickory;
 mod name;
 mod opt;
@@ -15,6 +16,7 @@ mod request;
 mod response;
 
 pub use answer::{Answer, Cut, Data, ExtendedError, Glue, Open, Rcode, Reach, Record, Subset};
+pub use frame::{begin_frame, end_frame, split_frame};
 pub use name::{Name, NameError};
 pub(crate) use name::{labels, offset_of_suffix};
 pub use opt::ReplyEdns;

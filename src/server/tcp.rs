@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use crate::dns::Transport;
+use crate::dns::{Transport, begin_frame, end_frame, split_frame};
 use crate::router::{Asker, Waiting};
 
 use super::Settings;
@@ -194,6 +194,7 @@ async fn serve(
         made,
         later,
         in_the_making: 0,
+        begun: Instant::now(),
         inbox: Vec::new(),
         outbox: Vec::new(),
     };
@@ -219,6 +220,8 @@ struct Connection {
     made: mpsc::Sender<Vec<u8>>,
     later: mpsc::Receiver<Vec<u8>>,
     in_the_making: usize,
+    /// When the query in hand began to come, or else when there last was one.
+    begun: Instant,
     /// What has come and is not answered yet.
     inbox: Vec<u8>,
     /// Answers that are not sent yet.
@@ -228,19 +231,21 @@ struct Connection {
 impl Connection {
     /// Answers until the client ends, is silent for too long, or sends rubbish; or until the stop.
     async fn converse(&mut self, stop: &CancellationToken) -> Result<(), Over> {
-        let mut begun = Instant::now();
         loop {
             while self.answer()? {
                 self.send().await?;
             }
             self.send().await?;
             let has_room = self.in_the_making < IN_FLIGHT;
-            self.inbox.shrink_to(READ);
+            let is_between = self.inbox.is_empty();
+            if is_between {
+                self.inbox.shrink_to(READ);
+            }
             self.inbox.reserve(READ);
             // A query that has begun has to arrive.
-            let patience = match self.inbox.is_empty() {
-                true => begun + self.connections.idle,
-                false => begun + QUERY_TIME,
+            let patience = match is_between {
+                true => self.begun + self.connections.idle,
+                false => self.begun + QUERY_TIME,
             };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
@@ -248,14 +253,21 @@ impl Connection {
                 Some(reply) = self.later.recv() => {
                     self.in_the_making -= 1;
                     self.outbox.extend_from_slice(&reply);
-                    begun = Instant::now();
+                    self.is_heard(is_between);
                 }
                 read = self.reader.read_buf(&mut self.inbox), if has_room => match read {
-                    Ok(1..) => begun = Instant::now(),
+                    Ok(1..) => self.is_heard(is_between),
                     Ok(0) | Err(_) => return Ok(()),
                 },
                 () = sleep_until(patience.into()), if has_room => return Ok(()),
             }
+        }
+    }
+
+    /// Something was heard of or said to the client. A query that has begun is older than that.
+    fn is_heard(&mut self, is_between: bool) {
+        if is_between {
+            self.begun = Instant::now();
         }
     }
 
@@ -266,11 +278,7 @@ impl Connection {
         let mut at = 0;
         let mut has_more = false;
         let mut shard = None;
-        while let Some((length, rest)) = self.inbox[at..].split_first_chunk::<2>() {
-            let length = usize::from(u16::from_be_bytes(*length));
-            let Some(request) = rest.get(..length) else {
-                break;
-            };
+        while let Some((request, rest)) = split_frame(&self.inbox[at..]) {
             if self.in_the_making >= IN_FLIGHT {
                 break;
             }
@@ -283,11 +291,10 @@ impl Connection {
                 shard.begin();
                 shard
             });
-            let begin = self.outbox.len();
-            self.outbox.extend_from_slice(&[0, 0]);
+            let begin = begin_frame(&mut self.outbox);
             let outbox = &mut self.outbox;
             match self.responder.at_once(shard, request, self.asker, outbox) {
-                Handled::Replied => frame(outbox, begin)?,
+                Handled::Replied => end_frame(outbox, begin).ok_or(Over)?,
                 // Not a query at all: whoever this is does not speak DNS.
                 Handled::Ignored => return Err(Over),
                 Handled::Later(waiting) => {
@@ -297,7 +304,10 @@ impl Connection {
                     self.wait_for(request, waiting);
                 }
             }
-            at += 2 + length;
+            at = self.inbox.len() - rest.len();
+        }
+        if at > 0 {
+            self.begun = Instant::now();
         }
         if let Some(mut shard) = shard {
             shard.end();
@@ -312,17 +322,16 @@ impl Connection {
         let (connections, turn) = (Arc::clone(&self.connections), self.turn);
         let (asker, made) = (self.asker, self.made.clone());
         tokio::spawn(async move {
-            let mut reply = vec![0, 0];
+            let mut reply = Vec::new();
+            let begin = begin_frame(&mut reply);
             let kept = responder
                 .later(&counts, &request, asker, waiting, &mut reply)
                 .await;
             if let Some((key, resolved)) = kept {
                 connections.shard(turn).keep(&key, resolved);
             }
-            // What has no answer takes its place all the same.
-            if reply.len() == 2 || frame(&mut reply, 0).is_err() {
-                reply.clear();
-            }
+            // What has no answer makes room all the same.
+            let _ = end_frame(&mut reply, begin);
             // If the connection is gone, so is whoever wanted this.
             let _ = made.send(reply).await;
         });
@@ -344,6 +353,8 @@ impl Connection {
 
     /// Sends the answers that are still in the making.
     async fn finish(mut self) {
+        // One that is never made is not waited for: nobody is left who could make it.
+        (self.made, _) = mpsc::channel(1);
         while self.in_the_making > 0 {
             let Some(reply) = self.later.recv().await else {
                 return;
@@ -355,11 +366,4 @@ impl Connection {
             }
         }
     }
-}
-
-/// Puts its length before the message that begins there.
-fn frame(outbox: &mut [u8], begin: usize) -> Result<(), Over> {
-    let length = u16::try_from(outbox.len() - begin - 2).map_err(|_| Over)?;
-    outbox[begin..begin + 2].copy_from_slice(&length.to_be_bytes());
-    Ok(())
 }

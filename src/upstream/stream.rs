@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::dns::{Query, QueryEdns, Response};
+use crate::dns::{Query, QueryEdns, Response, begin_frame, end_frame, split_frame};
 
 use super::metrics::{Counts, Odd};
 use super::{Failure, read};
@@ -373,24 +373,19 @@ impl Connection {
         }
         let id = self.next_id;
         self.next_id = id.wrapping_add(1);
-        let begin = outbox.len();
-        outbox.extend_from_slice(&[0, 0]);
+        let begin = begin_frame(outbox);
         ask.query.write(id, ask.edns, outbox);
-        // A name and some options: nowhere near the limit.
-        let length = (outbox.len() - begin - 2) as u16;
-        outbox[begin..begin + 2].copy_from_slice(&length.to_be_bytes());
-        self.open.insert(id, ask);
+        // A name and some options are nowhere near the limit; what was not written nobody answers.
+        if end_frame(outbox, begin).is_some() {
+            self.open.insert(id, ask);
+        }
     }
 
     /// Hands out the replies that have come whole. False if there is no going on.
     fn receive(&mut self, inbox: &mut Vec<u8>) -> bool {
         let mut at = 0;
-        while let Some((length, rest)) = inbox[at..].split_first_chunk::<2>() {
-            let length = usize::from(u16::from_be_bytes(*length));
-            let Some(message) = rest.get(..length) else {
-                break;
-            };
-            at += 2 + length;
+        while let Some((message, rest)) = split_frame(&inbox[at..]) {
+            at = inbox.len() - rest.len();
             let Some(id) = message.first_chunk().map(|id| u16::from_be_bytes(*id)) else {
                 // What follows cannot be trusted to be a message.
                 self.counts.odd(Odd::Unreadable);

@@ -10,8 +10,9 @@ use crate::{
 };
 use std::{
     collections::BTreeSet,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
+    time::{Duration, Instant},
 };
 
 const NAME: &str = "hello1.service.consul";
@@ -65,6 +66,30 @@ fn half_written_queries_do_not_hold_up_others() {
     let reply = Reply::parse(&reply).expect("a good message");
     assert!(!reply.answers.is_empty(), "{}", reply.summary());
     assert_answers(&mut portolan);
+}
+
+/// A query that has begun has five seconds to arrive, however often a byte of it does.
+#[test]
+fn a_query_that_trickles_is_waited_for_no_longer_than_one_that_stalls() {
+    let portolan = start();
+    let whole = framed(&Query::new(NAME, A).bytes());
+    let mut stream = connect(&portolan);
+    let pause = Duration::from_millis(500);
+    stream.set_read_timeout(Some(pause)).expect("a timeout");
+    let begun = Instant::now();
+    let is_over = whole.iter().any(|byte| {
+        let is_refused = stream.write_all(&[*byte]).is_err();
+        // Nothing comes as long as the server waits.
+        let is_closed = match stream.read(&mut [0; 64]) {
+            Ok(length) => length == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        };
+        is_refused || is_closed
+    });
+    let took = begun.elapsed();
+    assert!(is_over, "answered after {took:?}");
+    let expected = Duration::from_secs(4)..Duration::from_secs(8);
+    assert!(expected.contains(&took), "{took:?}");
 }
 
 #[test]

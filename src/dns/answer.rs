@@ -163,6 +163,12 @@ impl ExtendedError {
         }
     }
 
+    /// Adds those of another answer, as far as there is room.
+    pub fn add(errors: &mut Vec<Self>, more: &[Self]) {
+        let room = Self::MOST.saturating_sub(errors.len());
+        errors.extend(more.iter().take(room).cloned());
+    }
+
     /// The length of the option in a reply, with its head.
     pub(super) fn option_length(&self) -> usize {
         6 + self.text.len()

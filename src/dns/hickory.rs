@@ -1,4 +1,4 @@
-//! hickory's names and records, and ours: for zones and recursion, which read them with hickory.
+//! hickory's names and records, and ours: for zones, which are read with hickory.
 
 use hickory_proto::rr::{Name as HickoryName, RData, Record as HickoryRecord};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder, NameEncoding};
@@ -24,16 +24,6 @@ pub(crate) fn record(record: &HickoryRecord) -> Option<Record> {
         ttl: record.ttl,
         data: data(&record.data)?,
     })
-}
-
-/// The host that a record leads to, whose addresses go with it: of NS, MX and SRV.
-pub(crate) fn host(data: &RData) -> Option<&HickoryName> {
-    match data {
-        RData::NS(ns) => Some(&ns.0),
-        RData::MX(mx) => Some(&mx.exchange),
-        RData::SRV(srv) => Some(&srv.target),
-        _ => None,
-    }
 }
 
 fn data(data: &RData) -> Option<Data> {

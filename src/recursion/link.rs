@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::dns::{Answer, Data, ExtendedError, Name, RawRecord, Rcode, Record, types};
+use crate::dns::{Answer, Data, ExtendedError, Name, RawRecord, Rcode, Record};
 
 /// The longest that anything is remembered, in seconds. Nobody is served for longer by a mistake.
 const MAX_TTL: u32 = 7 * 86_400;
@@ -177,14 +177,13 @@ impl Link {
         answer.answers.extend(records);
         for record in self.authority.iter().flat_map(|set| set.records(name, age)) {
             // Two links of a chain may need the same proof.
-            if record.data.rtype() == types::SOA || !answer.authority.contains(&record) {
+            if !answer.authority.contains(&record) {
                 answer.authority.push(record);
             }
         }
         answer.rcode = self.rcode;
         answer.authentic &= self.authentic;
-        answer.errors.extend_from_slice(&self.errors);
-        answer.errors.truncate(ExtendedError::MOST);
+        ExtendedError::add(&mut answer.errors, &self.errors);
     }
 
     /// Bytes of memory that it takes, about.

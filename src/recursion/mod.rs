@@ -30,6 +30,7 @@ use cache::Cache;
 pub use link::Form;
 use link::Link;
 pub use metrics::Metrics;
+use scrub::Links;
 pub use system::{check_loops, own_addresses, system_upstreams};
 
 /// Why recursion cannot be set up.
@@ -179,9 +180,6 @@ pub struct Question<'a> {
     pub form: Form,
 }
 
-/// What came of a question, link by link, with the name of each.
-type Links = Vec<(Name, Arc<Link>)>;
-
 /// A question on its way, for all who ask it meanwhile: the first one goes for the others, and if he
 /// leaves, the next one does.
 type Flight = Arc<OnceCell<Arc<Links>>>;
@@ -296,14 +294,8 @@ impl Recursor {
             .ask(query, Instant::now() + self.settings.deadline)
             .await;
         let now = Instant::now();
-        let links: Links = match said {
-            Ok(response) => {
-                let links = scrub::links(name, qtype, form, &response, now);
-                links
-                    .into_iter()
-                    .map(|(own, link)| (own, Arc::new(link)))
-                    .collect()
-            }
+        let links = match said {
+            Ok(response) => scrub::links(name, qtype, form, &response, now),
             Err(errors) => {
                 self.metrics.failures.inc();
                 // RFC 9520: or every client's retry would go to every upstream again.
@@ -369,8 +361,7 @@ impl Drop for Seat<'_> {
 pub fn said(question: Question<'_>, response: &Response) -> Answer {
     let now = Instant::now();
     let Question { name, qtype, form } = question;
-    let links = scrub::links(name, qtype, form, response, now).into_iter();
-    let links: Links = links.map(|(own, link)| (own, Arc::new(link))).collect();
+    let links = scrub::links(name, qtype, form, response, now);
     let mut found = Found::new(&links);
     let answer = told(question, now, |at| found.next(at));
     answer.unwrap_or_else(|| failed(NO_REACHABLE_AUTHORITY))

@@ -4,6 +4,7 @@
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::dns::{Name, RawRecord, Rcode, Response, types};
@@ -18,8 +19,8 @@ const MOST: usize = 16;
 /// hours).
 const MAX_NEGATIVE_TTL: u32 = 3600;
 
-/// A link, and the name that it is about, in lower case.
-pub(super) type Named = (Name, Link);
+/// Links in their order, each with the name that it is about, in lower case.
+pub(super) type Links = Vec<(Name, Arc<Link>)>;
 
 /// Takes a reply to a question apart. `name` is in lower case.
 pub(super) fn links(
@@ -28,9 +29,9 @@ pub(super) fn links(
     form: Form,
     response: &Response,
     now: Instant,
-) -> Vec<Named> {
+) -> Links {
     let scrub = Scrub::new(qtype, form, response);
-    let mut links: Vec<Named> = Vec::new();
+    let mut links = Links::new();
     let mut seen = HashSet::new();
     let mut at = name.clone();
     loop {
@@ -41,7 +42,7 @@ pub(super) fn links(
         if next.is_some() {
             seen.insert(at.clone());
         }
-        links.push((at, Link::new(parts, now)));
+        links.push((at, Arc::new(Link::new(parts, now))));
         match next {
             Some(next) if !seen.contains(&next) => at = next,
             _ => return links,
@@ -78,7 +79,7 @@ impl<'a> Scrub<'a> {
     }
 
     /// The answers that a name owns.
-    fn of(&self, name: &Name) -> impl Iterator<Item = RawRecord<'a>> + Clone {
+    fn of(&self, name: &Name) -> impl Iterator<Item = RawRecord<'a>> {
         let wire = name.as_wire();
         let from = |limit: Ordering| {
             self.answers
@@ -139,37 +140,39 @@ impl<'a> Scrub<'a> {
                 .map_or(0, |own| u32::from_be_bytes(*own));
             let most = minimum.min(MAX_NEGATIVE_TTL);
             let owner = Name::split_from(soa.owner).map(|(own, _)| own);
-            let set = Set::new(owner.clone(), std::iter::once(soa));
-            parts.authority.extend(set.map(|set| set.at_most(most)));
+            let beside = self.response.authority();
+            let beside = beside.filter(|own| own.owner.eq_ignore_ascii_case(soa.owner));
+            let mut sets = self.signed(owner, std::iter::once(soa), types::SOA, beside);
             if self.form.dnssec_ok {
-                let signatures = self.response.authority();
-                let signatures = signatures.filter(|own| {
-                    own.owner.eq_ignore_ascii_case(soa.owner) && covers(own, types::SOA)
-                });
-                let set = Set::new(owner, signatures);
-                parts.authority.extend(set.map(|set| set.at_most(most)));
-                let proofs = self.proofs().into_iter().map(|set| set.at_most(most));
-                parts.authority.extend(proofs);
+                sets.extend(self.proofs());
             }
+            let sets = sets.into_iter().map(|set| set.at_most(most));
+            parts.authority.extend(sets);
         }
         Some(parts)
     }
 
-    /// The records of a type at a name, and the signatures over them for who wants them.
+    /// The records of a type at a name.
     fn set(&self, name: &Name, rtype: u16) -> Vec<Set> {
-        let own = || self.of(name);
         if rtype == types::RRSIG {
             return self.signatures(name);
         }
-        let records = own().filter(|record| record.rtype == rtype);
-        let Some(set) = Set::new(None, records) else {
-            return Vec::new();
-        };
-        let mut sets = vec![set];
-        if self.form.dnssec_ok {
-            sets.extend(Set::new(None, own().filter(|record| covers(record, rtype))));
-        }
-        sets
+        let records = self.of(name).filter(|record| record.rtype == rtype);
+        self.signed(None, records, rtype, self.of(name))
+    }
+
+    /// A set of records of a type, and for who wants them the signatures over it that stand `beside` it.
+    fn signed(
+        &self,
+        owner: Option<Name>,
+        records: impl Iterator<Item = RawRecord<'a>>,
+        rtype: u16,
+        beside: impl Iterator<Item = RawRecord<'a>>,
+    ) -> Vec<Set> {
+        let set = Set::new(owner.clone(), records);
+        let wants = self.form.dnssec_ok && set.is_some();
+        let signatures = beside.filter(|record| wants && covers(record, rtype));
+        set.into_iter().chain(Set::new(owner, signatures)).collect()
     }
 
     /// All records at a name, for ANY, which asks for signatures as well.
@@ -207,15 +210,9 @@ impl<'a> Scrub<'a> {
         if let Some((owner, record)) = dname
             && number < MOST
         {
-            parts
-                .answers
-                .extend(Set::new(Some(owner.clone()), std::iter::once(*record)));
-            if self.form.dnssec_ok {
-                let signatures = self.of(owner).filter(|own| covers(own, types::DNAME));
-                parts
-                    .answers
-                    .extend(Set::new(Some(owner.clone()), signatures));
-            }
+            let record = std::iter::once(*record);
+            let sets = self.signed(Some(owner.clone()), record, types::DNAME, self.of(owner));
+            parts.answers.extend(sets);
         }
         let made;
         let cname = match (cname, dname) {
@@ -241,11 +238,8 @@ impl<'a> Scrub<'a> {
             return;
         };
         parts.alias = Some(target.to_lowercase());
-        parts.answers.extend(Set::new(None, cname.into_iter()));
-        if self.form.dnssec_ok {
-            let signatures = self.of(name).filter(|own| covers(own, types::CNAME));
-            parts.answers.extend(Set::new(None, signatures));
-        }
+        let sets = self.signed(None, cname.into_iter(), types::CNAME, self.of(name));
+        parts.answers.extend(sets);
     }
 
     /// Is what the reply says of a name a wildcard's (RFC 4035 section 5.3.4)? Then a proof belongs to it
@@ -273,18 +267,11 @@ impl<'a> Scrub<'a> {
             told.push(place);
             let owner = Name::split_from(record.owner).map(|(own, _)| own);
             let own = || {
-                self.response
-                    .authority()
-                    .filter(move |own| own.owner == record.owner)
+                let authority = self.response.authority();
+                authority.filter(|own| own.owner == record.owner)
             };
-            sets.extend(Set::new(
-                owner.clone(),
-                own().filter(|own| own.rtype == record.rtype),
-            ));
-            sets.extend(Set::new(
-                owner,
-                own().filter(|own| covers(own, record.rtype)),
-            ));
+            let records = own().filter(|own| own.rtype == record.rtype);
+            sets.extend(self.signed(owner, records, record.rtype, own()));
         }
         sets
     }

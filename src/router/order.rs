@@ -407,8 +407,7 @@ fn append(answer: &mut Answer, rest: Answer, end: &Open, qtype: u16) {
     if end.decides {
         answer.rcode = rest.rcode;
         answer.authority = rest.authority;
-        answer.errors.extend(rest.errors);
-        answer.errors.truncate(ExtendedError::MOST);
+        ExtendedError::add(&mut answer.errors, &rest.errors);
         answer.authentic &= rest.authentic;
     }
 }

@@ -94,7 +94,7 @@ impl Server {
         let tasks = TaskTracker::new();
         let addresses = bound.iter().map(|bound| bound.address).collect();
         let responder = Arc::new(Responder::new(router, metrics));
-        let queue = waiting::Queue::new(Arc::clone(&responder), settings.queue_size);
+        let queue = waiting::Queue::new(settings.queue_size);
         // A worker of its own for each UDP socket, and as many shards for TCP as one address has.
         let workers: usize = bound.iter().map(|bound| bound.udp.len()).sum();
         let shards = bound.first().map_or(1, |bound| bound.udp.len().max(1));

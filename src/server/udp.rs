@@ -251,7 +251,7 @@ impl Worker {
             return;
         };
         let request = request.to_vec();
-        let responder = Arc::clone(&self.queue.responder);
+        let responder = Arc::clone(&self.responder);
         let counts = Arc::clone(self.shard.counts());
         let taken = Instant::now();
         self.fresh.push(Box::pin(async move {

@@ -12,23 +12,15 @@ use crate::router::Resolved;
 
 use super::cache::Key;
 use super::reply_from::ReplyFrom;
-use super::responder::Responder;
 
-/// What every worker has of what they share.
+/// The places for queries that wait, of all workers.
 #[derive(Clone)]
-pub(super) struct Queue {
-    pub(super) responder: Arc<Responder>,
-    /// One for each query that waits, of all workers.
-    places: Arc<Semaphore>,
-}
+pub(super) struct Queue(Arc<Semaphore>);
 
 impl Queue {
     /// A queue with so many places.
-    pub(super) fn new(responder: Arc<Responder>, places: usize) -> Self {
-        Self {
-            responder,
-            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
-        }
+    pub(super) fn new(places: usize) -> Self {
+        Self(Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))))
     }
 }
 
@@ -63,7 +55,7 @@ pub(super) struct Place {
 impl Place {
     /// A place for one more; `None` if there is none.
     pub(super) fn take(queue: &Queue, outbox: &Arc<Outbox>) -> Option<Self> {
-        let shared = Arc::clone(&queue.places).try_acquire_owned().ok()?;
+        let shared = Arc::clone(&queue.0).try_acquire_owned().ok()?;
         outbox.lock().waiting += 1;
         Some(Self {
             outbox: Arc::clone(outbox),

@@ -107,8 +107,7 @@ impl Group {
                     return Ok(response);
                 }
                 Ok(Some((number, Err(failure)))) => {
-                    errors.extend_from_slice(failure.errors());
-                    errors.truncate(ExtendedError::MOST);
+                    ExtendedError::add(&mut errors, failure.errors());
                     if let Some(entrant) = entrants.get_mut(number) {
                         lost(entrant, &failure);
                     }

@@ -20,7 +20,7 @@ use std::collections::{HashMap, HashSet};
 
 use hickory_proto::rr::{LowerName, Record, RecordType};
 
-use crate::dns::hickory::{from_hickory, host, record, to_hickory};
+use crate::dns::hickory::{from_hickory, record, to_hickory};
 use crate::dns::{Answer, Glue, Name, Open, Rcode, Reach, types};
 
 pub use load::Error;
@@ -123,12 +123,13 @@ impl Zones {
     /// all A before any AAAA, each in the order of the servers. They may lie below the cut, where no
     /// lookup goes.
     fn glue(&self, servers: &[Record]) -> Vec<Glue> {
-        let hosts: Vec<_> = servers.iter().filter_map(|ns| host(&ns.data)).collect();
+        let servers = servers.iter().filter_map(record);
+        let hosts: Vec<_> = servers.filter_map(|ns| ns.data.host()).collect();
         let mut found = Vec::new();
         for rtype in [RecordType::A, RecordType::AAAA] {
             for host in &hosts {
-                let zone = from_hickory(host).and_then(|name| self.zone_of(&name.to_lowercase()));
-                let addresses = zone.map(|zone| lookup::exact(&zone.records, host, rtype));
+                let zone = self.zone_of(&host.to_lowercase()).zip(to_hickory(host));
+                let addresses = zone.map(|(zone, host)| lookup::exact(&zone.records, &host, rtype));
                 let addresses = addresses.unwrap_or_default();
                 let glue = addresses.iter().filter_map(record);
                 found.extend(glue.map(|record| Glue { of: 0, record }));
@@ -152,17 +153,16 @@ fn add(answer: &mut Answer, found: &[Record]) {
             continue;
         };
         let of = answer.answers.len();
+        let host = converted.data.host();
+        let host = host.filter(|host| hosts.insert(host.to_lowercase()));
         answer.answers.push(converted);
-        let host = host(&own.data).filter(|host| hosts.insert(LowerName::new(host)));
-        answer
-            .open
-            .extend(host.and_then(from_hickory).map(|to| Open {
-                to,
-                of: Some(of),
-                max_ttl: u32::MAX,
-                decides: false,
-                reach: Reach::Recursive,
-            }));
+        answer.open.extend(host.map(|to| Open {
+            to,
+            of: Some(of),
+            max_ttl: u32::MAX,
+            decides: false,
+            reach: Reach::Recursive,
+        }));
     }
 }
 

@@ -66,6 +66,22 @@ impl Server {
         server
     }
 
+    /// A program whose configuration is a file of its own, which comes behind these flags.
+    fn configured(
+        name: &str,
+        flags: &[&str],
+        text: &str,
+        address: SocketAddr,
+        known: &str,
+        own: TempDir,
+    ) -> Self {
+        let file = write_file(own.path(), &format!("{name}.conf"), text);
+        let log = own.path().join(format!("{name}.log"));
+        let mut command = Command::new(program(name));
+        command.args(flags).arg(file).current_dir(own.path());
+        Self::start(name, command, address, known, Some(own), &log)
+    }
+
     /// named, with these zones from files of a directory; it recurses for nobody.
     pub(crate) fn named(directory: &Path, zones: &[(&str, &str)]) -> Self {
         // It listens on addresses that an interface has, and on no other.
@@ -113,11 +129,7 @@ impl Server {
             to.ip(),
             to.port()
         );
-        let file = write_file(own.path(), "unbound.conf", &text);
-        let log = own.path().join("unbound.log");
-        let mut command = Command::new(program("unbound"));
-        command.arg("-d").arg("-c").arg(file);
-        Self::start("Unbound", command, address, "localhost", Some(own), &log)
+        Self::configured("unbound", &["-d", "-c"], &text, address, "localhost", own)
     }
 
     /// Knot Resolver, which forwards everything there, and trusts this key of the root.
@@ -133,12 +145,7 @@ impl Server {
             to.ip(),
             to.port()
         );
-        let file = write_file(own.path(), "kresd.conf", &text);
-        let log = own.path().join("kresd.log");
-        let mut command = Command::new(program("kresd"));
-        command.arg("-n").arg("-c").arg(file).arg(own.path());
-        command.current_dir(own.path());
-        Self::start("kresd", command, address, ".", Some(own), &log)
+        Self::configured("kresd", &["-n", "-c"], &text, address, ".", own)
     }
 
     /// dnsdist in front of a server, with more of its own configuration.
@@ -149,13 +156,14 @@ impl Server {
             "setSecurityPollSuffix(\"\")\nsetLocal(\"{address}\")\nsetACL({{\"0.0.0.0/0\"}})\n\
              newServer({{address=\"{to}\", healthCheckMode=\"up\"}})\n{more}"
         );
-        let file = write_file(own.path(), "dnsdist.conf", &text);
-        let log = own.path().join("dnsdist.log");
-        let mut command = Command::new(program("dnsdist"));
-        command
-            .args(["--supervised", "--disable-syslog", "-C"])
-            .arg(file);
-        Self::start("dnsdist", command, address, known, Some(own), &log)
+        Self::configured(
+            "dnsdist",
+            &["--supervised", "--disable-syslog", "-C"],
+            &text,
+            address,
+            known,
+            own,
+        )
     }
 }
 

@@ -1,10 +1,12 @@
 //! Where a datagram came to, and its reply goes out from; and addresses as the system has them.
 
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::io::IoSlice;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::AsRawFd;
 
 use nix::cmsg_space;
 use nix::libc::{in_pktinfo, in6_pktinfo};
-use nix::sys::socket::{ControlMessage, SockaddrStorage};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
 use nix::sys::time::TimeSpec;
 
 pub(super) fn std_address(address: &SockaddrStorage) -> Option<SocketAddr> {
@@ -48,6 +50,14 @@ impl ReplyFrom {
             Self::V4(info) => send(&[ControlMessage::Ipv4PacketInfo(info)]),
             Self::V6(info) => send(&[ControlMessage::Ipv6PacketInfo(info)]),
         }
+    }
+
+    /// Sends one datagram from it, without waiting for room.
+    pub(super) fn send(&self, socket: &UdpSocket, bytes: &[u8], to: SocketAddr) -> nix::Result<()> {
+        let (fd, to) = (socket.as_raw_fd(), SockaddrStorage::from(to));
+        let (bytes, flags) = ([IoSlice::new(bytes)], MsgFlags::MSG_DONTWAIT);
+        self.with(|from| sendmsg(fd, &bytes, from, flags, Some(&to)))
+            .map(drop)
     }
 
     /// Room for the control messages of a datagram to `bound`: the one that names the address,

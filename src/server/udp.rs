@@ -1,6 +1,7 @@
 //! UDP workers: a thread for each socket, batches of datagrams in and out, and what has to wait for
 //! others in between.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -15,18 +16,21 @@ use nix::sys::socket::{
     sockopt,
 };
 use tokio::io::unix::AsyncFd;
+use tokio::runtime::Runtime;
+use tokio::time::interval_at;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::dns::Transport;
 use crate::router::{Asker, Waiting};
+use crate::upstream::watch;
 
 use super::cache::Room;
 use super::late::{LATE, Lateness, is_late};
 use super::reply_from::{ReplyFrom, std_address};
 use super::responder::{Handled, Responder, Shard};
 use super::sockets::SOCKET_BUFFER;
-use super::waiting::{Outbox, Place, Queue, watch};
+use super::waiting::{Outbox, Place, Queue, Waited};
 
 /// Datagrams taken with one system call.
 const BATCH: usize = 32;
@@ -50,8 +54,8 @@ fn asker(peer: SocketAddr) -> Asker {
 /// One socket and the thread that serves it.
 ///
 /// What cannot be answered at once waits on a runtime of this thread's own: nothing crosses over to
-/// another thread, and what is ready together goes out together. While nothing waits, the thread blocks
-/// in the socket, which is the quickest way to answer from memory.
+/// another thread, and what is ready goes out before the thread sleeps. Where the last queries did not have
+/// to wait, the thread blocks in the socket, which is the quickest way to answer from memory.
 pub(super) struct Worker {
     socket: Arc<UdpSocket>,
     address: SocketAddr,
@@ -66,7 +70,11 @@ pub(super) struct Worker {
     is_timed: bool,
     /// Bytes of datagrams that may wait in the socket, as far as the system grants them.
     buffer: usize,
+    /// The last batch was a full one, so that more of them wait in the socket.
+    has_more: bool,
     stop: CancellationToken,
+    /// When the stop was seen.
+    stopped: Option<Instant>,
 }
 
 /// A query that waits, and what comes of it.
@@ -77,6 +85,20 @@ struct Replies {
     buffers: Vec<Vec<u8>>,
     peers: Vec<Option<SockaddrStorage>>,
     froms: Vec<ReplyFrom>,
+    headers: MultiHeaders<SockaddrStorage>,
+}
+
+/// What a worker reads into and sends from.
+struct Desk {
+    buffers: Vec<[u8; MAX_QUERY]>,
+    headers: MultiHeaders<SockaddrStorage>,
+    replies: Replies,
+}
+
+thread_local! {
+    /// That of the worker of this thread. What the system writes to has to stay where it is, while the
+    /// worker itself goes into the runtime and comes out again.
+    static DESK: RefCell<Option<Desk>> = const { RefCell::new(None) };
 }
 
 impl Worker {
@@ -108,140 +130,149 @@ impl Worker {
             lateness: Lateness::default(),
             is_timed: false,
             buffer: SOCKET_BUFFER,
+            has_more: false,
             stop,
+            stopped: None,
         })
     }
 
     /// Serves until the stop, and what had come in by then.
-    pub(super) fn run(mut self) {
-        let mut buffers = vec![[0_u8; MAX_QUERY]; BATCH];
-        let mut headers = self.headers();
-        let mut out_headers = self.headers();
-        let mut replies = Replies {
-            buffers: (0..BATCH).map(|_| Vec::with_capacity(1024)).collect(),
-            peers: Vec::with_capacity(BATCH),
-            froms: Vec::with_capacity(BATCH),
-        };
-        // The wake-ups of a socket that only this thread looks at.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = match runtime {
+    pub(super) fn run(self) {
+        let runtime = match self.runtime() {
             Ok(runtime) => runtime,
             Err(error) => {
                 error!(%error, "cannot start what a worker waits with");
                 return;
             }
         };
-        let mut watched: Option<AsyncFd<Arc<UdpSocket>>> = None;
-        let mut stopped: Option<Instant> = None;
-        // The last batch was a full one, so that more of them wait in the socket.
-        let mut has_more = false;
+        let mut worker = Box::new(self);
         loop {
-            if stopped.is_none() && self.stop.is_cancelled() {
-                stopped = Some(Instant::now());
-            }
-            let waiting = self.outbox.lock().waiting;
-            let is_over = stopped.is_some_and(|at| at.elapsed() > DRAIN);
-            if is_over && waiting == 0 {
-                return;
-            }
-            let mut has_come = !is_over;
-            if waiting > 0 {
-                has_come &= runtime.block_on(self.go_on(&mut watched, has_more));
-                self.flush(&mut replies, &mut out_headers);
-            } else {
-                watched = None;
-            }
-            if !has_come {
-                continue;
-            }
-            let flags = if stopped.is_some() || waiting > 0 {
+            let is_stopping = worker.is_stopping();
+            let flags = if is_stopping {
                 MsgFlags::MSG_DONTWAIT
             } else {
                 MsgFlags::MSG_WAITFORONE
             };
-            match self.batch(&mut buffers, &mut headers, flags, &mut replies) {
-                Ok(taken) => {
-                    has_more = taken == BATCH;
-                    self.send(&mut replies, &mut out_headers);
-                    let is_timed = self.lateness.batch(has_more);
-                    if is_timed != self.is_timed && self.tell_time(is_timed) {
-                        headers = self.headers();
-                    }
-                }
-                Err(Errno::EAGAIN) if stopped.is_some() && waiting == 0 => return,
-                Err(Errno::EAGAIN) => has_more = false,
-                Err(Errno::EINTR) => {}
-                Err(error) => {
-                    warn!(%error, "cannot receive queries");
-                    // A lasting error must not turn the thread into a busy loop.
-                    std::thread::sleep(STOP_CHECK);
+            if worker.is_over() || !worker.take(flags) && is_stopping {
+                return;
+            }
+            if !worker.fresh.is_empty() {
+                // As a task of its own: whoever is called from outside of the tasks has to be woken up.
+                let back = runtime.block_on(async { tokio::spawn(worker.wait()).await });
+                match back {
+                    Ok(back) => worker = back,
+                    Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
                 }
             }
         }
     }
 
-    /// Lets those that wait go on, until one of them is done or something has come, which is true then.
-    /// The system tells only when something comes, not that something is there: a full socket is silent.
-    async fn go_on(
-        &mut self,
-        watched: &mut Option<AsyncFd<Arc<UdpSocket>>>,
-        has_more: bool,
-    ) -> bool {
-        // Here, where the runtime is at work: from outside each would have to wake it up.
-        for fresh in self.fresh.drain(..) {
-            tokio::spawn(fresh);
-        }
-        if has_more {
-            // Those that are ready come first, or in a flood they would wait for ever.
-            tokio::task::yield_now().await;
-            return true;
-        }
-        if watched.is_none() {
-            *watched = watch(&self.socket)
-                .inspect_err(|error| warn!(%error, "cannot watch the socket of a worker"))
-                .ok();
-        }
-        let readable = async {
-            match watched {
-                Some(watched) => match watched.readable().await {
-                    Ok(mut ready) => ready.clear_ready(),
-                    Err(error) => warn!(%error, "cannot watch the socket of a worker"),
-                },
-                None => tokio::time::sleep(Duration::from_millis(1)).await,
+    /// What queries wait with. Before it sleeps, it sends what was made.
+    fn runtime(&self) -> io::Result<Runtime> {
+        let (socket, outbox) = (Arc::clone(&self.socket), Arc::clone(&self.outbox));
+        let responder = Arc::clone(&self.responder);
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .on_thread_park(move || send_waited(&outbox, &socket, &responder))
+            .build()
+    }
+
+    /// Serves while queries wait, and as long as the last that came had to.
+    async fn wait(mut self: Box<Self>) -> Box<Self> {
+        let watched = watch(Arc::clone(&self.socket))
+            .inspect_err(|error| warn!(%error, "cannot watch the socket of a worker"))
+            .ok();
+        let mut checks = interval_at((Instant::now() + STOP_CHECK).into(), STOP_CHECK);
+        loop {
+            for fresh in self.fresh.drain(..) {
+                tokio::spawn(fresh);
             }
-        };
-        tokio::select! {
-            biased;
-            () = readable => true,
-            () = self.outbox.news.notified() => false,
-            // Whatever the system has not told of is found then.
-            () = tokio::time::sleep(STOP_CHECK) => true,
+            let is_over = self.is_over();
+            if self.has_more && !is_over {
+                // Those that are ready come first, or in a flood they would wait for ever.
+                tokio::task::yield_now().await;
+            } else {
+                tokio::select! {
+                    biased;
+                    () = readable(watched.as_ref()) => {}
+                    // Whatever the system has not told of is found then.
+                    _ = checks.tick() => {}
+                }
+            }
+            send_waited(&self.outbox, &self.socket, &self.responder);
+            for (key, resolved) in self.outbox.take_kept() {
+                self.shard.keep(&key, resolved);
+            }
+            let waiting = self.outbox.waiting();
+            if !is_over {
+                self.take(MsgFlags::MSG_DONTWAIT);
+            }
+            if waiting == 0 && self.fresh.is_empty() {
+                return self;
+            }
         }
     }
 
-    /// Sends what was made for those that waited, and keeps it.
-    fn flush(&mut self, replies: &mut Replies, headers: &mut MultiHeaders<SockaddrStorage>) {
-        let (made, kept) = {
-            let mut made = self.outbox.lock();
-            (
-                std::mem::take(&mut made.replies),
-                std::mem::take(&mut made.kept),
-            )
-        };
-        for (key, resolved) in kept {
-            self.shard.keep(&key, resolved);
+    /// Is it to stop? From when that was first seen, it answers what has come.
+    fn is_stopping(&mut self) -> bool {
+        if self.stopped.is_none() && self.stop.is_cancelled() {
+            self.stopped = Some(Instant::now());
         }
-        for (reply, peer, from) in made {
-            if replies.peers.len() == BATCH {
-                self.send(replies, headers);
+        self.stopped.is_some()
+    }
+
+    /// Is the time over in which it answers what had come before the stop?
+    fn is_over(&mut self) -> bool {
+        self.is_stopping() && self.stopped.is_some_and(|at| at.elapsed() > DRAIN)
+    }
+
+    /// Takes a batch and answers what can be answered at once. False if nothing has come.
+    fn take(&mut self, flags: MsgFlags) -> bool {
+        let taken = DESK.with_borrow_mut(|desk| {
+            let desk = desk.get_or_insert_with(|| self.desk());
+            let taken = self.batch(desk, flags)?;
+            self.send(&mut desk.replies);
+            Ok(taken)
+        });
+        match taken {
+            Ok(taken) => {
+                // The system tells only when something comes, not that something is there: a full
+                // socket is silent.
+                self.has_more = taken == BATCH;
+                let is_timed = self.lateness.batch(self.has_more);
+                if is_timed != self.is_timed && self.tell_time(is_timed) {
+                    // What the system tells takes more room, or less.
+                    DESK.set(None);
+                }
+                true
             }
-            replies.buffers[replies.peers.len()] = reply;
-            replies.peers.push(Some(peer.into()));
-            replies.froms.push(from);
+            Err(Errno::EAGAIN) => {
+                self.has_more = false;
+                false
+            }
+            Err(Errno::EINTR) => true,
+            Err(error) => {
+                warn!(%error, "cannot receive queries");
+                // A lasting error must not turn the thread into a busy loop.
+                std::thread::sleep(STOP_CHECK);
+                true
+            }
         }
-        self.send(replies, headers);
+    }
+
+    /// Room for a batch of datagrams, what the system tells of each, and the replies.
+    fn desk(&self) -> Desk {
+        let space = ReplyFrom::space(self.address, self.is_timed);
+        Desk {
+            buffers: vec![[0; MAX_QUERY]; BATCH],
+            headers: MultiHeaders::preallocate(BATCH, space.clone()),
+            replies: Replies {
+                buffers: (0..BATCH).map(|_| Vec::with_capacity(1024)).collect(),
+                peers: Vec::with_capacity(BATCH),
+                froms: Vec::with_capacity(BATCH),
+                headers: MultiHeaders::preallocate(BATCH, space),
+            },
+        }
     }
 
     /// Takes a query that has to wait, or sheds it when there is no place.
@@ -263,19 +294,9 @@ impl Worker {
             let kept = responder
                 .later(&counts, &request, asker(peer), waiting, &mut reply)
                 .await;
-            let mut made = place.outbox.lock();
-            if !reply.is_empty() {
-                made.replies.push((reply, peer, from));
-            }
-            made.kept.extend(kept);
-            drop(made);
-            drop(place);
+            let to = peer;
+            place.outbox.put(Waited { reply, to, from }, kept);
         }));
-    }
-
-    /// Room for a batch of datagrams and what the system tells of each.
-    fn headers(&self) -> MultiHeaders<SockaddrStorage> {
-        MultiHeaders::preallocate(BATCH, ReplyFrom::space(self.address, self.is_timed))
     }
 
     /// Lets the system tell when each datagram came, or not. False if it will not do it.
@@ -299,13 +320,12 @@ impl Worker {
     }
 
     /// Takes a batch of datagrams and answers, queues or drops each. Gives how many it were.
-    fn batch(
-        &mut self,
-        buffers: &mut [[u8; MAX_QUERY]],
-        headers: &mut MultiHeaders<SockaddrStorage>,
-        flags: MsgFlags,
-        replies: &mut Replies,
-    ) -> nix::Result<usize> {
+    fn batch(&mut self, desk: &mut Desk, flags: MsgFlags) -> nix::Result<usize> {
+        let Desk {
+            buffers,
+            headers,
+            replies,
+        } = desk;
         let mut slices: [[IoSliceMut<'_>; 1]; BATCH] = {
             let mut buffers = buffers.iter_mut();
             std::array::from_fn(|_| {
@@ -384,11 +404,12 @@ impl Worker {
     }
 
     /// Sends with as few system calls as the system allows.
-    fn send(&self, replies: &mut Replies, headers: &mut MultiHeaders<SockaddrStorage>) {
+    fn send(&self, replies: &mut Replies) {
         let Replies {
             buffers,
             peers,
             froms,
+            headers,
         } = replies;
         let mut buffers = buffers.iter();
         let slices: [[IoSlice<'_>; 1]; BATCH] = std::array::from_fn(|_| {
@@ -423,5 +444,24 @@ impl Worker {
         }
         peers.clear();
         froms.clear();
+    }
+}
+
+/// Sends the replies to queries that have waited.
+fn send_waited(outbox: &Outbox, socket: &UdpSocket, responder: &Responder) {
+    let unsent = outbox.send(socket);
+    if unsent > 0 {
+        responder.metrics().unsent(unsent);
+    }
+}
+
+/// Waits until something comes; a moment if that cannot be told.
+async fn readable(watched: Option<&AsyncFd<Arc<UdpSocket>>>) {
+    match watched {
+        Some(watched) => match watched.readable().await {
+            Ok(mut ready) => ready.clear_ready(),
+            Err(error) => warn!(%error, "cannot watch the socket of a worker"),
+        },
+        None => tokio::time::sleep(Duration::from_millis(1)).await,
     }
 }

@@ -1,12 +1,9 @@
 //! Queries that have to wait: how many there may be, and what came of them until their worker sends it.
 
-use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::router::Resolved;
 
@@ -24,25 +21,61 @@ impl Queue {
     }
 }
 
-/// What came of queries that had to wait, until their worker sends it.
+/// What came of queries that had to wait. Only their worker's thread comes here.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
-    made: Mutex<Made>,
-    /// Something was made, or nothing waits any more.
-    pub(super) news: Notify,
-}
+pub(super) struct Outbox(Mutex<Made>);
 
 #[derive(Debug, Default)]
-pub(super) struct Made {
-    pub(super) replies: Vec<(Vec<u8>, SocketAddr, ReplyFrom)>,
-    pub(super) kept: Vec<(Key, Resolved)>,
+struct Made {
+    replies: Vec<Waited>,
+    kept: Vec<(Key, Resolved)>,
     /// Queries that still wait.
-    pub(super) waiting: usize,
+    waiting: usize,
+}
+
+/// A reply to a query that had to wait.
+#[derive(Debug)]
+pub(super) struct Waited {
+    pub(super) reply: Vec<u8>,
+    pub(super) to: SocketAddr,
+    pub(super) from: ReplyFrom,
 }
 
 impl Outbox {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Made> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Made> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many queries still wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().waiting
+    }
+
+    /// Puts in what came of a query.
+    pub(super) fn put(&self, waited: Waited, kept: Option<(Key, Resolved)>) {
+        let mut made = self.lock();
+        if !waited.reply.is_empty() {
+            made.replies.push(waited);
+        }
+        made.kept.extend(kept);
+    }
+
+    /// What can be kept of the answers since this was last asked.
+    pub(super) fn take_kept(&self) -> Vec<(Key, Resolved)> {
+        std::mem::take(&mut self.lock().kept)
+    }
+
+    /// Sends the replies since this was last called. Gives how many the system would not send.
+    pub(super) fn send(&self, socket: &UdpSocket) -> usize {
+        let mut replies = std::mem::take(&mut self.lock().replies);
+        let send = |waited: Waited| waited.from.send(socket, &waited.reply, waited.to);
+        let unsent = replies.drain(..).map(send).filter(Result::is_err).count();
+        let mut made = self.lock();
+        if made.replies.is_empty() {
+            // Its room is for the next ones.
+            made.replies = replies;
+        }
+        unsent
     }
 }
 
@@ -67,15 +100,5 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.outbox.lock().waiting -= 1;
-        self.outbox.news.notify_one();
     }
-}
-
-/// Lets the runtime tell when something comes. The socket itself stays one that blocks.
-#[expect(
-    deprecated,
-    reason = "what replaces it is unsafe, for types that may change their descriptor; this one cannot"
-)]
-pub(super) fn watch(socket: &Arc<UdpSocket>) -> io::Result<AsyncFd<Arc<UdpSocket>>> {
-    AsyncFd::with_interest(Arc::clone(socket), Interest::READABLE)
 }

@@ -2,14 +2,15 @@
 //! can answer, on a port that nobody can guess (RFC 5452 section 9.2), and that a refusal of the network
 //! is heard at once.
 
-use std::io;
+use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{Interest, Ready};
-use tokio::net::UdpSocket;
+use tokio::io::Interest;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::time::timeout_at;
 
 use crate::dns::{Query, QueryEdns, Response};
@@ -39,7 +40,7 @@ pub(super) struct Exchange<'a> {
 
 /// A datagram that was sent, and the socket that its reply will come to.
 struct Try {
-    socket: UdpSocket,
+    socket: AsyncFd<Socket>,
     id: u16,
     /// The question, if it is in a case of its own.
     query: Option<Query>,
@@ -88,31 +89,26 @@ impl Exchange<'_> {
     /// Waits for the reply to one of the tries.
     async fn receive(&self, tries: &[Try]) -> Result<Response, Failure> {
         loop {
-            // A port at which nobody listens is an error of the socket, and nothing to read.
             let (first, second, third) = (tries.first(), tries.get(1), tries.get(2));
-            let (own, readiness) = tokio::select! {
+            let (own, mut ready) = tokio::select! {
                 ready = ready(first) => ready,
                 ready = ready(second) => ready,
                 ready = ready(third) => ready,
             };
-            if readiness.is_error()
-                && let Ok(Some(error)) = own.socket.take_error()
-            {
-                tracing::debug!(upstream = %self.to, %error, "a question was refused");
-                return Err(Failure::Network);
-            }
             let mut buffer = self.buffers.take();
-            let received = own.socket.try_recv_buf(&mut buffer);
+            let received = ready.try_io(|socket| socket.get_ref().read(&mut buffer));
             let said = match received {
-                Ok(_) => {
+                Ok(Ok(length)) => {
                     let query = own.query.as_ref().unwrap_or(self.query);
-                    read(&buffer, own.id, query, self.counts)
+                    read(&buffer[..length], own.id, query, self.counts)
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-                Err(error) => {
-                    tracing::debug!(upstream = %self.to, %error, "a question was not taken");
+                // An error of the socket is read like a datagram.
+                Ok(Err(error)) => {
+                    tracing::debug!(upstream = %self.to, %error, "a question was refused");
                     Some(Err(Failure::Network))
                 }
+                // There was nothing to read.
+                Err(_) => None,
             };
             self.buffers.put(buffer);
             if let Some(said) = said {
@@ -123,10 +119,11 @@ impl Exchange<'_> {
 }
 
 /// Waits until something has come to a try; for ever if there is none.
-async fn ready(own: Option<&Try>) -> (&Try, Ready) {
+async fn ready(own: Option<&Try>) -> (&Try, AsyncFdReadyGuard<'_, Socket>) {
     if let Some(own) = own {
+        // A port at which nobody listens is an error of the socket, and nothing to read.
         match own.socket.ready(Interest::READABLE | Interest::ERROR).await {
-            Ok(readiness) => return (own, readiness),
+            Ok(ready) => return (own, ready),
             Err(error) => tracing::debug!(%error, "cannot wait for a reply"),
         }
     }
@@ -135,12 +132,22 @@ async fn ready(own: Option<&Try>) -> (&Try, Ready) {
 
 /// A socket on which these bytes were sent there. The system takes a port at random when it is connected,
 /// of those that nobody needs (`ip_local_port_range`).
-fn sent(to: SocketAddr, bytes: &[u8]) -> io::Result<UdpSocket> {
+fn sent(to: SocketAddr, bytes: &[u8]) -> io::Result<AsyncFd<Socket>> {
     let kind = Type::DGRAM.nonblocking();
     let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::UDP))?;
     socket.connect(&to.into())?;
     socket.send(bytes)?;
-    UdpSocket::from_std(socket.into())
+    watch(socket)
+}
+
+/// Lets the runtime tell when something comes, and only then: that there is room to send would wake it up
+/// for each socket that is new.
+#[expect(
+    deprecated,
+    reason = "what replaces it is unsafe, for types that may change their descriptor; a socket does not"
+)]
+pub(crate) fn watch<S: AsRawFd>(socket: S) -> io::Result<AsyncFd<S>> {
+    AsyncFd::with_interest(socket, Interest::READABLE)
 }
 
 /// The longest datagram. Some servers send more than was asked for.
@@ -151,18 +158,17 @@ const KEPT: usize = 16;
 
 /// Room for replies, used again. One is taken when something has come, not while it is waited for.
 #[derive(Debug, Default)]
-pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
+pub(super) struct Buffers(Mutex<Vec<Box<[u8]>>>);
 
 impl Buffers {
-    fn take(&self) -> Vec<u8> {
+    fn take(&self) -> Box<[u8]> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        kept.unwrap_or_else(|| Vec::with_capacity(LONGEST))
+        kept.unwrap_or_else(|| vec![0; LONGEST].into_boxed_slice())
     }
 
-    fn put(&self, mut buffer: Vec<u8>) {
+    fn put(&self, buffer: Box<[u8]>) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < KEPT {
-            buffer.clear();
             kept.push(buffer);
         }
     }

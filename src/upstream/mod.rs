@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 
 use crate::dns::{ExtendedError, Query, QueryEdns, Rcode, Response, types};
 
+pub(crate) use datagram::watch;
 pub use group::{Group, Settings, Strategy};
 use health::Health;
 pub use metrics::Metrics;

@@ -1,8 +1,10 @@
 //! An answer as wire bytes: everything behind the question, once, for every client and size.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 
-use xxhash_rust::xxh3::xxh3_64;
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::{Name, types};
 
@@ -170,42 +172,31 @@ fn identity(data: &Data) -> u64 {
     }
 }
 
+/// Where names end up in the tables of [`Writer`]: they are chosen by clients and upstreams, that must not be.
+static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0_u64));
+
 /// Writes records with compression.
-struct Writer {
+struct Writer<'a> {
+    question: &'a Name,
     body: Vec<u8>,
     /// Length of what stands before the body.
     before: usize,
-    /// Names that can be pointed at, in lower case, and where they start in the message.
-    known: HashMap<Vec<u8>, u16>,
+    /// Names that can be pointed at: the hash of each in lower case, and where it starts in the message.
+    known: HashTable<(u64, u16)>,
     ttls: Vec<u32>,
 }
 
-impl Writer {
-    fn new(question: &Name) -> Self {
+impl<'a> Writer<'a> {
+    fn new(question: &'a Name) -> Self {
         let mut writer = Self {
+            question,
             body: Vec::new(),
             before: HEADER + question.as_wire().len() + 4,
-            known: HashMap::new(),
+            known: HashTable::with_capacity(7),
             ttls: Vec::new(),
         };
-        writer.learn(question.as_wire(), HEADER);
+        writer.learned(question, HEADER, true);
         writer
-    }
-
-    /// Remembers a name that stands uncompressed up to its end at `at` in the message, and all
-    /// its suffixes.
-    fn learn(&mut self, wire: &[u8], at: usize) {
-        let mut start = 0;
-        while wire.get(start).is_some_and(|len| *len != 0) {
-            let place = at + start;
-            if place > MAX_POINTER {
-                return;
-            }
-            self.known
-                .entry(wire[start..].to_ascii_lowercase())
-                .or_insert(place as u16);
-            start += usize::from(wire[start]) + 1;
-        }
     }
 
     fn u16(&mut self, value: u16) {
@@ -216,37 +207,74 @@ impl Writer {
         self.body.extend_from_slice(&value.to_be_bytes());
     }
 
-    /// Writes a name, as far as needed, and a pointer to the rest.
-    fn name(&mut self, name: &Name, learn: bool) {
+    /// How much of a name is new, and where its rest stands. If it is to `learn`, the new part can be
+    /// pointed at from now on, `at` its place in the message.
+    fn learned(&mut self, name: &Name, at: usize, learn: bool) -> (usize, Option<u16>) {
         let wire = name.as_wire();
-        let at = self.before + self.body.len();
-        let lower = wire.to_ascii_lowercase();
+        let mut lower = [0; 255];
+        lower[..wire.len()].copy_from_slice(wire);
+        // The lengths of labels are no letters.
+        lower.make_ascii_lowercase();
         let mut start = 0;
         while wire[start] != 0 {
-            if let Some(&place) = self.known.get(&lower[start..]) {
-                self.body.extend_from_slice(&wire[..start]);
-                self.u16(0xC000 | place);
-                if learn {
-                    self.learn_prefix(&lower, start, at);
-                }
-                return;
+            let suffix = &lower[start..wire.len()];
+            let hash = xxh3_64_with_seed(suffix, *SEED);
+            let is_it = |&(own, place): &(u64, u16)| own == hash && self.stands(suffix, place);
+            if let Some(&(_, place)) = self.known.find(hash, is_it) {
+                return (start, Some(place));
+            }
+            if learn && at + start <= MAX_POINTER {
+                let entry = (hash, (at + start) as u16);
+                self.known.insert_unique(hash, entry, |&(hash, _)| hash);
             }
             start += usize::from(wire[start]) + 1;
         }
-        self.body.extend_from_slice(wire);
-        if learn {
-            self.learn(wire, at);
+        (start, None)
+    }
+
+    /// Does this name, in lower case, stand there in the message?
+    fn stands(&self, name: &[u8], place: u16) -> bool {
+        let (mut at, mut rest) = (usize::from(place), name);
+        loop {
+            let Some(here) = self.from(at) else {
+                return false;
+            };
+            match *here {
+                [high, low, ..] if high >= 0xC0 => {
+                    at = usize::from(u16::from_be_bytes([high & 0x3F, low]))
+                }
+                [0, ..] => return rest == [0],
+                [len, ..] => {
+                    let label = usize::from(len) + 1;
+                    let (Some(own), Some(other)) = (rest.get(..label), here.get(..label)) else {
+                        return false;
+                    };
+                    if !own.eq_ignore_ascii_case(other) {
+                        return false;
+                    }
+                    (at, rest) = (at + label, &rest[label..]);
+                }
+                [] => return false,
+            }
         }
     }
 
-    /// Remembers those suffixes of a name that start before `end`.
-    fn learn_prefix(&mut self, lower: &[u8], end: usize, at: usize) {
-        let mut start = 0;
-        while start < end && at + start <= MAX_POINTER {
-            self.known
-                .entry(lower[start..].to_vec())
-                .or_insert((at + start) as u16);
-            start += usize::from(lower[start]) + 1;
+    /// What has been written from there on: of the question, or of the body.
+    fn from(&self, at: usize) -> Option<&[u8]> {
+        match at.checked_sub(self.before) {
+            Some(at) => self.body.get(at..),
+            None => self.question.as_wire().get(at.checked_sub(HEADER)?..),
+        }
+    }
+
+    /// Writes a name, as far as needed, and a pointer to the rest.
+    fn name(&mut self, name: &Name, learn: bool) {
+        let at = self.before + self.body.len();
+        let (new, place) = self.learned(name, at, learn);
+        self.body.extend_from_slice(&name.as_wire()[..new]);
+        match place {
+            Some(place) => self.u16(0xC000 | place),
+            None => self.body.push(0),
         }
     }
 

@@ -1,10 +1,18 @@
 //! What recursion counts, as `portolan_recursion_*`.
 
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::upstream;
+
+use super::cache::Cache;
 
 /// The metrics of the room, and those of the upstreams.
 #[derive(Clone)]
@@ -17,8 +25,7 @@ pub struct Metrics {
     pub(super) failures: Counter,
     /// Questions refused because too many were under way.
     pub(super) shed: Counter,
-    /// What the cache takes.
-    pub(super) cache: Gauge,
+    cache: Shown,
     pub(super) upstreams: upstream::Metrics,
 }
 
@@ -30,7 +37,7 @@ impl Metrics {
             misses: Counter::default(),
             failures: Counter::default(),
             shed: Counter::default(),
-            cache: Gauge::default(),
+            cache: Shown::default(),
             upstreams: upstream::Metrics::register(root),
         };
         let room = root.sub_registry_with_prefix("portolan_recursion");
@@ -54,12 +61,28 @@ impl Metrics {
             "Recursive questions refused because too many were under way",
             metrics.shed.clone(),
         );
-        room.register_with_unit(
-            "cache",
-            "Memory that the answers of upstreams take, about",
-            Unit::Bytes,
-            metrics.cache.clone(),
-        );
+        room.register_collector(Box::new(metrics.cache.clone()));
         metrics
+    }
+
+    /// Shows what this cache takes, from now on.
+    pub(super) fn show(&self, cache: &Arc<Cache>) {
+        let mut shown = self.cache.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *shown = Arc::downgrade(cache);
+    }
+}
+
+/// The cache whose size is shown. It is summed up when somebody wants to know it.
+#[derive(Debug, Clone, Default)]
+struct Shown(Arc<Mutex<Weak<Cache>>>);
+
+impl Collector for Shown {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = shown.upgrade().map_or(0, |cache| cache.bytes());
+        let help = "Memory that the answers of upstreams take, about";
+        let unit = Some(&Unit::Bytes);
+        let gauge = encoder.encode_descriptor("cache", help, unit, MetricType::Gauge)?;
+        ConstGauge::new(bytes.cast_signed()).encode(gauge)
     }
 }

@@ -188,7 +188,7 @@ type Flight = Arc<OnceCell<Arc<Links>>>;
 pub struct Recursor {
     settings: Settings,
     upstreams: Group,
-    cache: Cache,
+    cache: Arc<Cache>,
     flights: Mutex<HashMap<Query, Flight>>,
     permits: Semaphore,
     metrics: Metrics,
@@ -223,9 +223,11 @@ impl Recursor {
             random_case: settings.random_case,
             hedge_after: settings.hedge_after,
         };
+        let cache = Arc::new(Cache::new(settings.cache - settings.cache / WORKERS_SHARE));
+        metrics.show(&cache);
         Ok(Self {
             upstreams: Group::new(addresses, how, runtime, &metrics.upstreams),
-            cache: Cache::new(settings.cache - settings.cache / WORKERS_SHARE),
+            cache,
             flights: Mutex::default(),
             permits: Semaphore::new(settings.max_concurrent.min(Semaphore::MAX_PERMITS)),
             settings,
@@ -305,7 +307,6 @@ impl Recursor {
         for (own, link) in &links {
             self.cache.put(own, qtype, form, link, now);
         }
-        self.metrics.cache.set(self.cache.bytes().cast_signed());
         links
     }
 }

@@ -200,10 +200,9 @@ impl Worker {
                 }
             }
             send_waited(&self.outbox, &self.socket, &self.responder);
-            for (key, resolved) in self.outbox.take_kept() {
-                self.shard.keep(&key, resolved);
-            }
-            let waiting = self.outbox.waiting();
+            let Self { outbox, shard, .. } = &mut *self;
+            outbox.hand_over(|key, resolved| shard.keep(&key, resolved));
+            let waiting = outbox.waiting();
             if !is_over {
                 self.take(MsgFlags::MSG_DONTWAIT);
             }

@@ -60,9 +60,12 @@ impl Outbox {
         made.kept.extend(kept);
     }
 
-    /// What can be kept of the answers since this was last asked.
-    pub(super) fn take_kept(&self) -> Vec<(Key, Resolved)> {
-        std::mem::take(&mut self.lock().kept)
+    /// Hands over what can be kept of the answers since this was last called.
+    pub(super) fn hand_over(&self, mut to: impl FnMut(Key, Resolved)) {
+        let mut made = self.lock();
+        for (key, resolved) in made.kept.drain(..) {
+            to(key, resolved);
+        }
     }
 
     /// Sends the replies since this was last called. Gives how many the system would not send.

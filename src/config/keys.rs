@@ -225,6 +225,10 @@ keys! {
     recursion.random_case: Switch, default "false";
     /// Memory that answers of upstreams may take, such as `512KiB` or `1GiB`; 0 switches the cache off
     recursion.cache: Size, default "64MiB";
+    /// For how long after their TTL answers are still served while no upstream has one; 0s switches it off
+    recursion.stale: Time(Duration::ZERO..=Duration::from_secs(7 * 86_400)), default "24h";
+    /// Whether names that are asked for are asked for anew shortly before their TTL is over
+    recursion.prefetch: Switch, default "true";
 
     /// Largest UDP answer for Consul's names in bytes, even if the client accepts more
     // 512 bytes are every client's right; 65507 is the most that fits into a datagram.

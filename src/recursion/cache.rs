@@ -3,14 +3,14 @@
 //! random names cannot push out what is in use.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache as Kept;
 
 use crate::dns::{Name, Rcode};
 
-use super::link::{Form, Link};
+use super::link::{Age, Form, Link};
 
 /// One byte of this many is for absences.
 const NEGATIVE_SHARE: u64 = 8;
@@ -62,11 +62,14 @@ impl Weighter<Key, Arc<Link>> for Bytes {
 pub(super) struct Cache {
     positive: Kept<Key, Arc<Link>, Bytes>,
     negative: Kept<Key, Arc<Link>, Bytes>,
+    /// For how long a link may be told after it has run down.
+    stale: Duration,
 }
 
 impl Cache {
-    /// A cache that takes about so many bytes at most.
-    pub(super) fn new(bytes: u64) -> Self {
+    /// A cache that takes about so many bytes at most, of links that may be told for `stale` after they
+    /// have run down.
+    pub(super) fn new(bytes: u64, stale: Duration) -> Self {
         let negative = bytes / NEGATIVE_SHARE;
         let part = |bytes: u64| {
             let items = usize::try_from(bytes / USUAL).unwrap_or(usize::MAX);
@@ -75,25 +78,47 @@ impl Cache {
         Self {
             positive: part(bytes - negative),
             negative: part(negative),
+            stale,
         }
     }
 
-    /// What a name says about a type, if that is known and still holds. `name` is in lower case.
+    /// What a name says about a type, if that is known, and how it stands to its time: what holds, else
+    /// what was learned last. `name` is in lower case.
     pub(super) fn get(
         &self,
         name: &Name,
         rtype: u16,
         form: Form,
         now: Instant,
-    ) -> Option<Arc<Link>> {
-        let mut key = Sought::new(name, rtype, form);
-        let holds = |link: &Arc<Link>| link.holds(now);
-        let found = self.positive.get(key.as_bytes()).filter(holds);
-        let found = found.or_else(|| self.negative.get(key.as_bytes()).filter(holds));
-        found.or_else(|| {
-            key = Sought::new(name, ANY_TYPE, form);
-            self.negative.get(key.as_bytes()).filter(holds)
-        })
+    ) -> Option<(Arc<Link>, Age)> {
+        let key = Sought::new(name, rtype, form);
+        let any = || Sought::new(name, ANY_TYPE, form);
+        let mut expired: Option<Arc<Link>> = None;
+        for place in 0..3 {
+            let found = match place {
+                0 => self.positive.get(key.as_bytes()),
+                1 => self.negative.get(key.as_bytes()),
+                _ => self.negative.get(any().as_bytes()),
+            };
+            let Some(link) = found else { continue };
+            match link.age(now, self.stale) {
+                Age::Gone => {}
+                Age::Expired => {
+                    if expired.as_ref().is_none_or(|own| link.born() > own.born()) {
+                        expired = Some(link);
+                    }
+                }
+                age => return Some((link, age)),
+            }
+        }
+        expired.map(|link| (link, Age::Expired))
+    }
+
+    /// That upstreams had no answer, if that is the last that they had to say.
+    pub(super) fn failure(&self, name: &Name, rtype: u16, form: Form) -> Option<Arc<Link>> {
+        let key = Sought::new(name, rtype, form);
+        let kept = self.negative.get(key.as_bytes());
+        kept.filter(|link| link.is_failure())
     }
 
     /// Keeps a link, if it holds for any time.

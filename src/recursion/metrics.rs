@@ -21,6 +21,10 @@ pub struct Metrics {
     pub(super) hits: Counter,
     /// Questions that it did not.
     pub(super) misses: Counter,
+    /// Questions answered with what had run down.
+    pub(super) stale: Counter,
+    /// Names asked for anew while they were served.
+    pub(super) refreshes: Counter,
     /// Questions that no upstream answered.
     pub(super) failures: Counter,
     /// Questions refused because too many were under way.
@@ -35,6 +39,8 @@ impl Metrics {
         let metrics = Self {
             hits: Counter::default(),
             misses: Counter::default(),
+            stale: Counter::default(),
+            refreshes: Counter::default(),
             failures: Counter::default(),
             shed: Counter::default(),
             cache: Shown::default(),
@@ -50,6 +56,16 @@ impl Metrics {
             "cache_misses",
             "Recursive questions that were not in the cache",
             metrics.misses.clone(),
+        );
+        room.register(
+            "stale",
+            "Recursive questions answered with what had run down, because no upstream had an answer",
+            metrics.stale.clone(),
+        );
+        room.register(
+            "refreshes",
+            "Names that upstreams were asked for anew while what they had said before was served",
+            metrics.refreshes.clone(),
         );
         room.register(
             "failures",

@@ -6,32 +6,37 @@
 //! its checking comes back (AD, signatures, Extended DNS Errors). A client's other options stay here.
 
 mod cache;
+mod flight;
 mod link;
 mod metrics;
 mod scrub;
 mod special;
 mod system;
+mod told;
 
-use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use tokio::runtime::Handle;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
-use crate::dns::{Answer, ExtendedError, Name, Open, Query, Rcode, Reach, Response};
+use crate::dns::{Answer, Name, Query, Rcode, Response};
 use crate::upstream::{self, Group, Strategy};
 
 use cache::Cache;
+use flight::Flights;
 pub use link::Form;
-use link::Link;
+use link::{Age, Link};
 pub use metrics::Metrics;
 use scrub::Links;
 pub use system::{check_loops, own_addresses, system_upstreams};
+pub use told::Told;
+use told::{Found, told};
 
 /// Why recursion cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -110,13 +115,17 @@ pub struct Settings {
     pub random_case: bool,
     /// Bytes that the answers of upstreams may take in memory.
     pub cache: u64,
+    /// For how long after their time answers are served while upstreams have none.
+    pub stale: Duration,
+    /// Whether names that are asked for are asked for anew shortly before their time is over.
+    pub prefetch: bool,
     /// How many questions may wait for upstreams at a time. What is more gets SERVFAIL at once.
     pub max_concurrent: usize,
 }
 
 impl Default for Settings {
     /// 2 s per upstream as in Consul, hedged after 300 ms, 5 s in all (after that, clients have asked
-    /// again), 64 MiB, 1024 questions; for clients behind the same router.
+    /// again), 64 MiB, stale for a day, 1024 questions; for clients behind the same router.
     fn default() -> Self {
         Self {
             upstreams: Upstreams::System,
@@ -127,6 +136,8 @@ impl Default for Settings {
             deadline: Duration::from_secs(5),
             random_case: false,
             cache: 64 << 20,
+            stale: Duration::from_secs(86_400),
+            prefetch: true,
             max_concurrent: 1024,
         }
     }
@@ -156,8 +167,12 @@ const CACHED_ERROR: u16 = 13;
 const NOT_READY: u16 = 14;
 const NO_REACHABLE_AUTHORITY: u16 = 22;
 
-/// Links of a chain that one answer has: no reply has as many.
-const MAX_LINKS: usize = 4096;
+/// How long somebody waits for an upstream where what it said before is at hand (RFC 8767 section 5, client
+/// response timer).
+const STALE_AFTER: Duration = Duration::from_millis(1800);
+
+/// Questions of our own at a time, to keep known names fresh.
+const MAX_OWN: usize = 64;
 
 /// Of the memory for answers one part of this many is the workers', for what they render of them.
 const WORKERS_SHARE: u64 = 4;
@@ -180,17 +195,16 @@ pub struct Question<'a> {
     pub form: Form,
 }
 
-/// A question on its way, for all who ask it meanwhile: the first one goes for the others, and if he
-/// leaves, the next one does.
-type Flight = Arc<OnceCell<Arc<Links>>>;
-
 /// Answers questions through upstreams. Share it in an `Arc`.
 pub struct Recursor {
     settings: Settings,
     upstreams: Group,
     cache: Arc<Cache>,
-    flights: Mutex<HashMap<Query, Flight>>,
-    permits: Semaphore,
+    flights: Arc<Flights>,
+    /// Places for questions of our own: nobody waits for them.
+    own: Arc<Semaphore>,
+    /// Where those are asked.
+    runtime: Handle,
     metrics: Metrics,
 }
 
@@ -223,13 +237,17 @@ impl Recursor {
             random_case: settings.random_case,
             hedge_after: settings.hedge_after,
         };
-        let cache = Arc::new(Cache::new(settings.cache - settings.cache / WORKERS_SHARE));
+        let cache = Arc::new(Cache::new(
+            settings.cache - settings.cache / WORKERS_SHARE,
+            settings.stale,
+        ));
         metrics.show(&cache);
         Ok(Self {
             upstreams: Group::new(addresses, how, runtime, &metrics.upstreams),
             cache,
-            flights: Mutex::default(),
-            permits: Semaphore::new(settings.max_concurrent.min(Semaphore::MAX_PERMITS)),
+            flights: Arc::new(Flights::new(settings.max_concurrent)),
+            own: Arc::new(Semaphore::new(MAX_OWN)),
+            runtime: runtime.clone(),
             settings,
             metrics,
         })
@@ -241,56 +259,145 @@ impl Recursor {
     }
 
     /// What can be said at once: what is never asked of an upstream, or is in the cache. TTLs have run
-    /// down since they were learned. An alias whose target is not known is left open.
-    pub fn recall(&self, question: Question<'_>) -> Option<Answer> {
+    /// down since they were learned; what is about to run down is asked for anew. What has run down is
+    /// said only where it is known that upstreams have nothing better. An alias whose target cannot be
+    /// said at once is left open.
+    pub fn recall(self: &Arc<Self>, question: Question<'_>) -> Option<Told> {
         let Question { name, qtype, form } = question;
         if special::is_not_recursed(qtype) {
-            return Some(Answer::empty(Rcode::NOTIMP, false));
+            return Some(Told::once(Answer::empty(Rcode::NOTIMP, false)));
         }
         if let Some(answer) = special::answer(name, qtype) {
-            return Some(answer);
+            let holds = Duration::from_secs(special::TTL.into());
+            return Some(Told { answer, holds });
         }
         let now = Instant::now();
-        let answer = told(question, now, |at| self.cache.get(at, qtype, form, now))?;
-        self.metrics.hits.inc();
-        Some(match answer.rcode {
-            Rcode::SERVFAIL if answer.errors.is_empty() => failed(CACHED_ERROR),
-            _ => answer,
-        })
+        let mut due: Vec<(Name, OwnedSemaphorePermit)> = Vec::new();
+        let mut is_stale = false;
+        let mut told = told(question, now, |at, is_first| {
+            let (link, age) = self.cache.get(at, qtype, form, now)?;
+            is_stale |= age == Age::Expired;
+            // What could not be said during an outage counts no more when that is over.
+            let stands = |since| !self.upstreams.have_recovered_since(since);
+            let is_put_off = || link.put_off_since(now).is_some_and(stands);
+            let (may_be_told, is_due) = match age {
+                Age::Fresh => (!link.is_failure() || stands(link.born()), false),
+                Age::Ageing => (true, self.settings.prefetch && !is_put_off()),
+                // What an alias leads to is looked for on its own.
+                Age::Expired if !is_first => (false, false),
+                // Whoever asks tells that they are back, for all other names as well.
+                Age::Expired if is_put_off() => (true, self.upstreams.want_probe(now)),
+                Age::Expired => (self.upstreams.rest(), true),
+                Age::Gone => (false, false),
+            };
+            if !may_be_told {
+                return None;
+            }
+            if is_due
+                && let Ok(place) = Arc::clone(&self.own).try_acquire_owned()
+                && link.begin_refresh()
+            {
+                due.push((at.clone(), place));
+            }
+            Some(link)
+        })?;
+        for (at, place) in due {
+            self.refresh(at, qtype, form, place);
+        }
+        if is_stale {
+            self.metrics.stale.inc();
+        } else {
+            self.metrics.hits.inc();
+        }
+        if told.answer.rcode == Rcode::SERVFAIL && told.answer.errors.is_empty() {
+            told = Told::failed(CACHED_ERROR);
+        }
+        Some(told)
     }
 
-    /// The full recursion of one question: NOERROR or NXDOMAIN of an upstream, SERVFAIL if none had
-    /// an answer. An alias that the upstream left open is left open. Takes no longer than the
-    /// deadline of the settings. Dropping it ends the work that nobody else waits for.
-    pub async fn resolve(&self, question: Question<'_>) -> Answer {
+    /// Asks for a name anew, while what was said of it before is served.
+    fn refresh(self: &Arc<Self>, name: Name, qtype: u16, form: Form, place: OwnedSemaphorePermit) {
+        self.metrics.refreshes.inc();
+        let recursor = Arc::clone(self);
+        self.runtime.spawn(async move {
+            let question = Question {
+                name: &name,
+                qtype,
+                form,
+            };
+            drop(recursor.fly(question).await);
+            drop(place);
+        });
+    }
+
+    /// The full recursion of one question: NOERROR or NXDOMAIN of an upstream; what it said before, if that
+    /// is at hand and it has no answer now; else SERVFAIL. An alias that the upstream left open is left
+    /// open. Takes no longer than the deadline of the settings. What is under way when this is dropped
+    /// goes on for those who ask next.
+    pub async fn resolve(self: &Arc<Self>, question: Question<'_>) -> Told {
         // Somebody else may have been told meanwhile.
-        if let Some(answer) = self.recall(question) {
-            return answer;
+        if let Some(told) = self.recall(question) {
+            return told;
         }
         self.metrics.misses.inc();
         let Question { name, qtype, form } = question;
-        let query = Query::new(name, qtype, form.dnssec_ok, form.checking_disabled);
-        let seat = Seat::take(self, query);
-        let Some(links) = seat.fly(question).await else {
-            self.metrics.shed.inc();
-            return failed(NOT_READY);
+        let known = self.cache.get(name, qtype, form, Instant::now());
+        let links = match &known {
+            None => self.fly(question).await,
+            Some(_) => {
+                let links = timeout(STALE_AFTER, self.fly(question)).await;
+                links.ok().flatten()
+            }
         };
         let now = Instant::now();
-        let mut found = Found::new(&links);
-        let answer = told(question, now, |at| {
-            found
-                .next(at)
-                .or_else(|| self.cache.get(at, qtype, form, now))
+        let kept = |at: &Name| {
+            let (link, age) = self.cache.get(at, qtype, form, now)?;
+            matches!(age, Age::Fresh | Age::Ageing).then_some(link)
+        };
+        let has_answer = links.as_ref().is_some_and(|links| {
+            let first = links.first();
+            first.is_some_and(|(_, link)| !link.is_failure())
         });
-        match answer {
-            Some(answer) if answer.rcode != Rcode::SERVFAIL || !answer.errors.is_empty() => answer,
-            _ => failed(NO_REACHABLE_AUTHORITY),
+        let told = match (known, links) {
+            (Some((link, _)), _) if !has_answer => {
+                self.metrics.stale.inc();
+                told(question, now, |at, is_first| match is_first {
+                    true => Some(Arc::clone(&link)),
+                    false => kept(at),
+                })
+            }
+            (_, Some(links)) => {
+                let mut found = Found::new(&links);
+                told(question, now, |at, _| found.next(at).or_else(|| kept(at)))
+            }
+            (_, None) => {
+                self.metrics.shed.inc();
+                return Told::failed(NOT_READY);
+            }
+        };
+        match told {
+            Some(told)
+                if told.answer.rcode != Rcode::SERVFAIL || !told.answer.errors.is_empty() =>
+            {
+                told
+            }
+            _ => Told::failed(NO_REACHABLE_AUTHORITY),
         }
     }
 
-    /// Asks upstreams, and keeps what they say.
-    async fn ask(&self, question: Question<'_>, query: &Query) -> Links {
+    /// What upstreams say, asked once for all who ask the same; `None` if there are too many already.
+    async fn fly(self: &Arc<Self>, question: Question<'_>) -> Option<Arc<Links>> {
         let Question { name, qtype, form } = question;
+        let query = Query::new(name, qtype, form.dnssec_ok, form.checking_disabled);
+        let go = |query| {
+            let (recursor, name) = (Arc::clone(self), name.clone());
+            async move { recursor.ask(&name, qtype, form, &query).await }
+        };
+        self.flights.fly(&query, go).await
+    }
+
+    /// Asks upstreams, and keeps what they say.
+    async fn ask(&self, name: &Name, qtype: u16, form: Form, query: &Query) -> Links {
         let said = self
             .upstreams
             .ask(query, Instant::now() + self.settings.deadline)
@@ -300,8 +407,17 @@ impl Recursor {
             Ok(response) => scrub::links(name, qtype, form, &response, now),
             Err(errors) => {
                 self.metrics.failures.inc();
+                let before = self.cache.failure(name, qtype, form);
+                let failed = Arc::new(Link::failed(errors, before.as_deref(), now));
+                if let Some((link, _)) = self.cache.get(name, qtype, form, now)
+                    && !link.is_failure()
+                {
+                    // It is served instead, and says for how long upstreams are not asked.
+                    link.put_off(now);
+                    return vec![(name.clone(), failed)];
+                }
                 // RFC 9520: or every client's retry would go to every upstream again.
-                vec![(name.clone(), Arc::new(Link::failed(errors, now)))]
+                vec![(name.clone(), failed)]
             }
         };
         for (own, link) in &links {
@@ -311,130 +427,15 @@ impl Recursor {
     }
 }
 
-/// A place on a flight. The last one who leaves it takes it off the list.
-struct Seat<'a> {
-    recursor: &'a Recursor,
-    query: Query,
-    flight: Flight,
-}
-
-impl<'a> Seat<'a> {
-    fn take(recursor: &'a Recursor, query: Query) -> Self {
-        let mut flights = recursor
-            .flights
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let flight = Arc::clone(flights.entry(query.clone()).or_default());
-        drop(flights);
-        Self {
-            recursor,
-            query,
-            flight,
-        }
-    }
-
-    /// What comes of it; `None` if there are too many already.
-    async fn fly(&self, question: Question<'_>) -> Option<Arc<Links>> {
-        let links = self.flight.get_or_try_init(|| async {
-            let _permit = self.recursor.permits.try_acquire().map_err(|_| ())?;
-            Ok::<_, ()>(Arc::new(self.recursor.ask(question, &self.query).await))
-        });
-        links.await.ok().cloned()
-    }
-}
-
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        let flights = &self.recursor.flights;
-        let mut flights = flights.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_listed = flights
-            .get(&self.query)
-            .is_some_and(|own| Arc::ptr_eq(own, &self.flight));
-        // Ours, and the list's.
-        let is_last = Arc::strong_count(&self.flight) <= 2;
-        if is_listed && (is_last || self.flight.initialized()) {
-            flights.remove(&self.query);
-        }
-    }
-}
-
 /// What a reply says to a question, with nothing that was not asked for: pure.
 pub fn said(question: Question<'_>, response: &Response) -> Answer {
     let now = Instant::now();
     let Question { name, qtype, form } = question;
     let links = scrub::links(name, qtype, form, response, now);
     let mut found = Found::new(&links);
-    let answer = told(question, now, |at| found.next(at));
-    answer.unwrap_or_else(|| failed(NO_REACHABLE_AUTHORITY))
-}
-
-/// Links that are walked through in their order, from one to where it leads.
-struct Found<'a>(std::slice::Iter<'a, (Name, Arc<Link>)>);
-
-impl<'a> Found<'a> {
-    fn new(links: &'a Links) -> Self {
-        Self(links.iter())
-    }
-
-    fn next(&mut self, name: &Name) -> Option<Arc<Link>> {
-        let (_, link) = self.0.next().filter(|(own, _)| own == name)?;
-        Some(Arc::clone(link))
-    }
-}
-
-/// The answer that links make, from that of the question's name on; `None` if that is not known.
-fn told(
-    question: Question<'_>,
-    now: Instant,
-    mut link_at: impl FnMut(&Name) -> Option<Arc<Link>>,
-) -> Option<Answer> {
-    let mut answer = Answer {
-        authentic: true,
-        ..Answer::empty(Rcode::NOERROR, false)
-    };
-    let mut at = question.name.clone();
-    let mut seen = HashSet::new();
-    loop {
-        let Some(link) = link_at(&at) else {
-            if seen.is_empty() {
-                return None;
-            }
-            answer.authentic = false;
-            answer.open.push(Open {
-                to: at,
-                of: None,
-                max_ttl: u32::MAX,
-                decides: true,
-                reach: Reach::Recursive,
-            });
-            break;
-        };
-        link.tell(&at, now, &mut answer);
-        let Some(next) = &link.alias else { break };
-        seen.insert(at);
-        if seen.len() == MAX_LINKS || seen.contains(next) {
-            break;
-        }
-        at = next.clone();
-    }
-    for (of, record) in answer.answers.iter().enumerate() {
-        // Whatever the upstream knows of its hosts it would have sent.
-        answer.open.extend(record.data.host().map(|to| Open {
-            to,
-            of: Some(of),
-            max_ttl: u32::MAX,
-            decides: false,
-            reach: Reach::House,
-        }));
-    }
-    Some(answer)
-}
-
-fn failed(error: u16) -> Answer {
-    Answer {
-        errors: vec![ExtendedError::new(error, b"")],
-        ..Answer::empty(Rcode::SERVFAIL, false)
-    }
+    let told = told(question, now, |at, _| found.next(at));
+    told.unwrap_or_else(|| Told::failed(NO_REACHABLE_AUTHORITY))
+        .answer
 }
 
 #[cfg(test)]

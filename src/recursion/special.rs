@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use crate::dns::{Answer, Data, Name, Rcode, Record, types};
 
 /// For how long a client may remember what never changes.
-const TTL: u32 = 3600;
+pub(super) const TTL: u32 = 3600;
 
 /// Types that mean something between two servers, not a record: zone transfers, transaction
 /// keys and signatures, EDNS itself, and the mail types that RFC 973 made obsolete in 1986.

@@ -1,5 +1,6 @@
 //! Recursion against scripted upstreams on the loopback interface.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hickory_proto::op::{Message, OpCode, ResponseCode};
@@ -17,6 +18,10 @@ use super::*;
 #[derive(Clone, Copy)]
 enum Does {
     Answer(u8),
+    /// With a TTL of a second.
+    Short(u8),
+    /// So many milliseconds later.
+    Late(u8, u64),
     Rcode(ResponseCode),
     NxDomain,
     Truncate,
@@ -30,6 +35,7 @@ enum Does {
 struct Scripted {
     address: SocketAddr,
     asked: Arc<AtomicUsize>,
+    does: Arc<Mutex<Does>>,
 }
 
 impl Scripted {
@@ -44,12 +50,24 @@ impl Scripted {
         let address = tcp.local_addr().expect("an address");
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
+        let script_of = Arc::new(Mutex::new(does));
+        let now_does = Arc::clone(&script_of);
         tokio::spawn(async move {
+            let udp = Arc::new(udp);
             let mut buffer = [0; 2048];
             while let Ok((length, peer)) = udp.recv_from(&mut buffer).await {
                 count.fetch_add(1, Ordering::Relaxed);
+                let does = *now_does.lock().expect("no panic");
+                let later = match does {
+                    Does::Late(_, millis) => Duration::from_millis(millis),
+                    _ => Duration::ZERO,
+                };
                 if let Some(reply) = script(does, &buffer[..length]) {
-                    let _ = udp.send_to(&reply, peer).await;
+                    let udp = Arc::clone(&udp);
+                    tokio::spawn(async move {
+                        tokio::time::sleep(later).await;
+                        let _ = udp.send_to(&reply, peer).await;
+                    });
                 }
             }
         });
@@ -68,7 +86,15 @@ impl Scripted {
                 let _ = stream.write_all(&reply).await;
             }
         });
-        Self { address, asked }
+        Self {
+            address,
+            asked,
+            does: script_of,
+        }
+    }
+
+    fn does(&self, does: Does) {
+        *self.does.lock().expect("no panic") = does;
     }
 
     fn asked(&self) -> usize {
@@ -87,8 +113,13 @@ fn script(does: Does, query: &[u8]) -> Option<Vec<u8>> {
     let address = |last| record(RData::A(A::new(192, 0, 2, last)));
     match does {
         Does::Nothing => return None,
-        Does::Answer(last) => {
+        Does::Answer(last) | Does::Late(last, _) => {
             reply.add_answer(address(last));
+        }
+        Does::Short(last) => {
+            let mut short = address(last);
+            short.ttl = 1;
+            reply.add_answer(short);
         }
         Does::Rcode(rcode) => reply.metadata.response_code = rcode,
         Does::Truncate => reply.metadata.truncation = true,
@@ -127,7 +158,7 @@ fn name(text: &str) -> HickoryName {
 }
 
 struct World {
-    recursor: Recursor,
+    recursor: Arc<Recursor>,
     registry: Registry,
     upstreams: Vec<Scripted>,
 }
@@ -156,7 +187,7 @@ impl World {
         let recursor = Recursor::new(&addresses, settings, &Handle::current(), metrics)
             .expect("good settings");
         Self {
-            recursor,
+            recursor: Arc::new(recursor),
             registry,
             upstreams,
         }
@@ -164,7 +195,8 @@ impl World {
 
     async fn ask(&self, text: &str) -> Answer {
         let name = Name::from_text(text).expect("a name");
-        self.recursor.resolve(question(&name, types::A)).await
+        let told = self.recursor.resolve(question(&name, types::A)).await;
+        told.answer
     }
 
     fn asked(&self) -> Vec<usize> {
@@ -206,7 +238,7 @@ async fn an_answer_is_cached_and_then_at_hand() {
     }
     let known = world.recursor.recall(question(&name, types::A));
     assert_eq!(
-        known.map(|answer| data(&answer)),
+        known.map(|told| data(&told.answer)),
         Some(vec!["192.0.2.1".to_owned()])
     );
     assert_eq!(world.asked(), [1, 0]);
@@ -347,7 +379,7 @@ async fn some_questions_stay_here() {
     assert_eq!(world.ask("x.invalid").await.rcode, Rcode::NXDOMAIN);
     let owner = Name::from_text("a.test").expect("a name");
     let transfer = world.recursor.resolve(question(&owner, types::AXFR)).await;
-    assert_eq!(transfer.rcode, Rcode::NOTIMP);
+    assert_eq!(transfer.answer.rcode, Rcode::NOTIMP);
     assert_eq!(world.asked(), [0]);
 }
 
@@ -360,5 +392,243 @@ async fn upstreams_that_cannot_be() {
         assert!(
             Recursor::new(&addresses, Settings::default(), &Handle::current(), metrics).is_err()
         );
+    }
+}
+
+/// One record with a TTL of its own is enough to see a link age.
+#[test]
+fn links_age() {
+    let second = Duration::from_secs(1);
+    let link = |ttl: u32, rcode| {
+        let wire = Name::from_text("a.test").expect("a name");
+        let record = crate::dns::RawRecord {
+            owner: wire.as_wire(),
+            rtype: types::A,
+            ttl,
+            rdata: &[192, 0, 2, 1],
+        };
+        let parts = link::Parts {
+            rcode,
+            alias: None,
+            answers: link::Set::new(None, std::iter::once(record))
+                .into_iter()
+                .collect(),
+            authority: Vec::new(),
+            authentic: true,
+            errors: Vec::new(),
+        };
+        Link::new(parts, Instant::now())
+    };
+    let day = Duration::from_secs(86_400);
+    let (known, born) = (link(100, Rcode::NOERROR), Instant::now());
+    for (after, stale, age, look_again) in [
+        (0, day, Age::Fresh, 90),
+        (50, day, Age::Fresh, 40),
+        (89, day, Age::Fresh, 1),
+        (91, day, Age::Ageing, 1),
+        (99, day, Age::Ageing, 1),
+        (101, day, Age::Expired, 1),
+        (101, Duration::ZERO, Age::Gone, 1),
+        (159, 60 * second, Age::Expired, 1),
+        (161, 60 * second, Age::Gone, 1),
+        (90_000, day, Age::Gone, 1),
+    ] {
+        let now = born + after * second;
+        assert_eq!(known.age(now, stale), age, "after {after} s");
+        let told = known.look_again(now);
+        let most = Duration::from_secs(look_again);
+        assert!(
+            told <= most && told + second > most,
+            "{told:?} after {after} s"
+        );
+    }
+    // Nobody asks for it twice at a time, nor for a while after that failed.
+    assert!(known.begin_refresh());
+    assert!(!known.begin_refresh());
+    assert_eq!(known.put_off_since(born + 96 * second), None);
+    known.put_off(born + 97 * second);
+    for after in [98, 120, 126] {
+        let since = known.put_off_since(born + after * second).expect("put off");
+        assert!(since <= born + 97 * second && since + second > born + 97 * second);
+    }
+    assert_eq!(known.put_off_since(born + 128 * second), None);
+    assert!(known.begin_refresh());
+    // What has run down is told for half a minute, and it is told what it is.
+    let name = Name::from_text("a.test").expect("a name");
+    for (rcode, code) in [(Rcode::NOERROR, 3), (Rcode::NXDOMAIN, 19)] {
+        let known = link(100, rcode);
+        let mut answer = Answer::empty(Rcode::NOERROR, false);
+        answer.authentic = true;
+        let born = Instant::now();
+        known.tell(&name, born + 99 * second, &mut answer);
+        assert!(answer.authentic && answer.errors.is_empty());
+        assert_eq!(answer.answers[0].ttl, 1);
+        let mut answer = Answer::empty(Rcode::NOERROR, false);
+        answer.authentic = true;
+        known.tell(&name, born + 200 * second, &mut answer);
+        assert!(!answer.authentic);
+        assert_eq!(codes(&answer), [code]);
+        assert_eq!(answer.answers[0].ttl, 30);
+    }
+    // A failure lasts longer each time, and is never told when it is over.
+    let mut failure = Link::failed(Vec::new(), None, born);
+    for seconds in [1, 2, 4, 8, 16, 30, 30] {
+        let end = born + seconds * second;
+        assert!(failure.holds(end - second / 2), "{seconds} s");
+        assert_eq!(failure.age(end, day), Age::Gone, "{seconds} s");
+        failure = Link::failed(Vec::new(), Some(&failure), born);
+    }
+}
+
+/// Signatures that have run out are of use to nobody, however long the answer may be served.
+#[test]
+fn stale_ends_with_the_signature() {
+    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let since_1970 = since_1970.expect("after 1970").as_secs() as u32;
+    let owner = Name::from_text("a.test").expect("a name");
+    for (left, after, expected) in [
+        (3600_u32, 1000, Age::Expired),
+        (3600, 3700, Age::Gone),
+        (0, 101, Age::Gone),
+        (u32::MAX - 5, 101, Age::Gone),
+    ] {
+        let mut rdata = vec![0, 1, 13, 2, 0, 0, 0, 100];
+        rdata.extend_from_slice(&since_1970.wrapping_add(left).to_be_bytes());
+        rdata.extend_from_slice(&[0; 16]);
+        let record = crate::dns::RawRecord {
+            owner: owner.as_wire(),
+            rtype: types::RRSIG,
+            ttl: 100,
+            rdata: &rdata,
+        };
+        let parts = link::Parts {
+            rcode: Rcode::NOERROR,
+            alias: None,
+            answers: link::Set::new(None, std::iter::once(record))
+                .into_iter()
+                .collect(),
+            authority: Vec::new(),
+            authentic: false,
+            errors: Vec::new(),
+        };
+        let now = Instant::now();
+        let link = Link::new(parts, now);
+        let day = Duration::from_secs(86_400);
+        let age = link.age(now + Duration::from_secs(after), day);
+        assert_eq!(age, expected, "{left} s left, after {after} s");
+    }
+}
+
+#[tokio::test]
+async fn what_has_run_down_is_served_while_upstreams_fail() {
+    let world = World::with(&[Does::Short(1)], |settings| {
+        settings.recursor_timeout = Duration::from_millis(200);
+    })
+    .await;
+    let upstream = &world.upstreams[0];
+    assert_eq!(data(&world.ask("a.test").await), ["192.0.2.1"]);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    for does in [
+        Does::Rcode(ResponseCode::ServFail),
+        Does::Rcode(ResponseCode::Refused),
+    ] {
+        upstream.does(does);
+        let asked = upstream.asked();
+        let answer = world.ask("a.test").await;
+        assert_eq!(data(&answer), ["192.0.2.1"]);
+        assert_eq!(codes(&answer), [3]);
+        assert_eq!(answer.answers[0].ttl, 30);
+        assert!(upstream.asked() <= asked + 1);
+    }
+    // Once it has failed, it is left alone with this name: what is known is at hand.
+    let asked = upstream.asked();
+    let name = Name::from_text("a.test").expect("a name");
+    let told = world
+        .recursor
+        .recall(question(&name, types::A))
+        .expect("at hand");
+    assert_eq!(codes(&told.answer), [3]);
+    assert_eq!(upstream.asked(), asked);
+    // Nothing was known of another one, and that is remembered for longer each time.
+    assert_eq!(world.ask("b.test").await.rcode, Rcode::SERVFAIL);
+    world.metric("portolan_recursion_stale_total 3");
+}
+
+#[tokio::test]
+async fn a_silent_upstream_is_waited_for_less_long_where_something_is_known() {
+    let world = World::new(&[Does::Short(1)]).await;
+    world.ask("a.test").await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    world.upstreams[0].does(Does::Late(2, 2500));
+    let start = Instant::now();
+    let answer = world.ask("a.test").await;
+    assert_eq!(data(&answer), ["192.0.2.1"]);
+    assert_eq!(codes(&answer), [3]);
+    let took = start.elapsed();
+    assert!(
+        took >= STALE_AFTER && took < Duration::from_secs(5),
+        "{took:?}"
+    );
+    // The question is still on its way, though nobody waits for it: what comes of it is kept.
+    let name = Name::from_text("a.test").expect("a name");
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let told = world.recursor.recall(question(&name, types::A));
+        if told.is_some_and(|told| data(&told.answer) == ["192.0.2.2"]) {
+            break;
+        }
+        assert!(Instant::now() < end, "what came late was lost");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn who_leaves_takes_nothing_with_him() {
+    let world = World::new(&[Does::Nothing]).await;
+    let leaving = timeout(Duration::from_millis(50), world.ask("a.test"));
+    assert!(leaving.await.is_err());
+    let asked = world.asked();
+    assert_eq!(asked, [1]);
+    world.upstreams[0].does(Does::Answer(1));
+    // The next one gets what the first one asked for.
+    assert_eq!(data(&world.ask("a.test").await), ["192.0.2.1"]);
+    assert_eq!(world.asked(), [2], "sent again once, by the first flight");
+}
+
+#[tokio::test]
+async fn what_is_asked_for_is_fetched_before_it_runs_down() {
+    for prefetch in [true, false] {
+        let world = World::with(&[Does::Short(1)], |settings| settings.prefetch = prefetch).await;
+        world.ask("a.test").await;
+        let name = Name::from_text("a.test").expect("a name");
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(990) {
+            world.recursor.recall(question(&name, types::A));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(world.asked(), [1 + usize::from(prefetch)], "{prefetch}");
+    }
+}
+
+#[tokio::test]
+async fn failures_of_an_outage_end_with_it() {
+    let world = World::with(&[Does::Short(1)], |settings| {
+        settings.recursor_timeout = Duration::from_millis(100);
+    })
+    .await;
+    world.ask("known.test").await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    world.upstreams[0].does(Does::Nothing);
+    // Three failures in a row, and it rests.
+    for name in ["a.test", "b.test", "c.test"] {
+        assert_eq!(world.ask(name).await.rcode, Rcode::SERVFAIL);
+    }
+    assert_eq!(codes(&world.ask("known.test").await), [3]);
+    world.upstreams[0].does(Does::Answer(2));
+    assert_eq!(data(&world.ask("d.test").await), ["192.0.2.2"]);
+    for name in ["a.test", "b.test", "c.test", "known.test"] {
+        let answer = world.ask(name).await;
+        assert_eq!(data(&answer), ["192.0.2.2"], "{name}");
+        assert!(answer.errors.is_empty(), "{name}");
     }
 }

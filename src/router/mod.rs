@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use crate::answers::{self, Domains};
 use crate::catalog::{Catalog, Miss, Patience, Pending, Validity, Versions};
 use crate::dns::{Answer, Name, Rcode, Reach, Rendered, Request, Transport};
-use crate::recursion::{Form, Recursor};
+use crate::recursion::{Form, Recursor, Told};
 use crate::zones::Zones;
 
 use order::{Step, Trail};
@@ -146,19 +146,19 @@ pub struct Waiting {
 /// What upstreams have said in the course of one inquiry: an answer that no cache keeps is found by
 /// the next look as well.
 #[derive(Debug, Default)]
-struct Fetched(Mutex<Vec<(Name, u16, Answer)>>);
+struct Fetched(Mutex<Vec<(Name, u16, Told)>>);
 
 impl Fetched {
-    fn put(&self, name: Name, qtype: u16, answer: Answer) {
+    fn put(&self, name: Name, qtype: u16, told: Told) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push((name, qtype, answer));
+        all.push((name, qtype, told));
     }
 
-    fn get(&self, name: &Name, qtype: u16) -> Option<Answer> {
+    fn get(&self, name: &Name, qtype: u16) -> Option<Told> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter()
             .find(|(own, own_type, _)| own == name && *own_type == qtype)
-            .map(|(_, _, answer)| answer.clone())
+            .map(|(_, _, told)| told.clone())
     }
 
     fn len(&self) -> usize {
@@ -257,6 +257,7 @@ impl Router {
             is_consuls: false,
             house: false,
             outside: false,
+            holds: Duration::MAX,
         };
         let first = Step {
             name: &inquiry.name,
@@ -283,34 +284,24 @@ impl Router {
                 return Ok(Resolved::once(&failed, &inquiry.name, max_udp_size));
             }
         };
-        let (house, outside) = (trail.house, trail.outside);
+        let (house, outside, holds) = (trail.house, trail.outside, trail.holds);
         let mut resolved = Resolved {
             validity: reader.into_validity(),
             ..Resolved::once(&answer, &inquiry.name, max_udp_size)
         };
         if outside {
             resolved.born = Some(born).filter(|_| !house);
-            match lifetime(&answer).filter(|_| !house) {
-                Some(seconds) => resolved.validity.ends_at(born + 1000 * u64::from(seconds)),
+            let is_said = matches!(answer.rcode, Rcode::NOERROR | Rcode::NXDOMAIN);
+            if is_said && !house && !holds.is_zero() {
+                let holds = u64::try_from(holds.as_millis()).unwrap_or(u64::MAX);
+                resolved.validity.ends_at(born.saturating_add(holds));
+            } else {
                 // What was found outside has a time of its own, and may not all have been found.
-                None => resolved.validity = Validity::none(),
+                resolved.validity = Validity::none();
             }
         }
         Ok(resolved)
     }
-}
-
-/// How many seconds an upstream's answer may be kept: until the first of its TTLs has run down.
-/// `None` for failures, and for answers without a TTL.
-fn lifetime(answer: &Answer) -> Option<u32> {
-    if !matches!(answer.rcode, Rcode::NOERROR | Rcode::NXDOMAIN) {
-        return None;
-    }
-    let records = answer.answers.iter().chain(&answer.authority);
-    records
-        .map(|record| record.ttl)
-        .min()
-        .filter(|ttl| *ttl > 0)
 }
 
 #[cfg(test)]

@@ -50,6 +50,8 @@ pub(super) struct Trail<'a> {
     /// Somebody in the house had a part in the answer; somebody outside had.
     pub(super) house: bool,
     pub(super) outside: bool,
+    /// For how long what was said outside may be said again.
+    pub(super) holds: Duration,
 }
 
 impl Trail<'_> {
@@ -117,7 +119,9 @@ impl Trail<'_> {
         let form = self.inquiry.form;
         let question = Question { name, qtype, form };
         let known = self.fetched.get(name, qtype);
-        if let Some(mut answer) = known.or_else(|| recursor.recall(question)) {
+        if let Some(told) = known.or_else(|| recursor.recall(question)) {
+            let mut answer = told.answer;
+            self.holds = self.holds.min(told.holds);
             self.cut_at_ours(&mut answer, step);
             // Who may have the name may have what upstreams make of it.
             for end in &mut answer.open {
@@ -129,6 +133,7 @@ impl Trail<'_> {
         }
         if self.patience == Patience::None || self.fetched.len() + self.pending.len() >= MAX_FETCHES
         {
+            self.holds = Duration::ZERO;
             return Some(Ok(Answer::empty(Rcode::SERVFAIL, false)));
         }
         let (recursor, fetched) = (Arc::clone(recursor), Arc::clone(self.fetched));
@@ -140,8 +145,8 @@ impl Trail<'_> {
                 qtype,
                 form,
             };
-            let answer = recursor.resolve(question).await;
-            fetched.put(name, qtype, answer);
+            let told = recursor.resolve(question).await;
+            fetched.put(name, qtype, told);
         };
         Some(Err(Miss::Loading(Pending::new(coming, within))))
     }

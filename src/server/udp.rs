@@ -1,7 +1,6 @@
 //! UDP workers: a thread for each socket, batches of datagrams in and out, and what has to wait for
 //! others in between.
 
-use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -15,8 +14,9 @@ use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg, setsockopt,
     sockopt,
 };
+use send_wrapper::SendWrapper;
 use tokio::io::unix::AsyncFd;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::time::interval_at;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -75,6 +75,8 @@ pub(super) struct Worker {
     stop: CancellationToken,
     /// When the stop was seen.
     stopped: Option<Instant>,
+    /// It goes into the runtime and out of it with the worker, and never to another thread.
+    desk: Option<SendWrapper<Desk>>,
 }
 
 /// A query that waits, and what comes of it.
@@ -93,12 +95,6 @@ struct Desk {
     buffers: Vec<[u8; MAX_QUERY]>,
     headers: MultiHeaders<SockaddrStorage>,
     replies: Replies,
-}
-
-thread_local! {
-    /// That of the worker of this thread. What the system writes to has to stay where it is, while the
-    /// worker itself goes into the runtime and comes out again.
-    static DESK: RefCell<Option<Desk>> = const { RefCell::new(None) };
 }
 
 impl Worker {
@@ -133,6 +129,7 @@ impl Worker {
             has_more: false,
             stop,
             stopped: None,
+            desk: None,
         })
     }
 
@@ -206,7 +203,9 @@ impl Worker {
             if !is_over {
                 self.take(MsgFlags::MSG_DONTWAIT);
             }
-            if waiting == 0 && self.fresh.is_empty() {
+            // A question whose asker has left is still on its way here; at the end nobody needs it.
+            let is_alone = Handle::current().metrics().num_alive_tasks() <= 1;
+            if waiting == 0 && self.fresh.is_empty() && (is_alone || self.stopped.is_some()) {
                 return self;
             }
         }
@@ -227,12 +226,13 @@ impl Worker {
 
     /// Takes a batch and answers what can be answered at once. False if nothing has come.
     fn take(&mut self, flags: MsgFlags) -> bool {
-        let taken = DESK.with_borrow_mut(|desk| {
-            let desk = desk.get_or_insert_with(|| self.desk());
-            let taken = self.batch(desk, flags)?;
+        let desk = self.desk.take();
+        let mut desk = desk.unwrap_or_else(|| SendWrapper::new(self.new_desk()));
+        let taken = self.batch(&mut desk, flags);
+        if taken.is_ok() {
             self.send(&mut desk.replies);
-            Ok(taken)
-        });
+        }
+        self.desk = Some(desk);
         match taken {
             Ok(taken) => {
                 // The system tells only when something comes, not that something is there: a full
@@ -241,7 +241,7 @@ impl Worker {
                 let is_timed = self.lateness.batch(self.has_more);
                 if is_timed != self.is_timed && self.tell_time(is_timed) {
                     // What the system tells takes more room, or less.
-                    DESK.set(None);
+                    self.desk = None;
                 }
                 true
             }
@@ -260,16 +260,18 @@ impl Worker {
     }
 
     /// Room for a batch of datagrams, what the system tells of each, and the replies.
-    fn desk(&self) -> Desk {
-        let space = ReplyFrom::space(self.address, self.is_timed);
+    fn new_desk(&self) -> Desk {
+        // A reply says where it comes from, never when: space that is not used is refused by the system.
+        let headers =
+            |is_timed| MultiHeaders::preallocate(BATCH, ReplyFrom::space(self.address, is_timed));
         Desk {
             buffers: vec![[0; MAX_QUERY]; BATCH],
-            headers: MultiHeaders::preallocate(BATCH, space.clone()),
+            headers: headers(self.is_timed),
             replies: Replies {
                 buffers: (0..BATCH).map(|_| Vec::with_capacity(1024)).collect(),
                 peers: Vec::with_capacity(BATCH),
                 froms: Vec::with_capacity(BATCH),
-                headers: MultiHeaders::preallocate(BATCH, space),
+                headers: headers(false),
             },
         }
     }

@@ -120,6 +120,29 @@ impl Group {
         }
     }
 
+    /// Has it been found out that none of them answers? The next question to each is but a probe.
+    pub fn rest(&self) -> bool {
+        self.upstreams
+            .iter()
+            .all(|own| own.with(|memory| memory.health.rests()))
+    }
+
+    /// Is it time to find out whether one of them, that did not answer, does?
+    pub fn want_probe(&self, now: Instant) -> bool {
+        let wants = |health: &Health| health.rests() && health.is_well(now);
+        let mut upstreams = self.upstreams.iter();
+        upstreams.any(|own| own.with(|memory| wants(&memory.health)))
+    }
+
+    /// Has one of them answered again, since then, that did not for a while?
+    pub fn have_recovered_since(&self, since: Instant) -> bool {
+        let mut recovered = self
+            .upstreams
+            .iter()
+            .filter_map(|own| own.with(|memory| memory.recovered));
+        recovered.any(|at| at > since)
+    }
+
     fn start<'a>(&self, upstream: &'a Upstream, query: &'a Query, by: Instant) -> Entrant<'a> {
         let sent = Instant::now();
         upstream.note_asked(sent);

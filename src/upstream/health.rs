@@ -70,6 +70,11 @@ impl Health {
         }
     }
 
+    /// Has it failed so often that a question to it is but a probe?
+    pub(super) fn rests(&self) -> bool {
+        self.resting.is_some()
+    }
+
     /// Is it asked in its turn?
     pub(super) fn is_well(&self, now: Instant) -> bool {
         self.resting.is_none_or(|rest| rest.until <= now)

@@ -103,6 +103,8 @@ struct Memory {
     health: Health,
     /// How long its answers take, smoothed (RFC 6298 section 2).
     time: Option<Duration>,
+    /// When it last answered again after a time of failing.
+    recovered: Option<Instant>,
     /// It knows no EDNS, as far as can be told until then.
     without_edns: Option<Instant>,
 }
@@ -192,6 +194,9 @@ impl Upstream {
     /// Notes a good answer, and how long it took.
     fn note_success(&self, took: Duration) {
         self.with(|memory| {
+            if memory.health.rests() {
+                memory.recovered = Some(Instant::now());
+            }
             memory.health.succeeded();
             memory.time = Some(match memory.time {
                 Some(time) => (time * 7 + took) / 8,

@@ -11,7 +11,7 @@ use crate::{
         ensure, eventually,
         fake_consul::{FakeConsul, Lie},
         portolan::{Launch, Portolan},
-        wire::{Reply, rcode, rtype::A},
+        wire::{rcode, rtype::A},
     },
     world::{Services, new_data},
 };
@@ -20,23 +20,8 @@ use std::time::{Duration, Instant};
 /// Whatever has to happen has happened by then, on the slowest machine; how soon it did is a figure.
 const SOON: Duration = Duration::from_secs(30);
 
-/// An EDNS option: extended DNS errors (RFC 8914), and the one that says "stale answer".
-const EXTENDED_ERROR: &str = "000f";
-const STALE_ANSWER: &str = "0003";
-
-/// The info codes of the extended errors in a reply, in hex.
-fn extended_errors(reply: &Reply) -> Vec<String> {
-    let mut codes = Vec::new();
-    let mut rest = reply.opt().map_or("", |opt| opt.data.as_str());
-    while let (Some(code), Some(length)) = (rest.get(..4), rest.get(4..8)) {
-        let length = usize::from_str_radix(length, 16).expect("hex digits") * 2;
-        if code == EXTENDED_ERROR {
-            codes.extend(rest.get(8..12).map(str::to_owned));
-        }
-        rest = rest.get(8 + length..).unwrap_or_default();
-    }
-    codes
-}
+/// The extended error that says "stale answer" (RFC 8914).
+const STALE_ANSWER: u16 = 3;
 
 fn start(extra: &str) -> (Consul, Portolan, Vec<Question>) {
     let consul = Consul::start();
@@ -57,8 +42,8 @@ fn wait_until_stale(portolan: &Portolan, name: &str, stale: bool, within: Durati
     let what = format!("{name} is marked as stale: {stale}");
     eventually(within, &what, || {
         let reply = Query::new(name, A).edns(1232).try_ask(portolan.dns())?;
-        let codes = extended_errors(&reply);
-        ensure(codes.contains(&STALE_ANSWER.to_owned()) == stale, || {
+        let codes = reply.extended_errors();
+        ensure(codes.contains(&STALE_ANSWER) == stale, || {
             format!("extended errors {codes:?}: {}", reply.summary())
         })
     });

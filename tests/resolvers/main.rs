@@ -9,6 +9,7 @@ mod scripts;
 mod servers;
 mod signed;
 mod size;
+mod stale;
 mod streams;
 mod stub;
 mod validating;

@@ -87,11 +87,15 @@ impl Server {
         // It listens on addresses that an interface has, and on no other.
         let ip = Ipv4Addr::LOCALHOST;
         let [port] = free_ports(ip);
-        let address = SocketAddr::from((ip, port));
+        Self::named_at((ip, port).into(), directory, zones)
+    }
+
+    /// The same at this address.
+    pub(crate) fn named_at(address: SocketAddr, directory: &Path, zones: &[(&str, &str)]) -> Self {
         let mut text = format!(
             "options {{ directory \"{}\"; listen-on port {} {{ {}; }}; listen-on-v6 {{ none; }}; \
              recursion no; pid-file none; session-keyfile none; dnssec-validation no; \
-             allow-query {{ any; }}; tcp-clients 1000; max-records-per-type 0; }};\ncontrols {{ }};\n",
+             allow-query {{ any; }}; querylog yes; tcp-clients 1000; max-records-per-type 0; }};\ncontrols {{ }};\n",
             directory.display(),
             address.port(),
             address.ip()

@@ -24,6 +24,7 @@ pub(crate) struct Query {
     recursion_desired: bool,
     tcp: bool,
     edns: Option<(u16, u8)>,
+    dnssec_ok: bool,
     options: Vec<u8>,
     source: Option<Ipv4Addr>,
     patience: Duration,
@@ -41,6 +42,7 @@ impl Query {
             recursion_desired: true,
             tcp: false,
             edns: None,
+            dnssec_ok: false,
             options: Vec::new(),
             source: None,
             patience: PATIENCE,
@@ -57,6 +59,12 @@ impl Query {
     pub(crate) fn edns(mut self, size: u16) -> Self {
         self.edns = Some((size, 0));
         self
+    }
+
+    /// Sends an OPT record with DO.
+    pub(crate) fn dnssec_ok(mut self) -> Self {
+        self.dnssec_ok = true;
+        self.edns(1232)
     }
 
     /// Sends an OPT record of this EDNS version.
@@ -151,7 +159,7 @@ impl Query {
             bytes.push(0);
             bytes.extend(rtype::OPT.to_be_bytes());
             bytes.extend(size.to_be_bytes());
-            bytes.extend([0, version, 0, 0]);
+            bytes.extend([0, version, u8::from(self.dnssec_ok) << 7, 0]);
             let length = u16::try_from(self.options.len()).expect("few options");
             bytes.extend(length.to_be_bytes());
             bytes.extend(&self.options);

@@ -7,6 +7,9 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
+/// The EDNS option of an extended error (RFC 8914 section 2).
+const EXTENDED_ERROR: u16 = 15;
+
 /// Record types by number.
 pub(crate) mod rtype {
     pub(crate) const A: u16 = 1;
@@ -210,6 +213,21 @@ impl Reply {
     /// The OPT record.
     pub(crate) fn opt(&self) -> Option<&Record> {
         self.additional.iter().find(|r| r.rtype == rtype::OPT)
+    }
+
+    /// The info codes of its extended errors (RFC 8914).
+    pub(crate) fn extended_errors(&self) -> Vec<u16> {
+        let mut codes = Vec::new();
+        let mut rest = self.opt().map_or("", |opt| opt.data.as_str());
+        let number = |hex: Option<&str>| hex.and_then(|hex| u16::from_str_radix(hex, 16).ok());
+        while let (Some(code), Some(length)) = (number(rest.get(..4)), number(rest.get(4..8))) {
+            if code == EXTENDED_ERROR {
+                codes.extend(number(rest.get(8..12)));
+            }
+            let end = 8 + 2 * usize::from(length);
+            rest = rest.get(end..).unwrap_or_default();
+        }
+        codes
     }
 
     /// The additional section without OPT.

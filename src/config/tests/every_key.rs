@@ -60,6 +60,8 @@ const EVERYTHING: &str = r#"
     recursor_timeout = "500ms"
     random_case = true
     cache = "0"
+    stale = "90m"
+    prefetch = false
     [answers]
     max_udp_size = 1232
     truncate_addresses = "tc"
@@ -166,6 +168,8 @@ fn every_key_is_read() {
             recursor_timeout: Duration::from_millis(500),
             random_case: true,
             cache: 0,
+            stale: Duration::from_secs(5400),
+            prefetch: false,
             ..recursion::Settings::default()
         },
         answers: answers::Settings {

@@ -24,6 +24,7 @@
 //! | [`catalog`] | what exists, behind versions; knows no DNS and no HTTP |
 //! | [`dns`] | DNS's own words: names, requests, answers, wire; pure; knows no Consul |
 //! | [`http`] | one HTTP client for the two APIs: TCP, TLS, Unix sockets |
+//! | [`shares`] | places that clients share, so that one who floods leaves room |
 //! | [`secret`] | tokens and passwords, which are never printed |
 //! | [`duration`] | Go's durations |
 
@@ -45,5 +46,6 @@ pub mod register;
 pub mod router;
 pub mod secret;
 pub mod server;
+pub mod shares;
 pub mod upstream;
 pub mod zones;

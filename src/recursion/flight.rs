@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SetOnce};
+use tokio::sync::SetOnce;
 
 use crate::dns::Query;
+use crate::shares::{Client, Share, Shares};
 
 use super::scrub::Links;
 
@@ -16,7 +17,7 @@ use super::scrub::Links;
 #[derive(Debug)]
 pub(super) struct Flights {
     under_way: Mutex<HashMap<Query, Arc<Flight>>>,
-    places: Arc<Semaphore>,
+    places: Arc<Shares>,
 }
 
 /// What came of a question; `None` if nobody can tell.
@@ -35,7 +36,7 @@ impl Flights {
     pub(super) fn new(places: usize) -> Self {
         Self {
             under_way: Mutex::default(),
-            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            places: Shares::new(places),
         }
     }
 
@@ -45,12 +46,15 @@ impl Flights {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seat(self: &Arc<Self>, query: &Query) -> Option<Seat> {
+    fn seat(self: &Arc<Self>, query: &Query, client: Option<Client>) -> Option<Seat> {
         let mut under_way = self.lock();
         if let Some(flight) = under_way.get(query) {
             return Some(Seat::Passenger(Arc::clone(flight)));
         }
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let place = match client {
+            Some(client) => Some(self.places.take(client)?),
+            None => None,
+        };
         let flight: Arc<Flight> = Arc::default();
         under_way.insert(query.clone(), Arc::clone(&flight));
         Some(Seat::Pilot(Landing {
@@ -61,17 +65,19 @@ impl Flights {
         }))
     }
 
-    /// What comes of a question: `go` is how it is asked, if nobody does already. Who leaves before the
-    /// end leaves it to the runtime that it began on. `None` if there are too many already.
+    /// What comes of a question of this client's, or of ours: `go` is how it is asked, if nobody does
+    /// already. Who leaves before the end leaves it to the runtime that it began on. `None` if the client
+    /// has too many under way already.
     pub(super) async fn fly<F>(
         self: &Arc<Self>,
         query: &Query,
+        client: Option<Client>,
         go: impl FnOnce(Query) -> F,
     ) -> Option<Arc<Links>>
     where
         F: Future<Output = Links> + Send + 'static,
     {
-        match self.seat(query)? {
+        match self.seat(query, client)? {
             Seat::Passenger(flight) => flight.wait().await.clone(),
             Seat::Pilot(landing) => {
                 let going = go(landing.query.clone());
@@ -95,7 +101,7 @@ struct Landing {
     flights: Arc<Flights>,
     query: Query,
     flight: Arc<Flight>,
-    _place: OwnedSemaphorePermit,
+    _place: Option<Share>,
 }
 
 impl Landing {

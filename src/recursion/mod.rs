@@ -26,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::dns::{Answer, Name, Query, Rcode, Response};
+use crate::shares::Client;
 use crate::upstream::{self, Group, Strategy};
 
 use cache::Cache;
@@ -119,7 +120,8 @@ pub struct Settings {
     pub stale: Duration,
     /// Whether names that are asked for are asked for anew shortly before their time is over.
     pub prefetch: bool,
-    /// How many questions may wait for upstreams at a time. What is more gets SERVFAIL at once.
+    /// How many questions may wait for upstreams at a time, of which one client gets a half at most. What is
+    /// more gets SERVFAIL at once.
     pub max_concurrent: usize,
 }
 
@@ -193,6 +195,18 @@ pub struct Question<'a> {
     pub qtype: u16,
     /// What else it is asked with.
     pub form: Form,
+}
+
+/// What was found out about a question: it takes little memory as long as it is not put into words.
+#[derive(Debug)]
+pub struct Landed(What);
+
+#[derive(Debug)]
+enum What {
+    Links(Arc<Links>),
+    /// It has run down, and upstreams have nothing better.
+    Stale(Arc<Link>),
+    Told(Told),
 }
 
 /// Answers questions through upstreams. Share it in an `Arc`.
@@ -325,54 +339,65 @@ impl Recursor {
                 qtype,
                 form,
             };
-            drop(recursor.fly(question).await);
+            drop(recursor.fly(question, None).await);
             drop(place);
         });
     }
 
-    /// The full recursion of one question: NOERROR or NXDOMAIN of an upstream; what it said before, if that
-    /// is at hand and it has no answer now; else SERVFAIL. An alias that the upstream left open is left
-    /// open. Takes no longer than the deadline of the settings. What is under way when this is dropped
-    /// goes on for those who ask next.
-    pub async fn resolve(self: &Arc<Self>, question: Question<'_>) -> Told {
+    /// Finds out what is said to a question of this client's: NOERROR or NXDOMAIN of an upstream; what it
+    /// said before, if that is at hand and it has no answer now; else SERVFAIL. An alias that the upstream
+    /// left open is left open. Takes no longer than the deadline of the settings. What is under way when
+    /// this is dropped goes on for those who ask next.
+    pub async fn resolve(self: &Arc<Self>, question: Question<'_>, client: Client) -> Landed {
         // Somebody else may have been told meanwhile.
         if let Some(told) = self.recall(question) {
-            return told;
+            return Landed(What::Told(told));
         }
         self.metrics.misses.inc();
         let Question { name, qtype, form } = question;
         let known = self.cache.get(name, qtype, form, Instant::now());
-        let links = match &known {
-            None => self.fly(question).await,
-            Some(_) => {
-                let links = timeout(STALE_AFTER, self.fly(question)).await;
-                links.ok().flatten()
-            }
+        let known = known.filter(|(link, _)| !link.is_failure());
+        let flight = self.fly(question, Some(client));
+        let Some((link, _)) = known else {
+            return Landed(match flight.await {
+                Some(links) => What::Links(links),
+                None => {
+                    self.metrics.shed.inc();
+                    What::Told(Told::failed(NOT_READY))
+                }
+            });
         };
+        let links = timeout(STALE_AFTER, flight).await.ok().flatten();
+        let has_answer = |links: &Arc<Links>| {
+            let first = links.first();
+            first.is_some_and(|(_, link)| !link.is_failure())
+        };
+        Landed(match links.filter(has_answer) {
+            Some(links) => What::Links(links),
+            None => {
+                self.metrics.stale.inc();
+                What::Stale(link)
+            }
+        })
+    }
+
+    /// Puts into words what was found out.
+    pub fn tell(&self, question: Question<'_>, landed: &Landed) -> Told {
+        let Question { qtype, form, .. } = question;
         let now = Instant::now();
         let kept = |at: &Name| {
             let (link, age) = self.cache.get(at, qtype, form, now)?;
             matches!(age, Age::Fresh | Age::Ageing).then_some(link)
         };
-        let has_answer = links.as_ref().is_some_and(|links| {
-            let first = links.first();
-            first.is_some_and(|(_, link)| !link.is_failure())
-        });
-        let told = match (known, links) {
-            (Some((link, _)), _) if !has_answer => {
-                self.metrics.stale.inc();
-                told(question, now, |at, is_first| match is_first {
-                    true => Some(Arc::clone(&link)),
-                    false => kept(at),
-                })
-            }
-            (_, Some(links)) => {
-                let mut found = Found::new(&links);
+        let told = match &landed.0 {
+            What::Told(told) => return told.clone(),
+            What::Stale(link) => told(question, now, |at, is_first| match is_first {
+                true => Some(Arc::clone(link)),
+                false => kept(at),
+            }),
+            What::Links(links) => {
+                let mut found = Found::new(links);
                 told(question, now, |at, _| found.next(at).or_else(|| kept(at)))
-            }
-            (_, None) => {
-                self.metrics.shed.inc();
-                return Told::failed(NOT_READY);
             }
         };
         match told {
@@ -385,15 +410,20 @@ impl Recursor {
         }
     }
 
-    /// What upstreams say, asked once for all who ask the same; `None` if there are too many already.
-    async fn fly(self: &Arc<Self>, question: Question<'_>) -> Option<Arc<Links>> {
+    /// What upstreams say, asked once for all who ask the same, for this client or for ourselves; `None` if
+    /// the client has too many questions under way already.
+    async fn fly(
+        self: &Arc<Self>,
+        question: Question<'_>,
+        client: Option<Client>,
+    ) -> Option<Arc<Links>> {
         let Question { name, qtype, form } = question;
         let query = Query::new(name, qtype, form.dnssec_ok, form.checking_disabled);
         let go = |query| {
             let (recursor, name) = (Arc::clone(self), name.clone());
             async move { recursor.ask(&name, qtype, form, &query).await }
         };
-        self.flights.fly(&query, go).await
+        self.flights.fly(&query, client, go).await
     }
 
     /// Asks upstreams, and keeps what they say.

@@ -195,8 +195,10 @@ impl World {
 
     async fn ask(&self, text: &str) -> Answer {
         let name = Name::from_text(text).expect("a name");
-        let told = self.recursor.resolve(question(&name, types::A)).await;
-        told.answer
+        let client = Client::of(IpAddr::from([10, 0, 0, 1]));
+        let question = question(&name, types::A);
+        let landed = self.recursor.resolve(question, client).await;
+        self.recursor.tell(question, &landed).answer
     }
 
     fn asked(&self) -> Vec<usize> {
@@ -378,8 +380,8 @@ async fn some_questions_stay_here() {
     assert_eq!(data(&world.ask("x.localhost.").await), ["127.0.0.1"]);
     assert_eq!(world.ask("x.invalid").await.rcode, Rcode::NXDOMAIN);
     let owner = Name::from_text("a.test").expect("a name");
-    let transfer = world.recursor.resolve(question(&owner, types::AXFR)).await;
-    assert_eq!(transfer.answer.rcode, Rcode::NOTIMP);
+    let transfer = world.recursor.recall(question(&owner, types::AXFR));
+    assert_eq!(transfer.expect("at hand").answer.rcode, Rcode::NOTIMP);
     assert_eq!(world.asked(), [0]);
 }
 

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use crate::answers::{self, Domains};
 use crate::catalog::{Catalog, Miss, Patience, Pending, Validity, Versions};
 use crate::dns::{Answer, Name, Rcode, Reach, Rendered, Request, Transport};
-use crate::recursion::{Form, Recursor, Told};
+use crate::recursion::{Form, Landed, Recursor};
 use crate::zones::Zones;
 
 use order::{Step, Trail};
@@ -73,6 +73,15 @@ impl Asker {
             ..self
         }
     }
+}
+
+/// What a client may do; nothing, if nobody looked.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Access {
+    /// It is in one of the networks.
+    pub is_known: bool,
+    /// There is recursion, and this client may have it.
+    pub may_recurse: bool,
 }
 
 /// What somebody wants to know.
@@ -146,19 +155,19 @@ pub struct Waiting {
 /// What upstreams have said in the course of one inquiry: an answer that no cache keeps is found by
 /// the next look as well.
 #[derive(Debug, Default)]
-struct Fetched(Mutex<Vec<(Name, u16, Told)>>);
+struct Fetched(Mutex<Vec<(Name, u16, Arc<Landed>)>>);
 
 impl Fetched {
-    fn put(&self, name: Name, qtype: u16, told: Told) {
+    fn put(&self, name: Name, qtype: u16, landed: Landed) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push((name, qtype, told));
+        all.push((name, qtype, Arc::new(landed)));
     }
 
-    fn get(&self, name: &Name, qtype: u16) -> Option<Told> {
+    fn get(&self, name: &Name, qtype: u16) -> Option<Arc<Landed>> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter()
             .find(|(own, own_type, _)| own == name && *own_type == qtype)
-            .map(|(_, _, told)| told.clone())
+            .map(|(_, _, landed)| Arc::clone(landed))
     }
 
     fn len(&self) -> usize {
@@ -192,11 +201,15 @@ impl Router {
         self.catalog.versions()
     }
 
-    /// The access list: is there recursion, and for this client?
-    pub fn may_recurse(&self, asker: Asker) -> bool {
+    /// What the access list says of this client.
+    pub fn access(&self, asker: Asker) -> Access {
         let policy = self.policy.load();
         let mut networks = policy.recursion_for.iter();
-        policy.recursor.is_some() && networks.any(|network| network.contains(&asker.address))
+        let is_known = networks.any(|network| network.contains(&asker.address));
+        Access {
+            is_known,
+            may_recurse: is_known && policy.recursor.is_some(),
+        }
     }
 
     /// The first look.
@@ -213,8 +226,14 @@ impl Router {
             })
     }
 
-    /// Waits and looks again, until all is said or the time is up: then with what there is.
-    pub async fn resolve_later(&self, inquiry: &Inquiry, waiting: Waiting) -> Resolved {
+    /// Waits and looks again, until all is said or the time is up: then with what there is. Before each look
+    /// it waits for `room` to put the answer, which is the caller's together with it.
+    pub async fn resolve_later<F: Future>(
+        &self,
+        inquiry: &Inquiry,
+        waiting: Waiting,
+        room: impl Fn() -> F,
+    ) -> (Resolved, F::Output) {
         let Waiting {
             mut pending,
             fetched,
@@ -226,8 +245,9 @@ impl Router {
             } else {
                 Patience::None
             };
+            let place = room().await;
             match self.look(inquiry, patience, &fetched) {
-                Ok(resolved) => return resolved,
+                Ok(resolved) => return (resolved, place),
                 Err(next) => pending = next,
             }
         }

@@ -10,6 +10,7 @@ use crate::catalog::{Found, Miss, Patience, Pending, Reader};
 use crate::dns::{Answer, Cut, Data, ExtendedError, Glue, Name, Open, Rcode, Reach, Record, types};
 
 use crate::recursion::Question;
+use crate::shares::Client;
 
 use super::{Fetched, Inquiry, Policy};
 
@@ -119,6 +120,7 @@ impl Trail<'_> {
         let form = self.inquiry.form;
         let question = Question { name, qtype, form };
         let known = self.fetched.get(name, qtype);
+        let known = known.map(|landed| recursor.tell(question, &landed));
         if let Some(told) = known.or_else(|| recursor.recall(question)) {
             let mut answer = told.answer;
             self.holds = self.holds.min(told.holds);
@@ -138,15 +140,15 @@ impl Trail<'_> {
         }
         let (recursor, fetched) = (Arc::clone(recursor), Arc::clone(self.fetched));
         let within = self.within.min(recursor.deadline() + BEFORE_UPSTREAMS);
-        let name = name.clone();
+        let (name, client) = (name.clone(), Client::of(self.inquiry.asker.address));
         let coming = async move {
             let question = Question {
                 name: &name,
                 qtype,
                 form,
             };
-            let told = recursor.resolve(question).await;
-            fetched.put(name, qtype, told);
+            let landed = recursor.resolve(question, client).await;
+            fetched.put(name, qtype, landed);
         };
         Some(Err(Miss::Loading(Pending::new(coming, within))))
     }

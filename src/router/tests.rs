@@ -450,7 +450,8 @@ async fn what_is_on_its_way_is_waited_for_and_looked_for_again() {
         let inquiry = inquiry(name, qtype);
         let waiting = lazy.router.resolve(&inquiry).expect_err("it is not loaded");
         lazy.load(&[loads]);
-        let resolved = lazy.router.resolve_later(&inquiry, waiting).await;
+        let room = || std::future::ready(());
+        let (resolved, ()) = lazy.router.resolve_later(&inquiry, waiting, room).await;
         assert_eq!(show(&read(&inquiry, &resolved).answers), answers, "{name}");
     }
 }
@@ -466,7 +467,8 @@ async fn what_does_not_come_is_no_answer_and_glue_that_does_not_come_is_missing(
     ] {
         let inquiry = inquiry(name, qtype);
         let waiting = lazy.router.resolve(&inquiry).expect_err("it is not loaded");
-        let resolved = lazy.router.resolve_later(&inquiry, waiting).await;
+        let room = || std::future::ready(());
+        let (resolved, ()) = lazy.router.resolve_later(&inquiry, waiting, room).await;
         let message = read(&inquiry, &resolved);
         assert_eq!(message.metadata.response_code, rcode, "{name}");
         assert!(resolved.validity.is_none(), "{name}: for this one time");

@@ -125,6 +125,20 @@ impl Generations {
         }
     }
 
+    /// An entry of the young takes so much more. The bound holds for what is kept beside an answer, too.
+    fn grow(&mut self, bytes: usize) {
+        self.young_bytes += bytes;
+        if self.young_bytes > self.limit {
+            self.rotate(0);
+        }
+    }
+
+    /// The young become the old; so many bytes are young from now on.
+    fn rotate(&mut self, young_bytes: usize) {
+        self.old = std::mem::take(&mut self.young);
+        self.old_bytes = std::mem::replace(&mut self.young_bytes, young_bytes);
+    }
+
     fn take_old(&mut self, hash: u64, key: &[u8]) -> Option<Box<Entry>> {
         let found = self.old.find_entry(hash, |entry| *entry.key == *key);
         found.ok().map(|entry| entry.remove().0)
@@ -140,8 +154,7 @@ impl Generations {
         }
         self.young_bytes += entry.size();
         if self.young_bytes > self.limit {
-            self.old = std::mem::take(&mut self.young);
-            self.old_bytes = std::mem::replace(&mut self.young_bytes, entry.size());
+            self.rotate(entry.size());
         }
         self.young
             .insert_unique(hash, entry, |own| hash_of(&own.key));
@@ -192,7 +205,10 @@ impl Cache {
         for kind in [&mut self.positive, &mut self.negative, &mut self.outside] {
             if let Ok(mut found) = kind.young.find_entry(hash, |entry| *entry.key == *key) {
                 if holds(&found.get().resolved.validity) {
-                    kind.young_bytes += write(found.get_mut());
+                    let grown = write(found.get_mut());
+                    if grown > 0 {
+                        kind.grow(grown);
+                    }
                     return true;
                 }
                 let (entry, _) = found.remove();
@@ -208,8 +224,9 @@ impl Cache {
                     // Its parts stay behind: they are counted where they were made.
                     entry.parts = Vec::new();
                     entry.next_part = 0;
-                    kind.young_bytes += write(&mut entry);
+                    let grown = write(&mut entry);
                     kind.insert(hash, entry, |key| xxh3_64_with_seed(key, seed));
+                    kind.grow(grown);
                 }
                 return is_good;
             }

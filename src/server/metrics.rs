@@ -216,7 +216,16 @@ pub struct Metrics {
     workers: Workers,
     unsent: Counter,
     /// TCP connections open now.
-    pub(super) connections: Gauge,
+    connections: Gauge,
+}
+
+/// A connection that is counted as open.
+pub(super) struct OpenConnection(Gauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Metrics {
@@ -272,6 +281,17 @@ impl Metrics {
         }
     }
 
+    /// A connection was closed for one of a client that had less.
+    pub(super) fn shed_idle_connection(&self) {
+        self.workers.shed.idle_connections.inc();
+    }
+
+    /// A connection is open, until this is dropped.
+    pub(super) fn open_connection(&self) -> OpenConnection {
+        self.connections.inc();
+        OpenConnection(self.connections.clone())
+    }
+
     pub(super) fn unsent(&self, replies: usize) {
         self.unsent.inc_by(replies as u64);
     }
@@ -298,6 +318,7 @@ struct Shed {
     late: Counter,
     connections: Counter,
     client_connections: Counter,
+    idle_connections: Counter,
 }
 
 impl Workers {
@@ -324,6 +345,7 @@ impl Collector for Workers {
             ("late", self.shed.late.get()),
             ("connections", self.shed.connections.get()),
             ("client_connections", self.shed.client_connections.get()),
+            ("idle_connections", self.shed.idle_connections.get()),
             ("socket", drops_of(&inodes)),
         ] {
             shed.encode_family(&[("reason", reason)])?

@@ -3,9 +3,11 @@
 //!
 //! UDP: per address as many workers as asked for, each a thread with its own SO_REUSEPORT socket.
 //! A worker answers at once what is in memory, and lets the rest wait beside that. TCP: a task
-//! for each connection, the same two steps. Both are one `Responder`'s.
+//! for each connection, the same two steps. Both are one `Responder`'s. Places to wait, and for
+//! connections, are shared among clients.
 
 mod cache;
+mod connections;
 mod late;
 mod metrics;
 mod reply_from;
@@ -25,7 +27,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::dns::Transport;
 use crate::router::Router;
+use crate::shares::Shares;
 
+use connections::Connections;
 pub use metrics::Metrics;
 use responder::Responder;
 pub use sockets::{BindError, Bound, InheritError, bind, inherited};
@@ -50,7 +54,7 @@ pub struct Settings {
     /// How long a TCP connection may be silent. HAProxy keeps its connections open between one
     /// resolution and the next.
     pub tcp_idle_timeout: Duration,
-    /// Queries that may wait for the full way, all workers together.
+    /// Queries that may wait for the full way, over UDP and TCP; one client gets a half at most.
     pub queue_size: usize,
     /// Bytes of memory for answers whose TTLs run down, all workers together: part of what
     /// `recursion.cache` allows.
@@ -94,7 +98,7 @@ impl Server {
         let tasks = TaskTracker::new();
         let addresses = bound.iter().map(|bound| bound.address).collect();
         let responder = Arc::new(Responder::new(router, metrics));
-        let queue = waiting::Queue::new(settings.queue_size);
+        let queue = Shares::new(settings.queue_size);
         // A worker of its own for each UDP socket, and as many shards for TCP as one address has.
         let workers: usize = bound.iter().map(|bound| bound.udp.len()).sum();
         let shards = bound.first().map_or(1, |bound| bound.udp.len().max(1));
@@ -103,14 +107,14 @@ impl Server {
             outside: settings.outside_cache / (workers + shards),
         };
         let shard = |_| responder.shard(room, Transport::Tcp);
-        let connections = tcp::Connections::new(settings, (0..shards).map(shard).collect());
+        let connections = Connections::new(settings, &queue, (0..shards).map(shard).collect());
         let connections = Arc::new(connections);
         for Bound { address, udp, tcp } in bound {
             for (number, socket) in udp.into_iter().enumerate() {
                 let worker = udp::Worker::new(
                     socket,
                     Arc::clone(&responder),
-                    queue.clone(),
+                    Arc::clone(&queue),
                     room,
                     stop.clone(),
                 )?;

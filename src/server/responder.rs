@@ -5,15 +5,23 @@ use std::time::Instant;
 
 use crate::catalog::Versions;
 use crate::dns::{
-    Answer, Malformed, Rcode, Reply, ReplyEdns, Request, Transport, error_reply, types,
+    Answer, ExtendedError, Malformed, Rcode, Reply, ReplyEdns, Request, Transport, error_reply,
+    types,
 };
-use crate::router::{Asker, Inquiry, Resolved, Router, Waiting};
+use crate::router::{Access, Asker, Inquiry, Resolved, Router, Waiting};
 
 use super::cache::{Cache, Key, Room};
 use super::metrics::{Counts, Metrics, Tally, Way};
 
 /// The UDP payload that we can take, as told to clients: no query comes near it.
 const OWN_UDP_SIZE: u16 = 1232;
+
+/// The largest UDP answer for clients outside the access list: somebody may ask in another's name, and what he
+/// gets must not be many times as much as was sent.
+const STRANGERS_UDP_SIZE: u16 = 1232;
+
+/// The Extended DNS Error "Not Ready" (RFC 8914 section 4.15): it may be asked again.
+const NOT_READY: u16 = 14;
 
 /// What came of a request without waiting.
 #[derive(Debug)]
@@ -121,13 +129,14 @@ impl Responder {
         if let Some(rcode) = rejection(&request) {
             let answer = Answer::empty(rcode, false);
             let resolved = Resolved::once(&answer, &request.name(), OWN_UDP_SIZE);
-            let reply = reply(&request, asker, &resolved, false, 0, 0);
+            let nobody = Access::default();
+            let reply = reply(&request, asker, &resolved, nobody, 0, 0);
             resolved.rendered.write(&reply, out);
             shard.tally.response(rcode);
             return Handled::Replied;
         }
-        let may_recurse = self.router.may_recurse(asker);
-        let recursive = may_recurse && request.recursion_desired;
+        let access = self.router.access(asker);
+        let recursive = access.may_recurse && request.recursion_desired;
         let key = Key::new(&request, recursive);
         let (now, turn) = (shard.now, shard.rotation);
         shard.rotation = turn.wrapping_add(1);
@@ -140,7 +149,7 @@ impl Responder {
                 let resolved = &entry.resolved;
                 resolved.validity.touch(now / 1000);
                 rcode = resolved.rendered.rcode();
-                let reply = reply(&request, asker, resolved, may_recurse, turn, now);
+                let reply = reply(&request, asker, resolved, access, turn, now);
                 entry.write(&reply, out)
             },
         );
@@ -156,36 +165,57 @@ impl Responder {
             Ok(resolved) => resolved,
             Err(waiting) => return Handled::Later(waiting),
         };
-        let reply = reply(&request, asker, &resolved, may_recurse, turn, now);
+        let reply = reply(&request, asker, &resolved, access, turn, now);
         resolved.rendered.write(&reply, out);
         shard.tally.response(resolved.rendered.rcode());
         shard.keep(&key, resolved);
         Handled::Replied
     }
 
-    /// Appends the reply to a request that [`Responder::at_once`] put off. Gives what can be kept.
-    pub(super) async fn later(
+    /// Appends the reply to a request that [`Responder::at_once`] put off, when there is `room` for it. Gives
+    /// what can be kept, and the room.
+    pub(super) async fn later<F: Future>(
         &self,
         counts: &Counts,
         request: &[u8],
         asker: Asker,
         waiting: Waiting,
+        room: impl Fn() -> F,
         out: &mut Vec<u8>,
-    ) -> Option<(Key, Resolved)> {
+    ) -> Option<(Option<(Key, Resolved)>, F::Output)> {
         let start = Instant::now();
         let request = Request::parse(request).ok()?;
-        let may_recurse = self.router.may_recurse(asker);
-        let recursive = may_recurse && request.recursion_desired;
+        let access = self.router.access(asker);
+        let recursive = access.may_recurse && request.recursion_desired;
         let inquiry = Inquiry::new(&request, asker, recursive);
-        let resolved = self.router.resolve_later(&inquiry, waiting).await;
+        let (resolved, room) = self.router.resolve_later(&inquiry, waiting, room).await;
         let now = self.router.versions().millis();
         let turn = now as usize;
-        let reply = reply(&request, asker, &resolved, may_recurse, turn, now);
+        let reply = reply(&request, asker, &resolved, access, turn, now);
         resolved.rendered.write(&reply, out);
         let mut tally = Tally::default();
         tally.response(resolved.rendered.rcode());
         counts.add(&tally, Way::InFull, start.elapsed());
-        (!resolved.validity.is_none()).then(|| (Key::new(&request, recursive), resolved))
+        let is_kept = !resolved.validity.is_none();
+        Some((
+            is_kept.then(|| (Key::new(&request, recursive), resolved)),
+            room,
+        ))
+    }
+
+    /// Appends that there is too much to do for this client.
+    pub(super) fn busy(&self, request: &[u8], asker: Asker, out: &mut Vec<u8>) {
+        let Ok(request) = Request::parse(request) else {
+            return;
+        };
+        let answer = Answer {
+            errors: vec![ExtendedError::new(NOT_READY, b"")],
+            ..Answer::empty(Rcode::SERVFAIL, false)
+        };
+        let resolved = Resolved::once(&answer, &request.name(), OWN_UDP_SIZE);
+        let access = self.router.access(asker);
+        let reply = reply(&request, asker, &resolved, access, 0, 0);
+        resolved.rendered.write(&reply, out);
     }
 
     fn malformed(
@@ -210,7 +240,7 @@ fn reply<'a>(
     request: &Request<'a>,
     asker: Asker,
     resolved: &Resolved,
-    may_recurse: bool,
+    access: Access,
     rotation: usize,
     now: u64,
 ) -> Reply<'a> {
@@ -220,9 +250,12 @@ fn reply<'a>(
         recursion_desired: request.recursion_desired,
         wants_authentic: request.wants_authentic(),
         checking_disabled: request.checking_disabled,
-        recursion_available: may_recurse,
+        recursion_available: access.may_recurse,
         transport: asker.transport,
-        max_udp_size: resolved.max_udp_size,
+        max_udp_size: match access.is_known {
+            true => resolved.max_udp_size,
+            false => resolved.max_udp_size.min(STRANGERS_UDP_SIZE),
+        },
         edns: request.edns.map(|edns| ReplyEdns {
             client_size: edns.udp_size,
             own_size: OWN_UDP_SIZE,

@@ -1,16 +1,13 @@
 //! TCP (RFC 7766): pipelined, answered in the order in which answers are ready.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,10 +15,11 @@ use tracing::{debug, warn};
 
 use crate::dns::{Transport, begin_frame, end_frame, split_frame};
 use crate::router::{Asker, Waiting};
+use crate::shares::{Client, Share};
 
-use super::Settings;
+use super::connections::{Connections, Entered, Full, Permit};
 use super::metrics::Counts;
-use super::responder::{Handled, Responder, Shard};
+use super::responder::{Handled, Responder};
 
 /// Queries of one connection that may be in the making at a time; then it is read no further.
 const IN_FLIGHT: usize = 64;
@@ -30,7 +28,7 @@ const IN_FLIGHT: usize = 64;
 const READ: usize = 4 << 10;
 
 /// Bytes of answers that are sent before more queries are answered.
-const ENOUGH: usize = 64 << 10;
+const ENOUGH: usize = 32 << 10;
 
 /// How long a query that has begun may take to arrive.
 const QUERY_TIME: Duration = Duration::from_secs(5);
@@ -38,93 +36,11 @@ const QUERY_TIME: Duration = Duration::from_secs(5);
 /// How long a client may take to accept an answer.
 const WRITE_TIME: Duration = Duration::from_secs(10);
 
+/// How often a connection that is silent looks whether it has been for too long by now.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// How long to wait before accepting again when the system cannot (out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Counts connections, in total and by client.
-pub(super) struct Connections {
-    total: usize,
-    per_client: usize,
-    idle: Duration,
-    open: Mutex<Open>,
-    /// What connections answer from: a connection takes the one that is its turn.
-    shards: Vec<Mutex<Shard>>,
-    next_shard: AtomicUsize,
-}
-
-#[derive(Debug, Default)]
-struct Open {
-    total: usize,
-    by_client: HashMap<IpAddr, usize>,
-}
-
-/// A connection's place among those that are allowed.
-struct Permit {
-    connections: Arc<Connections>,
-    client: IpAddr,
-}
-
-/// Which limit turned a connection away.
-enum Full {
-    Total,
-    Client,
-}
-
-impl Connections {
-    pub(super) fn new(settings: &Settings, shards: Vec<Shard>) -> Self {
-        Self {
-            total: settings.max_tcp_connections,
-            per_client: settings.max_tcp_connections_per_client,
-            idle: settings.tcp_idle_timeout,
-            open: Mutex::default(),
-            shards: shards.into_iter().map(Mutex::new).collect(),
-            next_shard: AtomicUsize::new(0),
-        }
-    }
-
-    /// Whose turn it is to serve a new connection.
-    fn turn(&self) -> usize {
-        self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len().max(1)
-    }
-
-    /// Nothing waits while it holds this.
-    fn shard(&self, turn: usize) -> MutexGuard<'_, Shard> {
-        self.shards[turn]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn enter(self: &Arc<Self>, client: IpAddr) -> Result<Permit, Full> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.total >= self.total {
-            return Err(Full::Total);
-        }
-        let own = open.by_client.entry(client).or_default();
-        if *own >= self.per_client {
-            return Err(Full::Client);
-        }
-        *own += 1;
-        open.total += 1;
-        Ok(Permit {
-            connections: Arc::clone(self),
-            client,
-        })
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let open = &self.connections.open;
-        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.total -= 1;
-        if let Entry::Occupied(mut own) = open.by_client.entry(self.client) {
-            *own.get_mut() -= 1;
-            if *own.get() == 0 {
-                own.remove();
-            }
-        }
-    }
-}
 
 /// Accepts connections until the stop.
 pub(super) async fn accept(
@@ -147,16 +63,21 @@ pub(super) async fn accept(
                 continue;
             }
         };
-        match connections.enter(peer.ip().to_canonical()) {
-            Ok(place) => {
+        match connections.enter(Client::of(peer.ip())) {
+            Ok(entered) => {
+                let Entered {
+                    permit,
+                    has_yielded,
+                } = entered;
+                if has_yielded {
+                    responder.metrics().shed_idle_connection();
+                }
                 let responder = Arc::clone(&responder);
                 let stop = stop.clone();
                 tasks.spawn(async move {
-                    let open = &responder.metrics().connections;
-                    open.inc();
-                    serve(stream, peer, &responder, &place.connections, &stop).await;
-                    open.dec();
-                    drop(place);
+                    let open = responder.metrics().open_connection();
+                    serve(stream, peer, &responder, permit, &stop).await;
+                    drop(open);
                 });
             }
             // Closing at once tells the client more than letting it wait.
@@ -173,7 +94,7 @@ async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
     responder: &Arc<Responder>,
-    connections: &Arc<Connections>,
+    permit: Permit,
     stop: &CancellationToken,
 ) {
     // Answers are whole messages: waiting for more to send only delays them.
@@ -182,21 +103,22 @@ async fn serve(
     }
     let (reader, writer) = stream.into_split();
     let (made, later) = mpsc::channel(IN_FLIGHT);
-    let turn = connections.turn();
+    let turn = permit.connections.turn();
+    let counts = Arc::clone(permit.connections.shard(turn).counts());
     let mut connection = Connection {
         reader,
         writer,
         asker: Asker::new(peer.ip(), Transport::Tcp),
         turn,
-        counts: Arc::clone(connections.shard(turn).counts()),
+        counts,
         responder: Arc::clone(responder),
-        connections: Arc::clone(connections),
         made,
         later,
         in_the_making: 0,
         begun: Instant::now(),
         inbox: Vec::new(),
         outbox: Vec::new(),
+        permit,
     };
     // Whoever takes no answers, or sends what is no query, is heard no longer.
     if connection.converse(stop).await.is_ok() {
@@ -207,6 +129,12 @@ async fn serve(
 /// Why there is no going on.
 struct Over;
 
+/// An answer that had to wait, and the room that it takes: of its connection and of all.
+struct Made {
+    reply: Vec<u8>,
+    _room: Option<[OwnedSemaphorePermit; 2]>,
+}
+
 struct Connection {
     reader: OwnedReadHalf,
     writer: OwnedWriteHalf,
@@ -215,10 +143,10 @@ struct Connection {
     turn: usize,
     counts: Arc<Counts>,
     responder: Arc<Responder>,
-    connections: Arc<Connections>,
+    permit: Permit,
     /// Where answers come in that had to wait, and where they leave.
-    made: mpsc::Sender<Vec<u8>>,
-    later: mpsc::Receiver<Vec<u8>>,
+    made: mpsc::Sender<Made>,
+    later: mpsc::Receiver<Made>,
     in_the_making: usize,
     /// When the query in hand began to come, or else when there last was one.
     begun: Instant,
@@ -244,28 +172,34 @@ impl Connection {
             self.inbox.reserve(READ);
             // A query that has begun has to arrive.
             let patience = match is_between {
-                true => self.begun + self.connections.idle,
+                true => self.begun + self.permit.connections.idle(),
                 false => self.begun + QUERY_TIME,
             };
+            let now = Instant::now();
+            if has_room && patience <= now {
+                return Ok(());
+            }
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
+                () = self.permit.yielded() => return Ok(()),
                 // What one address asks for does not wait for what it asked before.
-                Some(reply) = self.later.recv() => {
+                Some(made) = self.later.recv() => {
                     self.in_the_making -= 1;
-                    self.outbox.extend_from_slice(&reply);
+                    self.outbox.extend_from_slice(&made.reply);
                     self.is_heard(is_between);
                 }
                 read = self.reader.read_buf(&mut self.inbox), if has_room => match read {
                     Ok(1..) => self.is_heard(is_between),
                     Ok(0) | Err(_) => return Ok(()),
                 },
-                () = sleep_until(patience.into()), if has_room => return Ok(()),
+                () = sleep_until(patience.min(now + LOOK).into()), if has_room => {}
             }
         }
     }
 
     /// Something was heard of or said to the client. A query that has begun is older than that.
     fn is_heard(&mut self, is_between: bool) {
+        self.permit.is_heard();
         if is_between {
             self.begun = Instant::now();
         }
@@ -274,7 +208,7 @@ impl Connection {
     /// Answers queries that have come whole, until there is enough to send. True if there may be more
     /// of them.
     fn answer(&mut self) -> Result<bool, Over> {
-        let connections = Arc::clone(&self.connections);
+        let connections = Arc::clone(&self.permit.connections);
         let mut at = 0;
         let mut has_more = false;
         let mut shard = None;
@@ -299,9 +233,19 @@ impl Connection {
                 Handled::Ignored => return Err(Over),
                 Handled::Later(waiting) => {
                     outbox.truncate(begin);
-                    let request = request.to_vec();
-                    self.in_the_making += 1;
-                    self.wait_for(request, waiting);
+                    match connections.queue().take(Client::of(self.asker.address)) {
+                        Some(place) => {
+                            let request = request.to_vec();
+                            self.in_the_making += 1;
+                            self.wait_for(request, waiting, place);
+                        }
+                        None => {
+                            let begin = begin_frame(outbox);
+                            self.responder.metrics().shed_query();
+                            self.responder.busy(request, self.asker, outbox);
+                            end_frame(outbox, begin).ok_or(Over)?;
+                        }
+                    }
                 }
             }
             at = self.inbox.len() - rest.len();
@@ -317,23 +261,29 @@ impl Connection {
     }
 
     /// Has a query answered that has to wait.
-    fn wait_for(&self, request: Vec<u8>, waiting: Waiting) {
+    fn wait_for(&self, request: Vec<u8>, waiting: Waiting, place: Share) {
         let (responder, counts) = (Arc::clone(&self.responder), Arc::clone(&self.counts));
-        let (connections, turn) = (Arc::clone(&self.connections), self.turn);
-        let (asker, made) = (self.asker, self.made.clone());
+        let (connections, turn) = (Arc::clone(&self.permit.connections), self.turn);
+        let (asker, made, own) = (self.asker, self.made.clone(), Arc::clone(&self.permit.made));
         tokio::spawn(async move {
             let mut reply = Vec::new();
             let begin = begin_frame(&mut reply);
-            let kept = responder
-                .later(&counts, &request, asker, waiting, &mut reply)
-                .await;
+            // An answer takes more memory than what it is made from: no more of them than can be sent.
+            let room = || room(Arc::clone(&own), Arc::clone(connections.made()));
+            let answering = responder.later(&counts, &request, asker, waiting, room, &mut reply);
+            let answered = tokio::select! {
+                answered = answering => answered,
+                // The connection is gone, and so is whoever wanted this.
+                () = made.closed() => return,
+            };
+            let (kept, room) = answered.unwrap_or_default();
             if let Some((key, resolved)) = kept {
                 connections.shard(turn).keep(&key, resolved);
             }
             // What has no answer makes room all the same.
             let _ = end_frame(&mut reply, begin);
-            // If the connection is gone, so is whoever wanted this.
-            let _ = made.send(reply).await;
+            drop(place);
+            let _ = made.send(Made { reply, _room: room }).await;
         });
     }
 
@@ -341,7 +291,11 @@ impl Connection {
         if self.outbox.is_empty() {
             return Ok(());
         }
-        let sent = timeout(WRITE_TIME, self.writer.write_all(&self.outbox)).await;
+        let sending = timeout(WRITE_TIME, self.writer.write_all(&self.outbox));
+        let sent = tokio::select! {
+            sent = sending => sent,
+            () = self.permit.yielded() => return Err(Over),
+        };
         self.outbox.clear();
         // One large answer is no reason to keep room for it.
         self.outbox.shrink_to(ENOUGH);
@@ -356,14 +310,21 @@ impl Connection {
         // One that is never made is not waited for: nobody is left who could make it.
         (self.made, _) = mpsc::channel(1);
         while self.in_the_making > 0 {
-            let Some(reply) = self.later.recv().await else {
+            let Some(made) = self.later.recv().await else {
                 return;
             };
             self.in_the_making -= 1;
-            self.outbox.extend_from_slice(&reply);
+            self.outbox.extend_from_slice(&made.reply);
             if self.send().await.is_err() {
                 return;
             }
         }
     }
+}
+
+/// Room for one answer among those of its connection, and among all.
+async fn room(own: Arc<Semaphore>, all: Arc<Semaphore>) -> Option<[OwnedSemaphorePermit; 2]> {
+    let own = own.acquire_owned().await.ok()?;
+    let all = all.acquire_owned().await.ok()?;
+    Some([own, all])
 }

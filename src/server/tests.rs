@@ -366,10 +366,15 @@ impl World {
             {
                 Handled::Later(waiting) => {
                     let counts = Counts::new(Transport::Udp);
-                    let later = self
-                        .responder
-                        .later(&counts, &request, asker, waiting, &mut out);
-                    let kept = later.await;
+                    let later = self.responder.later(
+                        &counts,
+                        &request,
+                        asker,
+                        waiting,
+                        || std::future::ready(()),
+                        &mut out,
+                    );
+                    let kept = later.await.and_then(|(kept, ())| kept);
                     (out, kept)
                 }
                 Handled::Replied => (out, None),

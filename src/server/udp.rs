@@ -1,6 +1,7 @@
 //! UDP workers: a thread for each socket, batches of datagrams in and out, and what has to wait for
 //! others in between.
 
+use std::future::ready;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -23,6 +24,7 @@ use tracing::{error, warn};
 
 use crate::dns::Transport;
 use crate::router::{Asker, Waiting};
+use crate::shares::{Client, Shares};
 use crate::upstream::watch;
 
 use super::cache::Room;
@@ -30,7 +32,7 @@ use super::late::{LATE, Lateness, is_late};
 use super::reply_from::{ReplyFrom, std_address};
 use super::responder::{Handled, Responder, Shard};
 use super::sockets::SOCKET_BUFFER;
-use super::waiting::{Outbox, Place, Queue, Waited};
+use super::waiting::{Outbox, Place, Waited};
 
 /// Datagrams taken with one system call.
 const BATCH: usize = 32;
@@ -60,7 +62,7 @@ pub(super) struct Worker {
     socket: Arc<UdpSocket>,
     address: SocketAddr,
     responder: Arc<Responder>,
-    queue: Queue,
+    queue: Arc<Shares>,
     outbox: Arc<Outbox>,
     /// Queries of the last batch that have to wait.
     fresh: Vec<Answering>,
@@ -102,7 +104,7 @@ impl Worker {
     pub(super) fn new(
         socket: UdpSocket,
         responder: Arc<Responder>,
-        queue: Queue,
+        queue: Arc<Shares>,
         room: Room,
         stop: CancellationToken,
     ) -> io::Result<Self> {
@@ -278,7 +280,8 @@ impl Worker {
 
     /// Takes a query that has to wait, or sheds it when there is no place.
     fn wait_for(&mut self, request: &[u8], waiting: Waiting, peer: SocketAddr, from: ReplyFrom) {
-        let Some(place) = Place::take(&self.queue, &self.outbox) else {
+        let client = Client::of(peer.ip());
+        let Some(place) = Place::take(&self.queue, &self.outbox, client) else {
             self.responder.metrics().shed_query();
             return;
         };
@@ -292,9 +295,12 @@ impl Worker {
                 return;
             }
             let mut reply = Vec::with_capacity(512);
-            let kept = responder
-                .later(&counts, &request, asker(peer), waiting, &mut reply)
+            // It is sent before anything else is done.
+            let room = || ready(());
+            let made = responder
+                .later(&counts, &request, asker(peer), waiting, room, &mut reply)
                 .await;
+            let kept = made.and_then(|(kept, ())| kept);
             let to = peer;
             place.outbox.put(Waited { reply, to, from }, kept);
         }));

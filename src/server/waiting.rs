@@ -3,23 +3,11 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use crate::router::Resolved;
+use crate::shares::{Client, Share, Shares};
 
 use super::cache::Key;
 use super::reply_from::ReplyFrom;
-
-/// The places for queries that wait, of all workers.
-#[derive(Clone)]
-pub(super) struct Queue(Arc<Semaphore>);
-
-impl Queue {
-    /// A queue with so many places.
-    pub(super) fn new(places: usize) -> Self {
-        Self(Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))))
-    }
-}
 
 /// What came of queries that had to wait. Only their worker's thread comes here.
 #[derive(Debug, Default)]
@@ -85,17 +73,17 @@ impl Outbox {
 /// A query that waits. However it ends, it waits no more.
 pub(super) struct Place {
     pub(super) outbox: Arc<Outbox>,
-    _shared: OwnedSemaphorePermit,
+    _share: Share,
 }
 
 impl Place {
-    /// A place for one more; `None` if there is none.
-    pub(super) fn take(queue: &Queue, outbox: &Arc<Outbox>) -> Option<Self> {
-        let shared = Arc::clone(&queue.0).try_acquire_owned().ok()?;
+    /// A place for one more of this client's; `None` if there is none.
+    pub(super) fn take(queue: &Arc<Shares>, outbox: &Arc<Outbox>, client: Client) -> Option<Self> {
+        let share = queue.take(client)?;
         outbox.lock().waiting += 1;
         Some(Self {
             outbox: Arc::clone(outbox),
-            _shared: shared,
+            _share: share,
         })
     }
 }

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod fairness;
 mod odd;
 mod scripts;
 mod servers;

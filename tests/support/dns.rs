@@ -262,7 +262,8 @@ pub(crate) fn connect_tcp(server: SocketAddr, patience: Duration) -> io::Result<
     connect_tcp_from(server, None, patience)
 }
 
-fn connect_tcp_from(
+/// The same, from this address.
+pub(crate) fn connect_tcp_from(
     server: SocketAddr,
     source: Option<Ipv4Addr>,
     patience: Duration,

@@ -243,22 +243,28 @@ fn domains(loaded: &Loaded) -> Result<Domains, Failure> {
     Ok(Domains::new(&primary, alternative.as_ref()))
 }
 
-/// Who is asked; `None` if recursion is off.
+/// Who is asked for what is not forwarded elsewhere; `None` if recursion is off.
 fn upstreams(loaded: &Loaded) -> Result<Option<Vec<SocketAddr>>, Failure> {
-    let upstreams = match &loaded.config.recursion.upstreams {
-        Upstreams::None => return Ok(None),
+    let recursion = &loaded.config.recursion;
+    let upstreams = match &recursion.upstreams {
+        Upstreams::None => Vec::new(),
         Upstreams::List(upstreams) => upstreams.clone(),
         Upstreams::System => match recursion::system_upstreams(Path::new(RESOLV_CONF)) {
             Ok(upstreams) => upstreams,
             // A host without a resolver can still serve its own names.
             Err(error) => {
                 warn!(%error, "recursion is off; name a resolver with --upstream");
-                return Ok(None);
+                Vec::new()
             }
         },
     };
+    if upstreams.is_empty() && recursion.forward.is_empty() {
+        return Ok(None);
+    }
     let own = recursion::own_addresses()?;
-    recursion::check_loops(&upstreams, &loaded.config.server.listen, &own)?;
+    let forward = recursion.forward.iter().flat_map(|own| &own.upstreams);
+    let all: Vec<SocketAddr> = upstreams.iter().chain(forward).copied().collect();
+    recursion::check_loops(&all, &loaded.config.server.listen, &own)?;
     Ok(Some(upstreams))
 }
 

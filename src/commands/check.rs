@@ -37,6 +37,7 @@ pub fn check(flags: &Flags, running: bool) -> Result<(), Failure> {
     let admin = list(config.admin.listen.iter());
     let docker = list(local.docker.iter().map(docker::Client::address));
     let upstreams = match &local.upstreams {
+        Some(upstreams) if upstreams.is_empty() => "none beside those of domains".to_owned(),
         Some(upstreams) => list(upstreams.iter()),
         None => "off".to_owned(),
     };
@@ -53,6 +54,10 @@ pub fn check(flags: &Flags, running: bool) -> Result<(), Failure> {
     println!("service files  {services} services, {instances} instances");
     println!("zones          {}", list(local.zones.origins().iter()));
     println!("upstreams      {upstreams}");
+    for forward in &config.recursion.forward {
+        let (domain, to) = (&forward.domain, list(forward.upstreams.iter()));
+        println!("forward        {domain} to {to}");
+    }
     println!("admin          {admin}");
     println!("all is right");
     Ok(())

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use toml::Spanned;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use super::flags::Verb;
 use super::parse;
@@ -59,11 +59,21 @@ pub(super) enum Slot {
         /// Adds one; so an error is that one's.
         add: SetText,
     },
+    /// A list of texts, each of which may be a table of two lists as well.
+    Rules {
+        /// Forgets what a lower layer listed.
+        empty: fn(&mut Config),
+        /// Adds one.
+        add: SetText,
+        /// Adds one by its `domains` and `upstreams`.
+        add_parts: SetParts,
+    },
     /// A table of durations by name.
     Times(fn(&mut Config, &str, Duration) -> Result<(), String>),
 }
 
 type SetText = fn(&mut Config, &str) -> Result<(), String>;
+type SetParts = fn(&mut Config, &[&str], &[&str]) -> Result<(), String>;
 
 /// What is wrong with a value in the file.
 pub(super) struct Fault {
@@ -86,7 +96,7 @@ impl Key {
 
     /// May it have several values?
     pub fn is_list(&self) -> bool {
-        matches!(self.slot, Slot::List { .. })
+        matches!(self.slot, Slot::List { .. } | Slot::Rules { .. })
     }
 
     /// What a flag without a value says: the opposite of the default.
@@ -102,7 +112,7 @@ impl Key {
         match self.slot {
             Slot::Text(_) | Slot::Time(_) => format!("{text:?}"),
             Slot::Number(_) | Slot::Switch(_) => text.to_owned(),
-            Slot::List { .. } => {
+            Slot::List { .. } | Slot::Rules { .. } => {
                 let members = text.split(", ").map(|member| format!("{member:?}"));
                 format!("[{}]", members.collect::<Vec<_>>().join(", "))
             }
@@ -116,7 +126,7 @@ impl Key {
         config: &mut Config,
         words: &[impl AsRef<str>],
     ) -> Result<(), String> {
-        if let Slot::List { empty, add } = self.slot {
+        if let Slot::List { empty, add } | Slot::Rules { empty, add, .. } = self.slot {
             empty(config);
             return words.iter().try_for_each(|word| add(config, word.as_ref()));
         }
@@ -135,7 +145,7 @@ impl Key {
                 set(config, boolean(word)?);
                 Ok(())
             }
-            Slot::List { .. } | Slot::Times(_) => {
+            Slot::List { .. } | Slot::Rules { .. } | Slot::Times(_) => {
                 Err("this is set in the configuration file".to_owned())
             }
         }
@@ -172,6 +182,32 @@ impl Key {
                 });
                 return added.collect();
             }
+            (
+                Slot::Rules {
+                    empty,
+                    add,
+                    add_parts,
+                },
+                DeValue::Array(members),
+            ) => {
+                empty(config);
+                let added = members.iter().filter_map(|member| {
+                    let added = match member.get_ref() {
+                        DeValue::String(text) => add(config, text),
+                        DeValue::Table(rule) => parts(rule).and_then(|(domains, upstreams)| {
+                            add_parts(config, &domains, &upstreams)
+                        }),
+                        other => wrong_type("a string or a table", other),
+                    };
+                    added.err().map(|message| Fault {
+                        span: member.span(),
+                        entry: None,
+                        message,
+                    })
+                });
+                return added.collect();
+            }
+            (Slot::Rules { .. }, _) => wrong_type("a list, as in [[recursion.forward]]", raw),
             (Slot::List { .. }, _) => {
                 wrong_type("a list of strings, as in [\"one\", \"two\"]", raw)
             }
@@ -210,6 +246,35 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({})", self.path)
     }
+}
+
+/// The two lists of a rule.
+fn parts<'a>(rule: &'a DeTable<'_>) -> Result<(Vec<&'a str>, Vec<&'a str>), String> {
+    const NAMES: [&str; 2] = ["domains", "upstreams"];
+    let known = |name: &str| NAMES.contains(&name);
+    if let Some((name, _)) = rule.iter().find(|(name, _)| !known(name.get_ref())) {
+        let name = name.get_ref();
+        return Err(format!(
+            "unknown key `{name}`, known here: domains, upstreams"
+        ));
+    }
+    let [domains, upstreams] = NAMES.map(|name| {
+        let list = rule
+            .get(name)
+            .ok_or_else(|| format!("`{name}` is missing"))?;
+        let DeValue::Array(members) = list.get_ref() else {
+            return wrong_type(
+                "a list of strings, as in [\"one\", \"two\"]",
+                list.get_ref(),
+            );
+        };
+        let texts = members.iter().map(|member| match member.get_ref() {
+            DeValue::String(text) => Ok(&**text),
+            other => wrong_type("a string", other),
+        });
+        texts.collect::<Result<Vec<_>, _>>()
+    });
+    Ok((domains?, upstreams?))
 }
 
 /// Says what stands there, never the value: it may be a secret.

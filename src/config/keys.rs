@@ -16,7 +16,7 @@ use super::flags::Verb;
 use super::flags::Verb::{Dev, Haproxy, Register, Serve};
 use super::key::{Key, KeyFlag, Slot};
 use super::settings::{Config, LogFormat, OnExit};
-use super::{address, parse};
+use super::{address, forward, parse};
 
 /// A row becomes a [`Key`]: its path is its place in [`Config`] too, so that a row cannot write a field
 /// that is another's. What stands elsewhere, or needs more than one word to say, is `Own`.
@@ -212,6 +212,15 @@ keys! {
         empty: |config| config.recursion.upstreams = Upstreams::List(Vec::new()),
         add: add_upstream,
     }), example "192.0.2.53, [2001:db8::53]:53", flag "upstream" "IP[:PORT]|none" SERVERS;
+    /// Domain that other resolvers are asked for, or a network for its reverse names, or `none` for a domain that does not exist; may be repeated
+    recursion.forward: Own(Slot::Rules {
+        empty: |config| config.recursion.forward.clear(),
+        add: |config, text| forward::add(&mut config.recursion.forward, text),
+        add_parts: |config, domains, upstreams| {
+            let all = &mut config.recursion.forward;
+            forward::add_parts(all, domains.iter().copied(), upstreams.iter().copied())
+        },
+    }), example "corp.example=10.1.0.53, 10.0.0.0/8=10.1.0.53", flag "forward" "DOMAIN=IP[:PORT]|none" SERVERS;
     /// Networks whose clients may recurse
     recursion.allow: List(parse::network), default "127.0.0.0/8, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 169.254.0.0/16, ::1/128, fc00::/7, fe80::/10";
     /// In which order upstreams are asked: `sequential` or `random`

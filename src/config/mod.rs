@@ -12,6 +12,7 @@ mod environment;
 mod error;
 mod file;
 mod flags;
+mod forward;
 mod key;
 mod keys;
 mod load;

@@ -9,32 +9,35 @@ mod cache;
 mod flight;
 mod link;
 mod metrics;
+mod plan;
 mod scrub;
+mod settings;
 mod special;
 mod system;
 mod told;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::dns::{Answer, Name, Query, Rcode, Response};
 use crate::shares::Client;
-use crate::upstream::{self, Group, Strategy};
+use crate::upstream;
 
 use cache::Cache;
 use flight::Flights;
 pub use link::Form;
 use link::{Age, Link};
 pub use metrics::Metrics;
+use plan::{Plan, Whom};
 use scrub::Links;
+pub use settings::{Forward, Settings, Upstreams};
 pub use system::{check_loops, own_addresses, system_upstreams};
 pub use told::Told;
 use told::{Found, told};
@@ -83,86 +86,6 @@ pub enum Error {
     },
 }
 
-/// The resolvers that an operator wants to be asked, over UDP and TCP on the same port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Upstreams {
-    /// Those in the system's resolv.conf.
-    System,
-    /// These, in this order.
-    List(Vec<SocketAddr>),
-    /// Recursion is off.
-    None,
-}
-
-/// What an operator may set about recursion: the keys of `[recursion]`, and three times and limits that
-/// are ours.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Who is asked.
-    pub upstreams: Upstreams,
-    /// Clients that may recurse. No network of v4-mapped addresses is in here: compare with a client's
-    /// canonical address.
-    pub allow: Vec<IpNet>,
-    /// In which order upstreams that are well are asked.
-    pub recursor_strategy: Strategy,
-    /// How long one upstream may take for one question.
-    pub recursor_timeout: Duration,
-    /// After how long without an answer the next upstream is asked as well. The first good answer
-    /// of all wins.
-    pub hedge_after: Duration,
-    /// How long one question may take in all.
-    pub deadline: Duration,
-    /// Whether upstreams are asked with letters in random case.
-    pub random_case: bool,
-    /// Bytes that the answers of upstreams may take in memory.
-    pub cache: u64,
-    /// For how long after their time answers are served while upstreams have none.
-    pub stale: Duration,
-    /// Whether names that are asked for are asked for anew shortly before their time is over.
-    pub prefetch: bool,
-    /// How many questions may wait for upstreams at a time, of which one client gets a half at most. What is
-    /// more gets SERVFAIL at once.
-    pub max_concurrent: usize,
-}
-
-impl Default for Settings {
-    /// 2 s per upstream as in Consul, hedged after 300 ms, 5 s in all (after that, clients have asked
-    /// again), 64 MiB, stale for a day, 1024 questions; for clients behind the same router.
-    fn default() -> Self {
-        Self {
-            upstreams: Upstreams::System,
-            allow: behind_the_same_router(),
-            recursor_strategy: Strategy::default(),
-            recursor_timeout: Duration::from_secs(2),
-            hedge_after: Duration::from_millis(300),
-            deadline: Duration::from_secs(5),
-            random_case: false,
-            cache: 64 << 20,
-            stale: Duration::from_secs(86_400),
-            prefetch: true,
-            max_concurrent: 1024,
-        }
-    }
-}
-
-/// Loopback, private and link-local networks.
-fn behind_the_same_router() -> Vec<IpNet> {
-    let networks = [
-        (IpAddr::from([127, 0, 0, 0]), 8),
-        (IpAddr::from([10, 0, 0, 0]), 8),
-        (IpAddr::from([172, 16, 0, 0]), 12),
-        (IpAddr::from([192, 168, 0, 0]), 16),
-        (IpAddr::from([169, 254, 0, 0]), 16),
-        (IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]), 128),
-        (IpAddr::from([0xfc00, 0, 0, 0, 0, 0, 0, 0]), 7),
-        (IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 0]), 10),
-    ];
-    networks
-        .into_iter()
-        .map(|(address, prefix)| IpNet::new_assert(address, prefix))
-        .collect()
-}
-
 /// Extended DNS Errors (RFC 8914 section 4) that say why there is no answer, where no upstream says it:
 /// there was none a moment ago; too much is under way; no upstream has one.
 const CACHED_ERROR: u16 = 13;
@@ -175,16 +98,6 @@ const STALE_AFTER: Duration = Duration::from_millis(1800);
 
 /// Questions of our own at a time, to keep known names fresh.
 const MAX_OWN: usize = 64;
-
-/// Of the memory for answers one part of this many is the workers', for what they render of them.
-const WORKERS_SHARE: u64 = 4;
-
-impl Settings {
-    /// Bytes that workers may keep of what they made of upstreams' answers, all together.
-    pub fn workers_cache(&self) -> usize {
-        usize::try_from(self.cache / WORKERS_SHARE).unwrap_or(usize::MAX)
-    }
-}
 
 /// A question for upstreams.
 #[derive(Debug, Clone, Copy)]
@@ -212,7 +125,7 @@ enum What {
 /// Answers questions through upstreams. Share it in an `Arc`.
 pub struct Recursor {
     settings: Settings,
-    upstreams: Group,
+    plan: Plan,
     cache: Arc<Cache>,
     flights: Arc<Flights>,
     /// Places for questions of our own: nobody waits for them.
@@ -223,21 +136,22 @@ pub struct Recursor {
 }
 
 impl Recursor {
-    /// Prepares recursion through these upstreams, which counts in `metrics`. Connections live on
-    /// `runtime`, whoever asks. Nothing is sent yet.
+    /// Prepares recursion through these upstreams and those that the settings forward to, which counts in
+    /// `metrics`. Connections live on `runtime`, whoever asks. Nothing is sent yet.
     ///
     /// # Errors
-    /// There is no upstream, or one of them cannot be an upstream.
+    /// There is neither an upstream nor a domain to forward, or one of them cannot be an upstream.
     pub fn new(
         addresses: &[SocketAddr],
         settings: Settings,
         runtime: &Handle,
         metrics: Metrics,
     ) -> Result<Self, Error> {
-        if addresses.is_empty() {
+        if addresses.is_empty() && settings.forward.is_empty() {
             return Err(Error::NoUpstreams);
         }
-        for &address in addresses {
+        let forward = settings.forward.iter().flat_map(|own| &own.upstreams);
+        for &address in addresses.iter().chain(forward) {
             if address.port() == 0 || address.ip().is_multicast() {
                 return Err(Error::Upstream {
                     upstream: address,
@@ -252,12 +166,18 @@ impl Recursor {
             hedge_after: settings.hedge_after,
         };
         let cache = Arc::new(Cache::new(
-            settings.cache - settings.cache / WORKERS_SHARE,
+            settings.cache - settings.workers_cache() as u64,
             settings.stale,
         ));
         metrics.show(&cache);
         Ok(Self {
-            upstreams: Group::new(addresses, how, runtime, &metrics.upstreams),
+            plan: Plan::new(
+                addresses,
+                &settings.forward,
+                how,
+                runtime,
+                &metrics.upstreams,
+            ),
             cache,
             flights: Arc::new(Flights::new(settings.max_concurrent)),
             own: Arc::new(Semaphore::new(MAX_OWN)),
@@ -270,6 +190,11 @@ impl Recursor {
     /// How long the resolution of one question may take.
     pub fn deadline(&self) -> Duration {
         self.settings.deadline
+    }
+
+    /// May anything be said to a name, in lower case?
+    pub fn speaks_for(&self, name: &Name) -> bool {
+        !matches!(self.plan.whom(name), Whom::Nobody)
     }
 
     /// What can be said at once: what is never asked of an upstream, or is in the cache. TTLs have run
@@ -285,14 +210,20 @@ impl Recursor {
             let holds = Duration::from_secs(special::TTL.into());
             return Some(Told { answer, holds });
         }
+        if matches!(self.plan.whom(name), Whom::Nothing) {
+            return Some(Told::once(Answer::empty(Rcode::NXDOMAIN, false)));
+        }
         let now = Instant::now();
         let mut due: Vec<(Name, OwnedSemaphorePermit)> = Vec::new();
         let mut is_stale = false;
         let mut told = told(question, now, |at, is_first| {
             let (link, age) = self.cache.get(at, qtype, form, now)?;
             is_stale |= age == Age::Expired;
+            let Whom::Group(upstreams) = self.plan.whom(at) else {
+                return None;
+            };
             // What could not be said during an outage counts no more when that is over.
-            let stands = |since| !self.upstreams.have_recovered_since(since);
+            let stands = |since| !upstreams.have_recovered_since(since);
             let is_put_off = || link.put_off_since(now).is_some_and(stands);
             let (may_be_told, is_due) = match age {
                 Age::Fresh => (!link.is_failure() || stands(link.born()), false),
@@ -300,8 +231,8 @@ impl Recursor {
                 // What an alias leads to is looked for on its own.
                 Age::Expired if !is_first => (false, false),
                 // Whoever asks tells that they are back, for all other names as well.
-                Age::Expired if is_put_off() => (true, self.upstreams.want_probe(now)),
-                Age::Expired => (self.upstreams.rest(), true),
+                Age::Expired if is_put_off() => (true, upstreams.want_probe(now)),
+                Age::Expired => (upstreams.rest(), true),
                 Age::Gone => (false, false),
             };
             if !may_be_told {
@@ -428,13 +359,16 @@ impl Recursor {
 
     /// Asks upstreams, and keeps what they say.
     async fn ask(&self, name: &Name, qtype: u16, form: Form, query: &Query) -> Links {
-        let said = self
-            .upstreams
-            .ask(query, Instant::now() + self.settings.deadline)
-            .await;
+        let by = Instant::now() + self.settings.deadline;
+        let said = match self.plan.whom(name) {
+            Whom::Group(upstreams) => upstreams.ask(query, by).await,
+            Whom::Nothing | Whom::Nobody => Err(Vec::new()),
+        };
         let now = Instant::now();
         let links = match said {
-            Ok(response) => scrub::links(name, qtype, form, &response, now),
+            Ok(response) => scrub::links(name, qtype, form, &response, now, |next| {
+                self.plan.is_same(name, next)
+            }),
             Err(errors) => {
                 self.metrics.failures.inc();
                 let before = self.cache.failure(name, qtype, form);
@@ -461,7 +395,7 @@ impl Recursor {
 pub fn said(question: Question<'_>, response: &Response) -> Answer {
     let now = Instant::now();
     let Question { name, qtype, form } = question;
-    let links = scrub::links(name, qtype, form, response, now);
+    let links = scrub::links(name, qtype, form, response, now, |_| true);
     let mut found = Found::new(&links);
     let told = told(question, now, |at, _| found.next(at));
     told.unwrap_or_else(|| Told::failed(NO_REACHABLE_AUTHORITY))

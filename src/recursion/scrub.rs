@@ -22,13 +22,15 @@ const MAX_NEGATIVE_TTL: u32 = 3600;
 /// Links in their order, each with the name that it is about, in lower case.
 pub(super) type Links = Vec<(Name, Arc<Link>)>;
 
-/// Takes a reply to a question apart. `name` is in lower case.
+/// Takes a reply to a question apart. `name` is in lower case. Of aliases that lead to a name that who said it
+/// does not speak for, `is_same` says so, and the chain is left open there.
 pub(super) fn links(
     name: &Name,
     qtype: u16,
     form: Form,
     response: &Response,
     now: Instant,
+    is_same: impl Fn(&Name) -> bool,
 ) -> Links {
     let scrub = Scrub::new(qtype, form, response);
     let mut links = Links::new();
@@ -44,7 +46,7 @@ pub(super) fn links(
         }
         links.push((at, Arc::new(Link::new(parts, now))));
         match next {
-            Some(next) if !seen.contains(&next) => at = next,
+            Some(next) if !seen.contains(&next) && is_same(&next) => at = next,
             _ => return links,
         }
     }

@@ -12,6 +12,8 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use crate::dns::{Data, types};
 
+use std::net::IpAddr;
+
 use super::*;
 
 /// What a scripted upstream does with a question over UDP. Over TCP it answers as `Answer`.

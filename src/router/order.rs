@@ -115,6 +115,9 @@ impl Trail<'_> {
         if step.reach == Reach::House || step.reach == Reach::Recursive && !self.inquiry.recursive {
             return None;
         }
+        if !recursor.speaks_for(step.name) {
+            return None;
+        }
         self.outside = true;
         let (name, qtype) = (step.name, step.qtype);
         let form = self.inquiry.form;

@@ -1,5 +1,6 @@
 //! One question to several upstreams: who is asked when, and what each one's behaviour means.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -58,19 +59,22 @@ struct Entrant<'a> {
 }
 
 impl Group {
-    /// Prepares upstreams, in their order; connections to them will live on `runtime`. Nothing is sent
-    /// yet.
+    /// Prepares upstreams, in their order, of which some may be `known` from other groups; connections to them
+    /// will live on `runtime`. Nothing is sent yet.
     pub fn new(
         addresses: &[SocketAddr],
         mut settings: Settings,
         runtime: &Handle,
         metrics: &Metrics,
+        known: &mut HashMap<SocketAddr, Arc<Upstream>>,
     ) -> Self {
         settings.hedge_after = settings.hedge_after.min(settings.timeout);
-        let new =
-            |address: &SocketAddr| Arc::new(Upstream::new(*address, &settings, runtime, metrics));
+        let upstream = |address: &SocketAddr| {
+            let new = || Arc::new(Upstream::new(*address, &settings, runtime, metrics));
+            Arc::clone(known.entry(*address).or_insert_with(new))
+        };
         Self {
-            upstreams: addresses.iter().map(new).collect(),
+            upstreams: addresses.iter().map(upstream).collect(),
             settings,
         }
     }

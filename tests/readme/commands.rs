@@ -366,6 +366,10 @@ impl Reader {
                     value.parse::<Ipv4Addr>().expect("an address");
                     continue;
                 }
+                "--forward" => {
+                    own.extend([flag.to_owned(), value.to_owned()]);
+                    continue;
+                }
                 "--token-file" => {
                     let (consul, token) = acl::start(&open(acl::POLICY).the_block("hcl").text);
                     let file = write_file(self.files.path(), "token", &format!("{token}\n"));

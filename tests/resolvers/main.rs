@@ -5,6 +5,7 @@
 mod support;
 
 mod fairness;
+mod forwarding;
 mod odd;
 mod scripts;
 mod servers;

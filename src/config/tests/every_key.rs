@@ -55,6 +55,11 @@ const EVERYTHING: &str = r#"
     directory = "zones"
     [recursion]
     upstreams = ["192.0.2.53", "[2001:db8::53]:5353"]
+    forward = [
+        "corp.example=10.1.0.53",
+        { domains = ["10.0.0.0/8", "lab.example"], upstreams = ["10.1.0.53", "10.1.0.54:5353"] },
+        "gone.example=none",
+    ]
     allow = ["192.0.2.0/24"]
     recursor_strategy = "random"
     recursor_timeout = "500ms"
@@ -163,6 +168,20 @@ fn every_key_is_read() {
                     .map(|address| address.parse().expect(address))
                     .to_vec(),
             ),
+            forward: [
+                ("corp.example", &["10.1.0.53:53"][..]),
+                ("10.in-addr.arpa", &["10.1.0.53:53", "10.1.0.54:5353"]),
+                ("lab.example", &["10.1.0.53:53", "10.1.0.54:5353"]),
+                ("gone.example", &[]),
+            ]
+            .map(|(domain, upstreams)| recursion::Forward {
+                domain: crate::dns::Name::from_text(domain).expect(domain),
+                upstreams: upstreams
+                    .iter()
+                    .map(|text| text.parse().expect(text))
+                    .collect(),
+            })
+            .to_vec(),
             allow: vec!["192.0.2.0/24".parse().expect("a network")],
             recursor_strategy: crate::upstream::Strategy::Random,
             recursor_timeout: Duration::from_millis(500),
@@ -285,6 +304,7 @@ fn another(key: &Key) -> String {
         "sequential",
         "keep",
         "always",
+        "another.example=10.9.9.9",
     ];
     let fits = words.into_iter().find(|word| key.check(word).is_ok());
     fits.unwrap_or_else(|| panic!("a value of {}", key.path))

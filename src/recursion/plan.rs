@@ -1,0 +1,144 @@
+//! Who is asked for a name: the upstreams of the longest domain that it is in, or those for everything else.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use crate::dns::Name;
+use crate::upstream::{self, Group, Metrics};
+
+use super::Forward;
+
+/// The groups of upstreams, and what each is for.
+pub(super) struct Plan {
+    default: Option<Arc<Group>>,
+    /// The longest first; nobody is asked where there is no group.
+    forward: Vec<(Name, Option<Arc<Group>>)>,
+}
+
+/// Who speaks for a name.
+#[derive(Clone, Copy)]
+pub(super) enum Whom<'a> {
+    /// These upstreams.
+    Group(&'a Group),
+    /// It does not exist, because the operator says so.
+    Nothing,
+    /// Nobody who could be asked.
+    Nobody,
+}
+
+impl Plan {
+    /// A plan for these upstreams and domains. An upstream that is named for several is one all the same, with one
+    /// health and the same connections.
+    pub(super) fn new(
+        default: &[SocketAddr],
+        forward: &[Forward],
+        how: upstream::Settings,
+        runtime: &Handle,
+        metrics: &Metrics,
+    ) -> Self {
+        let mut known = HashMap::new();
+        let mut groups: HashMap<&[SocketAddr], Arc<Group>> = HashMap::new();
+        let mut group = |addresses| match <[SocketAddr]>::is_empty(addresses) {
+            true => None,
+            false => Some(Arc::clone(groups.entry(addresses).or_insert_with(|| {
+                Arc::new(Group::new(addresses, how, runtime, metrics, &mut known))
+            }))),
+        };
+        let default = group(default);
+        let mut forward: Vec<_> = forward
+            .iter()
+            .map(|own| (own.domain.clone(), group(&own.upstreams)))
+            .collect();
+        forward.sort_by_key(|(domain, _)| std::cmp::Reverse(domain.labels().count()));
+        Self { default, forward }
+    }
+
+    fn domain(&self, name: &Name) -> Option<&(Name, Option<Arc<Group>>)> {
+        let mut forward = self.forward.iter();
+        forward.find(|(domain, _)| name.is_at_or_below(domain))
+    }
+
+    /// Who speaks for a name, in lower case.
+    pub(super) fn whom(&self, name: &Name) -> Whom<'_> {
+        match (self.domain(name), &self.default) {
+            (Some((_, Some(group))), _) | (None, Some(group)) => Whom::Group(group),
+            (Some((_, None)), _) => Whom::Nothing,
+            (None, None) => Whom::Nobody,
+        }
+    }
+
+    /// Do the same upstreams speak for both? What one says of the other's names is not believed.
+    pub(super) fn is_same(&self, one: &Name, other: &Name) -> bool {
+        if self.forward.is_empty() {
+            return true;
+        }
+        match (self.whom(one), self.whom(other)) {
+            (Whom::Group(one), Whom::Group(other)) => std::ptr::eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::recursion::Settings;
+
+    fn name(text: &str) -> Name {
+        Name::from_text(text).expect("a name")
+    }
+
+    #[tokio::test]
+    async fn the_longest_domain_counts() {
+        let to = |domain: &str, upstreams: &[&str]| Forward {
+            domain: name(domain),
+            upstreams: upstreams
+                .iter()
+                .map(|text| text.parse().expect("an address"))
+                .collect(),
+        };
+        let forward = [
+            to("example", &["192.0.2.1:53"]),
+            to("corp.example", &["10.1.0.53:53", "10.1.0.54:53"]),
+            to("lab.corp.example", &[]),
+            to("10.in-addr.arpa", &["10.1.0.53:53", "10.1.0.54:53"]),
+        ];
+        let how = upstream::Settings {
+            strategy: Settings::default().recursor_strategy,
+            timeout: Settings::default().recursor_timeout,
+            random_case: false,
+            hedge_after: Settings::default().hedge_after,
+        };
+        let metrics = Metrics::register(&mut Registry::default());
+        let of = |default: &[SocketAddr]| {
+            Plan::new(default, &forward, how, &Handle::current(), &metrics)
+        };
+        let plan = of(&["192.0.2.9:53".parse().expect("an address")]);
+        let group = |text: &str| match plan.whom(&name(text)) {
+            Whom::Group(group) => Some(group as *const Group),
+            _ => None,
+        };
+        assert_eq!(group("corp.example"), group("a.b.corp.example"));
+        assert_eq!(
+            group("corp.example"),
+            group("4.3.2.10.in-addr.arpa"),
+            "one group for both"
+        );
+        assert_ne!(group("corp.example"), group("xcorp.example"));
+        assert_eq!(group("xcorp.example"), group("example"));
+        assert_ne!(group("example"), group("example.net"));
+        assert!(matches!(
+            plan.whom(&name("x.lab.corp.example")),
+            Whom::Nothing
+        ));
+        assert!(plan.is_same(&name("corp.example"), &name("10.in-addr.arpa")));
+        assert!(!plan.is_same(&name("corp.example"), &name("example")));
+        assert!(!plan.is_same(&name("lab.corp.example"), &name("corp.example")));
+        assert!(matches!(of(&[]).whom(&name("example.net")), Whom::Nobody));
+    }
+}

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::flags::Verb;
 use super::parse;
@@ -169,18 +169,10 @@ impl Key {
             (Slot::Switch(_), _) => wrong_type("true or false", raw),
             (Slot::List { empty, add }, DeValue::Array(members)) => {
                 empty(config);
-                let added = members.iter().filter_map(|member| {
-                    let added = match member.get_ref() {
-                        DeValue::String(text) => add(config, text),
-                        other => wrong_type("a string", other),
-                    };
-                    added.err().map(|message| Fault {
-                        span: member.span(),
-                        entry: None,
-                        message,
-                    })
+                return each(members, |member| match member {
+                    DeValue::String(text) => add(config, text),
+                    other => wrong_type("a string", other),
                 });
-                return added.collect();
             }
             (
                 Slot::Rules {
@@ -191,21 +183,12 @@ impl Key {
                 DeValue::Array(members),
             ) => {
                 empty(config);
-                let added = members.iter().filter_map(|member| {
-                    let added = match member.get_ref() {
-                        DeValue::String(text) => add(config, text),
-                        DeValue::Table(rule) => parts(rule).and_then(|(domains, upstreams)| {
-                            add_parts(config, &domains, &upstreams)
-                        }),
-                        other => wrong_type("a string or a table", other),
-                    };
-                    added.err().map(|message| Fault {
-                        span: member.span(),
-                        entry: None,
-                        message,
-                    })
+                return each(members, |member| match member {
+                    DeValue::String(text) => add(config, text),
+                    DeValue::Table(rule) => parts(rule)
+                        .and_then(|(domains, upstreams)| add_parts(config, &domains, &upstreams)),
+                    other => wrong_type("a string or a table", other),
                 });
-                return added.collect();
             }
             (Slot::Rules { .. }, _) => wrong_type("a list, as in [[recursion.forward]]", raw),
             (Slot::List { .. }, _) => {
@@ -246,6 +229,22 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({})", self.path)
     }
+}
+
+/// Adds each member of a list; gives what is wrong with which.
+fn each(
+    members: &DeArray<'_>,
+    mut add: impl FnMut(&DeValue<'_>) -> Result<(), String>,
+) -> Vec<Fault> {
+    let added = members.iter().filter_map(|member| {
+        let message = add(member.get_ref()).err()?;
+        Some(Fault {
+            span: member.span(),
+            entry: None,
+            message,
+        })
+    });
+    added.collect()
 }
 
 /// The two lists of a rule.

@@ -82,8 +82,8 @@ impl Cache {
         }
     }
 
-    /// What a name says about a type, if that is known, and how it stands to its time: what holds, else
-    /// what was learned last. `name` is in lower case.
+    /// What a name says about a type, if that is known, and how it stands to its time: what holds; else what was
+    /// learned last, be it that upstreams had no answer. `name` is in lower case.
     pub(super) fn get(
         &self,
         name: &Name,
@@ -93,7 +93,7 @@ impl Cache {
     ) -> Option<(Arc<Link>, Age)> {
         let key = Sought::new(name, rtype, form);
         let any = || Sought::new(name, ANY_TYPE, form);
-        let mut expired: Option<Arc<Link>> = None;
+        let mut last: Option<(Arc<Link>, Age)> = None;
         for place in 0..3 {
             let found = match place {
                 0 => self.positive.get(key.as_bytes()),
@@ -103,15 +103,18 @@ impl Cache {
             let Some(link) = found else { continue };
             match link.age(now, self.stale) {
                 Age::Gone => {}
-                Age::Expired => {
-                    if expired.as_ref().is_none_or(|own| link.born() > own.born()) {
-                        expired = Some(link);
+                age @ (Age::Fresh | Age::Ageing) if !link.is_failure() => return Some((link, age)),
+                age => {
+                    let is_last = last
+                        .as_ref()
+                        .is_none_or(|(own, _)| link.born() > own.born());
+                    if is_last {
+                        last = Some((link, age));
                     }
                 }
-                age => return Some((link, age)),
             }
         }
-        expired.map(|link| (link, Age::Expired))
+        last
     }
 
     /// That upstreams had no answer, if that is the last that they had to say.

@@ -209,7 +209,8 @@ impl Link {
         }
     }
 
-    /// That nobody has an answer, and what was said of it. `before` is the failure before, if it is known.
+    /// That nobody has an answer, and what was said of it. `before` is the failure before, if it is known: when it
+    /// was not long ago, this one is remembered for longer.
     pub(super) fn failed(errors: Vec<ExtendedError>, before: Option<&Self>, born: Instant) -> Self {
         let parts = Parts {
             rcode: Rcode::SERVFAIL,
@@ -220,7 +221,9 @@ impl Link {
             errors,
         };
         Self {
-            holds: before.map_or(FIRST_FAILURE, |own| (own.holds * 2).min(LONGEST_FAILURE)),
+            holds: before
+                .filter(|own| own.aged(born) < own.holds + LONGEST_FAILURE)
+                .map_or(FIRST_FAILURE, |own| (own.holds * 2).min(LONGEST_FAILURE)),
             ..Self::new(parts, born)
         }
     }

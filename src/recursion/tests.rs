@@ -636,3 +636,82 @@ async fn failures_of_an_outage_end_with_it() {
         assert!(answer.errors.is_empty(), "{name}");
     }
 }
+
+/// Of what is kept of a name, what was learned last counts: a failure does not outlive the answer after it, nor
+/// hide that the name is gone.
+#[test]
+fn a_failure_counts_until_something_is_known() {
+    let name = Name::from_text("a.test").expect("a name");
+    let form = Form::default();
+    let begin = Instant::now();
+    let second = Duration::from_secs(1);
+    let soa = [&[0, 0][..], &[0; 16], &60_u32.to_be_bytes()].concat();
+    let link = |rcode, rtype, rdata: &[u8], born| {
+        let record = crate::dns::RawRecord {
+            owner: name.as_wire(),
+            rtype,
+            ttl: 5,
+            rdata,
+        };
+        let sets = link::Set::new(None, std::iter::once(record))
+            .into_iter()
+            .collect();
+        let (answers, authority) = match rtype {
+            types::SOA => (Vec::new(), sets),
+            _ => (sets, Vec::new()),
+        };
+        let parts = link::Parts {
+            rcode,
+            alias: None,
+            answers,
+            authority,
+            authentic: false,
+            errors: Vec::new(),
+        };
+        Arc::new(Link::new(parts, born))
+    };
+    let mut failure = Link::failed(Vec::new(), None, begin);
+    for _ in 0..5 {
+        failure = Link::failed(Vec::new(), Some(&failure), begin);
+    }
+    let failure = Arc::new(failure);
+    assert!(failure.holds(begin + 29 * second));
+    for (rcode, rtype, rdata) in [
+        (Rcode::NOERROR, types::A, &[192, 0, 2, 1][..]),
+        (Rcode::NXDOMAIN, types::SOA, &soa),
+        (Rcode::NOERROR, types::SOA, &soa),
+    ] {
+        let cache = Cache::new(1 << 20, Duration::from_secs(600));
+        cache.put(&name, types::A, form, &failure, begin);
+        let later = begin + second;
+        cache.put(
+            &name,
+            types::A,
+            form,
+            &link(rcode, rtype, rdata, later),
+            later,
+        );
+        for (after, age) in [(1, Age::Fresh), (20, Age::Expired)] {
+            let got = cache.get(&name, types::A, form, begin + after * second);
+            let (got, own) = got.expect("something is known");
+            assert_eq!((got.rcode, own), (rcode, age), "after {after} s");
+        }
+    }
+    // And the other way round: what failed since then failed.
+    let cache = Cache::new(1 << 20, Duration::from_secs(600));
+    let old = link(
+        Rcode::NOERROR,
+        types::A,
+        &[192, 0, 2, 1],
+        begin - 10 * second,
+    );
+    cache.put(&name, types::A, form, &old, begin - 10 * second);
+    cache.put(&name, types::A, form, &failure, begin);
+    let (got, _) = cache
+        .get(&name, types::A, form, begin + second)
+        .expect("something is known");
+    assert!(got.is_failure());
+    // One that was long ago says nothing about how long the next one lasts.
+    let next = Link::failed(Vec::new(), Some(&failure), begin + 90 * second);
+    assert!(!next.holds(begin + 92 * second));
+}

@@ -18,7 +18,7 @@ use nix::sys::socket::{
 use send_wrapper::SendWrapper;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Handle, Runtime};
-use tokio::time::interval_at;
+use tokio::time::{MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -182,6 +182,7 @@ impl Worker {
             .inspect_err(|error| warn!(%error, "cannot watch the socket of a worker"))
             .ok();
         let mut checks = interval_at((Instant::now() + STOP_CHECK).into(), STOP_CHECK);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             for fresh in self.fresh.drain(..) {
                 tokio::spawn(fresh);

@@ -27,16 +27,16 @@ const ZONE: &str =
 const FLOODER: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 1);
 const OTHER: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 2);
 
-/// What a client that is in nobody's way takes for an answer, with an upstream that takes 300 ms.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// As long as clients wait: what is lost is not answered later.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Asks for 2,000 names a second that nobody has asked for before, and reads nothing, until it is told to stop.
+/// Asks for 1,000 names a second that nobody has asked for before, and reads nothing, until it is told to stop.
 fn flood(portolan: &Portolan, stop: &AtomicBool) {
     const EVERY: Duration = Duration::from_millis(10);
     let socket = UdpSocket::bind((FLOODER, 0)).expect("a socket");
     let (mut number, mut next) = (0, Instant::now());
     while !stop.load(Ordering::Relaxed) {
-        for _ in 0..20 {
+        for _ in 0..10 {
             number += 1;
             let query = Query::new(&format!("flood{number}.far.example"), A).bytes();
             // What the system does not take is lost, as with any flood.
@@ -56,7 +56,7 @@ fn a_flood_of_one_client_is_its_own_affair() {
     let slow = Server::dnsdist(
         named.address,
         "far.example",
-        "addAction(AllRule(), DelayAction(300))\n",
+        "addAction(NotRule(QNameRule(\"far.example\")), DelayAction(700))\n",
     );
     // With the limits as they are, and where the full way is as narrow as the flood makes it.
     for config in ["", "[server]\nqueue_size = 100\n"] {
@@ -72,8 +72,7 @@ fn a_flood_of_one_client_is_its_own_affair() {
                 let sum = metrics.get(shed).unwrap_or(&0.0) + metrics.get(refused).unwrap_or(&0.0);
                 ensure(sum > 0.0, || format!("{metrics:#?}"))
             });
-            let mut answered = 0;
-            for number in 0..60 {
+            let ask = |number: usize| {
                 let name = format!("other{number}.far.example");
                 let query = Query::new(&name, A).from(OTHER).patience(PATIENCE);
                 let query = match number % 3 {
@@ -81,8 +80,17 @@ fn a_flood_of_one_client_is_its_own_affair() {
                     _ => query,
                 };
                 let reply = query.try_ask(portolan.dns());
-                answered += usize::from(reply.is_ok_and(|reply| reply.data() == ["192.0.2.1"]));
-            }
+                reply.is_ok_and(|reply| reply.data() == ["192.0.2.1"])
+            };
+            let asking: Vec<_> = (0..6)
+                .map(|own| {
+                    scope.spawn(move || (0..60).skip(own).step_by(6).filter(|at| ask(*at)).count())
+                })
+                .collect();
+            let answered: usize = asking
+                .into_iter()
+                .map(|own| own.join().expect("asking"))
+                .sum();
             stop.store(true, Ordering::Relaxed);
             assert_eq!(answered, 60, "{config:?}: {:#?}", portolan.metrics());
         });
@@ -118,7 +126,7 @@ fn idle_connections_make_room() {
         let reply = query.ask(portolan.dns());
         assert_eq!(reply.rcode(), rcode::NOERROR, "{}", reply.summary());
         assert!(
-            start.elapsed() < Duration::from_millis(500),
+            start.elapsed() < Duration::from_secs(2),
             "{:?}",
             start.elapsed()
         );

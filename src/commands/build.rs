@@ -20,7 +20,7 @@ use crate::http::{Endpoint, SetupError, Tls};
 use crate::recursion::{self, Recursor, Upstreams};
 use crate::router::Policy;
 use crate::secret::Token;
-use crate::zones::Zones;
+use crate::zones::{Hosts, Zones};
 use crate::{docker, files};
 
 use super::Failure;
@@ -94,6 +94,7 @@ impl Local {
         let config = &loaded.config;
         let files = mistakes.keep(service_files(&loaded, unnamed));
         let zones = mistakes.keep(zones(&loaded, unnamed));
+        let hosts = mistakes.keep(hosts(&loaded));
         let upstreams = mistakes.keep(upstreams(&loaded));
         let consul = match config.consul.address {
             Some(_) => mistakes.keep(consul_client(&loaded)).map(Some),
@@ -107,7 +108,7 @@ impl Local {
         let made = (|| {
             Some(Self {
                 files: files?,
-                zones: zones?,
+                zones: zones?.with_hosts(hosts?),
                 upstreams: upstreams?,
                 consul: consul?,
                 docker: docker?,
@@ -222,6 +223,14 @@ fn zones(loaded: &Loaded, unnamed: Unnamed) -> Result<Zones, Failure> {
                 loaded.error_at("zones.directory", error.to_string()).into()
             }
             _ => error.into(),
+        })
+    })
+}
+
+fn hosts(loaded: &Loaded) -> Result<Hosts, Failure> {
+    Hosts::read(&loaded.config.recursion.hosts).map_err(|errors| {
+        all(errors, |error| {
+            loaded.error_at("recursion.hosts", error.to_string()).into()
         })
     })
 }

@@ -53,6 +53,7 @@ pub fn check(flags: &Flags, running: bool) -> Result<(), Failure> {
     let (services, instances) = defined.map_or((0, 0), |all| (all.services(), all.instances()));
     println!("service files  {services} services, {instances} instances");
     println!("zones          {}", list(local.zones.origins().iter()));
+    println!("hosts          {} names", local.zones.hosts());
     println!("upstreams      {upstreams}");
     for forward in &config.recursion.forward {
         let (domain, to) = (&forward.domain, list(forward.upstreams.iter()));

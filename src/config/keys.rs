@@ -221,6 +221,8 @@ keys! {
             forward::add_parts(all, domains.iter().copied(), upstreams.iter().copied())
         },
     }), example "corp.example=10.1.0.53, 10.0.0.0/8=10.1.0.53", flag "forward" "DOMAIN=IP[:PORT]|none" SERVERS;
+    /// Hosts file with names and addresses of your own; may be repeated
+    recursion.hosts: List(parse::path), example "/etc/hosts", flag "hosts" "FILE" SERVERS;
     /// Networks whose clients may recurse
     recursion.allow: List(parse::network), default "127.0.0.0/8, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 169.254.0.0/16, ::1/128, fc00::/7, fe80::/10";
     /// In which order upstreams are asked: `sequential` or `random`

@@ -218,7 +218,6 @@ impl Recursor {
         let mut is_stale = false;
         let mut told = told(question, now, |at, is_first| {
             let (link, age) = self.cache.get(at, qtype, form, now)?;
-            is_stale |= age == Age::Expired;
             let Whom::Group(upstreams) = self.plan.whom(at) else {
                 return None;
             };
@@ -238,6 +237,7 @@ impl Recursor {
             if !may_be_told {
                 return None;
             }
+            is_stale |= age == Age::Expired;
             if is_due
                 && let Ok(place) = Arc::clone(&self.own).try_acquire_owned()
                 && link.begin_refresh()

@@ -1,6 +1,7 @@
 //! What an operator may set about recursion.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -36,6 +37,8 @@ pub struct Settings {
     pub upstreams: Upstreams,
     /// Who is asked for names of these domains instead; the longest counts.
     pub forward: Vec<Forward>,
+    /// Hosts files, whose names are answered here.
+    pub hosts: Vec<PathBuf>,
     /// Clients that may recurse. No network of v4-mapped addresses is in here: compare with a client's
     /// canonical address.
     pub allow: Vec<IpNet>,
@@ -68,6 +71,7 @@ impl Default for Settings {
         Self {
             upstreams: Upstreams::System,
             forward: Vec::new(),
+            hosts: Vec::new(),
             allow: behind_the_same_router(),
             recursor_strategy: Strategy::default(),
             recursor_timeout: Duration::from_secs(2),

@@ -213,7 +213,8 @@ fn origin_of(path: &Path) -> Option<Name> {
     Some(name)
 }
 
-fn read(path: &Path) -> Result<String, Error> {
+/// The text of a file.
+pub(super) fn read(path: &Path) -> Result<String, Error> {
     let failed = |source| Error::Read {
         path: path.to_owned(),
         source,

@@ -1,4 +1,4 @@
-//! Static zones: master files (RFC 1035 section 5) served with authority.
+//! Static zones: master files (RFC 1035 section 5) served with authority; and hosts files for what is in none.
 //!
 //! A zone is a file that ends in `.zone`. It is read once, checked, and never changed afterwards;
 //! a reload builds new [`Zones`] and swaps them in, so that a bad file never replaces a good one.
@@ -10,6 +10,7 @@
 //! What is left out on purpose: `$INCLUDE` and `$GENERATE`, DNAME, DNSSEC records, zone transfers.
 //! Each is refused with a clear word.
 
+mod hosts;
 mod load;
 mod lookup;
 mod master;
@@ -23,6 +24,7 @@ use hickory_proto::rr::{LowerName, Record, RecordType};
 use crate::dns::hickory::{from_hickory, record, to_hickory};
 use crate::dns::{Answer, Glue, Name, Open, Rcode, Reach, types};
 
+pub use hosts::Hosts;
 pub use load::Error;
 use lookup::{Hit, Records};
 
@@ -30,6 +32,8 @@ use lookup::{Hit, Records};
 pub struct Zones {
     /// By the wire form of the apex, in lower case.
     zones: HashMap<Box<[u8]>, Zone>,
+    /// What is in no zone.
+    hosts: Hosts,
 }
 
 /// One zone.
@@ -43,7 +47,19 @@ impl Zones {
     pub fn empty() -> Self {
         Self {
             zones: HashMap::new(),
+            hosts: Hosts::default(),
         }
+    }
+
+    /// The same with hosts for what is in no zone.
+    #[must_use]
+    pub fn with_hosts(self, hosts: Hosts) -> Self {
+        Self { hosts, ..self }
+    }
+
+    /// How many names there are from hosts files.
+    pub fn hosts(&self) -> usize {
+        self.hosts.len()
     }
 
     /// The apex of every zone, in alphabetical order, for a summary.
@@ -56,15 +72,17 @@ impl Zones {
             .collect()
     }
 
-    /// Is a name in one of the zones? `name` is in lower case.
+    /// Is a name in one of the zones, or of the hosts? `name` is in lower case.
     pub fn have(&self, name: &Name) -> bool {
-        self.zone_of(name).is_some()
+        self.zone_of(name).is_some() || self.hosts.have(name)
     }
 
-    /// What the zone with the longest name that holds `name` says to it (RFC 1034 section 4.3.2);
-    /// `None` if no zone does. `name` is in lower case.
+    /// What the zone with the longest name that holds `name` says to it (RFC 1034 section 4.3.2), or else
+    /// the hosts; `None` if nobody does. `name` is in lower case.
     pub fn lookup(&self, name: &Name, qtype: u16) -> Option<Answer> {
-        let zone = self.zone_of(name)?;
+        let Some(zone) = self.zone_of(name) else {
+            return self.hosts.lookup(name, qtype);
+        };
         if matches!(qtype, types::AXFR | types::IXFR) {
             return Some(Answer::empty(Rcode::REFUSED, true));
         }

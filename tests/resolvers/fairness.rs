@@ -47,6 +47,15 @@ fn flood(portolan: &Portolan, stop: &AtomicBool) {
     }
 }
 
+/// Ends the flood, also where the test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The other client gets all its answers, over UDP and over TCP, whatever limit the flood is at.
 #[test]
 fn a_flood_of_one_client_is_its_own_affair() {
@@ -64,6 +73,7 @@ fn a_flood_of_one_client_is_its_own_affair() {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| flood(&portolan, &stop));
+            let over = Over(&stop);
             // It is at its limit.
             let shed = "portolan_server_shed_total{reason=\"queue\"}";
             let refused = "portolan_recursion_shed_total";
@@ -91,7 +101,7 @@ fn a_flood_of_one_client_is_its_own_affair() {
                 .into_iter()
                 .map(|own| own.join().expect("asking"))
                 .sum();
-            stop.store(true, Ordering::Relaxed);
+            drop(over);
             assert_eq!(answered, 60, "{config:?}: {:#?}", portolan.metrics());
         });
     }

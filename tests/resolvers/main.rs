@@ -6,6 +6,7 @@ mod support;
 
 mod fairness;
 mod forwarding;
+mod hosts;
 mod odd;
 mod scripts;
 mod servers;

@@ -171,6 +171,29 @@ impl Server {
     }
 }
 
+impl Server {
+    /// dnsmasq, which asks that server, with more of its own configuration.
+    pub(crate) fn dnsmasq(to: SocketAddr, known: &str, more: &str) -> Self {
+        let (address, own) = (address(), directory());
+        let text = format!(
+            "no-resolv\nno-hosts\nbind-interfaces\nlisten-address={}\nport={}\nserver={}#{}\n\
+             user=root\npid-file=\n{more}",
+            address.ip(),
+            address.port(),
+            to.ip(),
+            to.port()
+        );
+        Self::configured(
+            "dnsmasq",
+            &["--keep-in-foreground", "-C"],
+            &text,
+            address,
+            known,
+            own,
+        )
+    }
+}
+
 /// Portolan with these upstreams, in this order, and nothing else.
 pub(crate) fn launch(upstreams: &[SocketAddr]) -> Launch {
     let flags = upstreams

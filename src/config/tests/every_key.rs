@@ -60,6 +60,7 @@ const EVERYTHING: &str = r#"
         { domains = ["10.0.0.0/8", "lab.example"], upstreams = ["10.1.0.53", "10.1.0.54:5353"] },
         "gone.example=none",
     ]
+    hosts = ["one", "two"]
     allow = ["192.0.2.0/24"]
     recursor_strategy = "random"
     recursor_timeout = "500ms"
@@ -182,6 +183,7 @@ fn every_key_is_read() {
                     .collect(),
             })
             .to_vec(),
+            hosts: vec![PathBuf::from("one"), PathBuf::from("two")],
             allow: vec!["192.0.2.0/24".parse().expect("a network")],
             recursor_strategy: crate::upstream::Strategy::Random,
             recursor_timeout: Duration::from_millis(500),

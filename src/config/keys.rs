@@ -234,6 +234,12 @@ keys! {
     recursion.recursor_timeout: Time(Duration::from_millis(10)..=Duration::from_secs(60)), default "2s";
     /// Whether upstreams are asked over UDP with letters in random case, which makes replies harder to forge; some servers do not keep it
     recursion.random_case: Switch, default "false";
+    /// Whether names of others may lead to private addresses and to your own names: `allow` or `refuse`
+    recursion.rebinding: Own(Slot::Text(|config, text| {
+        let choices = &[("allow", false), ("refuse", true)];
+        config.recursion.refuse_rebinding = parse::choice(text, choices)?;
+        Ok(())
+    })), default "allow";
     /// Memory that answers of upstreams may take, such as `512KiB` or `1GiB`; 0 switches the cache off
     recursion.cache: Size, default "64MiB";
     /// For how long after their TTL answers are still served while no upstream has one; 0s switches it off

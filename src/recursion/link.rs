@@ -121,17 +121,22 @@ impl Set {
         self.ttl
     }
 
-    fn records<'a>(&'a self, name: &'a Name, age: u32) -> impl Iterator<Item = Record> + 'a {
+    /// The data of each record.
+    fn rdata(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = &*self.data;
         std::iter::from_fn(move || {
             let (length, tail) = rest.split_first_chunk::<2>()?;
             let (rdata, tail) = tail.split_at_checked(u16::from_be_bytes(*length).into())?;
             rest = tail;
-            Some(Record {
-                owner: self.owner.as_ref().unwrap_or(name).clone(),
-                ttl: self.ttl.saturating_sub(age),
-                data: Data::from_rdata(self.rtype, rdata),
-            })
+            Some(rdata)
+        })
+    }
+
+    fn records<'a>(&'a self, name: &'a Name, age: u32) -> impl Iterator<Item = Record> + 'a {
+        self.rdata().map(move |rdata| Record {
+            owner: self.owner.as_ref().unwrap_or(name).clone(),
+            ttl: self.ttl.saturating_sub(age),
+            data: Data::from_rdata(self.rtype, rdata),
         })
     }
 
@@ -140,19 +145,14 @@ impl Set {
         if self.rtype != types::RRSIG {
             return None;
         }
-        let mut rest = &*self.data;
-        let mut left: Option<u32> = None;
-        while let Some((length, tail)) = rest.split_first_chunk::<2>()
-            && let Some((rdata, tail)) = tail.split_at_checked(u16::from_be_bytes(*length).into())
-        {
-            rest = tail;
+        let left = self.rdata().map(|rdata| {
             let until = rdata.get(8..).and_then(<[u8]>::first_chunk);
             let until = u32::from_be_bytes(*until?);
             // Serial numbers, as they wrap round (RFC 1982).
-            let own = until.wrapping_sub(since_1970 as u32).cast_signed().max(0);
-            left = Some(left.unwrap_or(u32::MAX).min(own.cast_unsigned()));
-        }
-        left
+            let left = until.wrapping_sub(since_1970 as u32).cast_signed().max(0);
+            Some(left.cast_unsigned())
+        });
+        left.min().flatten()
     }
 
     fn size(&self) -> usize {
@@ -226,6 +226,28 @@ impl Link {
                 .map_or(FIRST_FAILURE, |own| (own.holds * 2).min(LONGEST_FAILURE)),
             ..Self::new(parts, born)
         }
+    }
+
+    /// The same, but that what it says is withheld, for this reason.
+    pub(super) fn withheld(&self, why: ExtendedError) -> Self {
+        Self {
+            rcode: Rcode::NOERROR,
+            alias: None,
+            answers: Box::default(),
+            authority: Box::default(),
+            authentic: false,
+            errors: Box::new([why]),
+            born: self.born,
+            holds: self.holds,
+            signed: None,
+            refresh: AtomicU64::new(0),
+        }
+    }
+
+    /// Types and data of the records that it answers with.
+    pub(super) fn answers(&self) -> impl Iterator<Item = (u16, &[u8])> {
+        let sets = self.answers.iter();
+        sets.flat_map(|set| set.rdata().map(|rdata| (set.rtype, rdata)))
     }
 
     fn aged(&self, now: Instant) -> Duration {

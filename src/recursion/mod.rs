@@ -10,6 +10,7 @@ mod flight;
 mod link;
 mod metrics;
 mod plan;
+mod rebind;
 mod scrub;
 mod settings;
 mod special;
@@ -26,7 +27,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::dns::{Answer, Name, Query, Rcode, Response};
+use crate::dns::{Answer, ExtendedError, Name, Query, Rcode, Response};
 use crate::shares::Client;
 use crate::upstream;
 
@@ -91,6 +92,9 @@ pub enum Error {
 const CACHED_ERROR: u16 = 13;
 const NOT_READY: u16 = 14;
 const NO_REACHABLE_AUTHORITY: u16 = 22;
+
+/// What is said instead of an answer that leads inside (RFC 8914 section 4.18).
+const FILTERED: u16 = 17;
 
 /// How long somebody waits for an upstream where what it said before is at hand (RFC 8767 section 5, client
 /// response timer).
@@ -195,6 +199,11 @@ impl Recursor {
     /// May anything be said to a name, in lower case?
     pub fn speaks_for(&self, name: &Name) -> bool {
         !matches!(self.plan.whom(name), Whom::Nobody)
+    }
+
+    /// Is this somebody else's name, which may not lead to anything of ours?
+    pub fn withholds(&self, name: &Name) -> bool {
+        self.settings.refuse_rebinding && self.plan.is_default(name)
     }
 
     /// What can be said at once: what is never asked of an upstream, or is in the cache. TTLs have run
@@ -366,9 +375,18 @@ impl Recursor {
         };
         let now = Instant::now();
         let links = match said {
-            Ok(response) => scrub::links(name, qtype, form, &response, now, |next| {
-                self.plan.is_same(name, next)
-            }),
+            Ok(response) => {
+                let is_same = |next: &Name| self.plan.is_same(name, next);
+                let mut links = scrub::links(name, qtype, form, &response, now, is_same);
+                if self.withholds(name) {
+                    for (_, link) in &mut links {
+                        if rebind::leads_inside(link) {
+                            *link = Arc::new(link.withheld(filtered()));
+                        }
+                    }
+                }
+                links
+            }
             Err(errors) => {
                 self.metrics.failures.inc();
                 let before = self.cache.failure(name, qtype, form);
@@ -400,6 +418,11 @@ pub fn said(question: Question<'_>, response: &Response) -> Answer {
     let told = told(question, now, |at, _| found.next(at));
     told.unwrap_or_else(|| Told::failed(NO_REACHABLE_AUTHORITY))
         .answer
+}
+
+/// The Extended DNS Error that says that an answer is withheld.
+pub fn filtered() -> ExtendedError {
+    ExtendedError::new(FILTERED, b"it leads inside")
 }
 
 #[cfg(test)]

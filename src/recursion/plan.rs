@@ -70,6 +70,11 @@ impl Plan {
         }
     }
 
+    /// Is it a name that no domain of the operator's has?
+    pub(super) fn is_default(&self, name: &Name) -> bool {
+        self.domain(name).is_none()
+    }
+
     /// Do the same upstreams speak for both? What one says of the other's names is not believed.
     pub(super) fn is_same(&self, one: &Name, other: &Name) -> bool {
         if self.forward.is_empty() {

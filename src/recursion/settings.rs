@@ -53,6 +53,9 @@ pub struct Settings {
     pub deadline: Duration,
     /// Whether upstreams are asked with letters in random case.
     pub random_case: bool,
+    /// Whether answers that lead inside are withheld, unless their domain is forwarded: private addresses, and
+    /// aliases to our own names.
+    pub refuse_rebinding: bool,
     /// Bytes that the answers of upstreams may take in memory.
     pub cache: u64,
     /// For how long after their time answers are served while upstreams have none.
@@ -78,6 +81,7 @@ impl Default for Settings {
             hedge_after: Duration::from_millis(300),
             deadline: Duration::from_secs(5),
             random_case: false,
+            refuse_rebinding: false,
             cache: 64 << 20,
             stale: Duration::from_secs(86_400),
             prefetch: true,

@@ -9,7 +9,7 @@ use crate::answers::{Asked, Maker, Moment, is_reverse, reverse_address};
 use crate::catalog::{Found, Miss, Patience, Pending, Reader};
 use crate::dns::{Answer, Cut, Data, ExtendedError, Glue, Name, Open, Rcode, Reach, Record, types};
 
-use crate::recursion::Question;
+use crate::recursion::{self, Question};
 use crate::shares::Client;
 
 use super::{Fetched, Inquiry, Policy};
@@ -127,7 +127,8 @@ impl Trail<'_> {
         if let Some(told) = known.or_else(|| recursor.recall(question)) {
             let mut answer = told.answer;
             self.holds = self.holds.min(told.holds);
-            self.cut_at_ours(&mut answer, step);
+            let withholds = recursor.withholds(step.name);
+            self.cut_at_ours(&mut answer, step, withholds);
             // Who may have the name may have what upstreams make of it.
             for end in &mut answer.open {
                 if end.reach != Reach::House {
@@ -156,8 +157,9 @@ impl Trail<'_> {
         Some(Err(Miss::Loading(Pending::new(coming, within))))
     }
 
-    /// What an upstream says of our own names is not passed on: its alias into them is answered by us.
-    fn cut_at_ours(&self, answer: &mut Answer, step: &Step<'_>) {
+    /// What an upstream says of our own names is not passed on: its alias into them is answered by us, or
+    /// withheld.
+    fn cut_at_ours(&self, answer: &mut Answer, step: &Step<'_>, withholds: bool) {
         let mut at = step.name.clone();
         for (place, record) in answer.answers.iter().enumerate() {
             // Between aliases may stand what they were made from, and signatures.
@@ -177,6 +179,12 @@ impl Trail<'_> {
             let is_followed = !matches!(step.qtype, types::CNAME | types::ANY);
             answer.rcode = Rcode::NOERROR;
             answer.authority.clear();
+            if withholds {
+                answer.answers.truncate(place);
+                answer.open.clear();
+                answer.errors = vec![recursion::filtered()];
+                return;
+            }
             answer.answers.truncate(place + signed);
             answer.open = is_followed
                 .then_some(Open {

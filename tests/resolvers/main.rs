@@ -8,6 +8,7 @@ mod fairness;
 mod forwarding;
 mod hosts;
 mod odd;
+mod rebinding;
 mod scripts;
 mod servers;
 mod signed;

@@ -65,6 +65,7 @@ const EVERYTHING: &str = r#"
     recursor_strategy = "random"
     recursor_timeout = "500ms"
     random_case = true
+    rebinding = "refuse"
     cache = "0"
     stale = "90m"
     prefetch = false
@@ -188,6 +189,7 @@ fn every_key_is_read() {
             recursor_strategy: crate::upstream::Strategy::Random,
             recursor_timeout: Duration::from_millis(500),
             random_case: true,
+            refuse_rebinding: true,
             cache: 0,
             stale: Duration::from_secs(5400),
             prefetch: false,

@@ -62,7 +62,7 @@ impl Hosts {
             };
             let address = address.to_canonical();
             for word in words {
-                let Some(name) = Name::from_text(word).ok().filter(|name| is_host(name)) else {
+                let Some(name) = Name::from_text(word).ok().filter(is_host) else {
                     pass_over("the name", word);
                     continue;
                 };

@@ -17,16 +17,14 @@ use crate::consul::{self, Authorities, Client};
 use crate::dns::Name;
 use crate::files::{Files, Host, Origin};
 use crate::http::{Endpoint, SetupError, Tls};
-use crate::recursion::{self, Recursor, Upstreams};
+use crate::recursion::{self, Recursor, ResolvConf, Upstreams};
 use crate::router::Policy;
 use crate::secret::Token;
 use crate::zones::{Hosts, Zones};
 use crate::{docker, files};
 
 use super::Failure;
-
-/// Where the system names its resolvers.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+use super::process::RESOLV_CONF;
 
 /// What `dev` serves where the folder it runs in has it.
 const DEV_SERVICES: &str = "zones/consul";
@@ -258,16 +256,23 @@ fn upstreams(loaded: &Loaded) -> Result<Option<Vec<SocketAddr>>, Failure> {
     let upstreams = match &recursion.upstreams {
         Upstreams::None => Vec::new(),
         Upstreams::List(upstreams) => upstreams.clone(),
-        Upstreams::System => match recursion::system_upstreams(Path::new(RESOLV_CONF)) {
-            Ok(upstreams) => upstreams,
-            // A host without a resolver can still serve its own names.
+        // A host without a resolver can still serve its own names, and may get one.
+        Upstreams::System => match ResolvConf::read(Path::new(RESOLV_CONF)) {
+            Ok(conf) => {
+                conf.warn();
+                if conf.servers.is_empty() {
+                    warn!("{RESOLV_CONF} names no resolver yet; name one with --upstream");
+                }
+                conf.servers
+            }
             Err(error) => {
-                warn!(%error, "recursion is off; name a resolver with --upstream");
+                warn!(%error, "no resolver yet; name one with --upstream");
                 Vec::new()
             }
         },
     };
-    if upstreams.is_empty() && recursion.forward.is_empty() {
+    let is_off = recursion.upstreams == Upstreams::None && recursion.forward.is_empty();
+    if is_off {
         return Ok(None);
     }
     let own = recursion::own_addresses()?;

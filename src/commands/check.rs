@@ -37,7 +37,9 @@ pub fn check(flags: &Flags, running: bool) -> Result<(), Failure> {
     let admin = list(config.admin.listen.iter());
     let docker = list(local.docker.iter().map(docker::Client::address));
     let upstreams = match &local.upstreams {
-        Some(upstreams) if upstreams.is_empty() => "none beside those of domains".to_owned(),
+        Some(upstreams) if upstreams.is_empty() => {
+            "none yet, or none beside those of domains".to_owned()
+        }
         Some(upstreams) => list(upstreams.iter()),
         None => "off".to_owned(),
     };

@@ -18,6 +18,8 @@ use crate::admin::{self, Readiness};
 use crate::catalog::Layer;
 use crate::config::{Config, DEFAULT_FILE, Flags, Loaded, LogFormat, Process, Verb};
 use crate::consul::Client;
+use crate::recursion::{self, ResolvConf};
+use crate::router::Router;
 use crate::secret::TokenSource;
 
 use super::Failure;
@@ -27,6 +29,11 @@ const DEFAULT_FILTER: &str = "warn,portolan=info";
 
 /// How often a token file is looked at.
 const TOKEN_EVERY: Duration = Duration::from_secs(1);
+
+/// Where the system says who its resolvers are, and how often is looked whether it says something else. What is
+/// the same twice counts.
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
+const RESOLV_CONF_EVERY: Duration = Duration::from_millis(500);
 
 /// The configuration of a command, with what is wrong with it. `dev` needs no file.
 pub(super) fn load(base: Config, flags: &Flags) -> Loaded {
@@ -60,6 +67,46 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
             what: "start the runtime",
             source,
         })
+}
+
+/// Asks whom `resolv.conf` names, as that changes, while the system's resolvers are asked. What is half written
+/// is no change, and who names nobody changes nothing.
+pub(super) async fn follow_resolv_conf(
+    router: Arc<Router>,
+    listeners: Vec<SocketAddr>,
+    stop: CancellationToken,
+) {
+    let read = || ResolvConf::read(Path::new(RESOLV_CONF)).unwrap_or_default();
+    let mut adopted = read();
+    let mut last = adopted.clone();
+    let mut told = adopted.passed_over.clone();
+    loop {
+        let pause = stop.run_until_cancelled(tokio::time::sleep(RESOLV_CONF_EVERY));
+        if pause.await.is_none() {
+            return;
+        }
+        let now = read();
+        let is_still = now == last;
+        last = now.clone();
+        let recursor = router.recursor().filter(|own| own.follows_system());
+        let Some(recursor) = recursor.filter(|_| is_still && now != adopted) else {
+            continue;
+        };
+        adopted = now.clone();
+        // A host whose interfaces cannot be listed has no address of ours that could be one of them.
+        let own = recursion::own_addresses().unwrap_or_default();
+        let now = now.without_loops(&listeners, &own);
+        if told != now.passed_over {
+            now.warn();
+            told.clone_from(&now.passed_over);
+        }
+        if now.servers.is_empty() {
+            warn!("{RESOLV_CONF} names no resolver; those of before are asked");
+        } else {
+            recursor.adopt(&now.servers);
+            info!(upstreams = ?now.servers, "{RESOLV_CONF} has changed");
+        }
+    }
 }
 
 /// Follows the file that the token is in.

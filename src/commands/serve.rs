@@ -235,6 +235,11 @@ impl Serving {
             }
             tasks.spawn(admin::serve(listener, pages, stop.clone()));
         }
+        tasks.spawn(process::follow_resolv_conf(
+            Arc::clone(&router),
+            config.server.listen.clone(),
+            stop.clone(),
+        ));
         tasks.spawn(process::keep_alive(stop.clone()));
         tasks.close();
         Ok(Self {

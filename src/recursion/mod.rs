@@ -23,13 +23,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::dns::{Answer, ExtendedError, Name, Query, Rcode, Response};
 use crate::shares::Client;
-use crate::upstream;
 
 use cache::Cache;
 use flight::Flights;
@@ -39,7 +39,7 @@ pub use metrics::Metrics;
 use plan::{Plan, Whom};
 use scrub::Links;
 pub use settings::{Forward, Settings, Upstreams};
-pub use system::{check_loops, own_addresses, system_upstreams};
+pub use system::{ResolvConf, check_loops, own_addresses};
 pub use told::Told;
 use told::{Found, told};
 
@@ -50,18 +50,12 @@ pub enum Error {
     #[error("no upstream to recurse through")]
     NoUpstreams,
     /// The operating system's list of resolvers cannot be read.
-    #[error("{}: {source}; name a resolver with --upstream", path.display())]
+    #[error("{}: {source}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
-    },
-    /// The operating system's list of resolvers is empty.
-    #[error("{}: no nameserver line that can be used; name a resolver with --upstream", path.display())]
-    NoneInFile {
-        /// The file.
-        path: PathBuf,
     },
     /// An upstream is one of our own listeners.
     #[error(
@@ -129,7 +123,7 @@ enum What {
 /// Answers questions through upstreams. Share it in an `Arc`.
 pub struct Recursor {
     settings: Settings,
-    plan: Plan,
+    plan: ArcSwap<Plan>,
     cache: Arc<Cache>,
     flights: Arc<Flights>,
     /// Places for questions of our own: nobody waits for them.
@@ -144,14 +138,16 @@ impl Recursor {
     /// `metrics`. Connections live on `runtime`, whoever asks. Nothing is sent yet.
     ///
     /// # Errors
-    /// There is neither an upstream nor a domain to forward, or one of them cannot be an upstream.
+    /// There is neither an upstream nor a domain to forward, where none may come later, or one of them cannot
+    /// be an upstream.
     pub fn new(
         addresses: &[SocketAddr],
         settings: Settings,
         runtime: &Handle,
         metrics: Metrics,
     ) -> Result<Self, Error> {
-        if addresses.is_empty() && settings.forward.is_empty() {
+        let may_come = settings.upstreams == Upstreams::System;
+        if addresses.is_empty() && settings.forward.is_empty() && !may_come {
             return Err(Error::NoUpstreams);
         }
         let forward = settings.forward.iter().flat_map(|own| &own.upstreams);
@@ -163,25 +159,14 @@ impl Recursor {
                 });
             }
         }
-        let how = upstream::Settings {
-            strategy: settings.recursor_strategy,
-            timeout: settings.recursor_timeout,
-            random_case: settings.random_case,
-            hedge_after: settings.hedge_after,
-        };
         let cache = Arc::new(Cache::new(
             settings.cache - settings.workers_cache() as u64,
             settings.stale,
         ));
         metrics.show(&cache);
+        let plan = Plan::new(addresses, &settings, runtime, &metrics.upstreams, None);
         Ok(Self {
-            plan: Plan::new(
-                addresses,
-                &settings.forward,
-                how,
-                runtime,
-                &metrics.upstreams,
-            ),
+            plan: ArcSwap::from_pointee(plan),
             cache,
             flights: Arc::new(Flights::new(settings.max_concurrent)),
             own: Arc::new(Semaphore::new(MAX_OWN)),
@@ -191,6 +176,26 @@ impl Recursor {
         })
     }
 
+    /// Are the system's resolvers asked, whichever they are?
+    pub fn follows_system(&self) -> bool {
+        self.settings.upstreams == Upstreams::System
+    }
+
+    /// From now on these are asked for what is not forwarded. What is known stays, and so does what is known of
+    /// who was asked before.
+    pub fn adopt(&self, addresses: &[SocketAddr]) {
+        let before = self.plan.load();
+        let metrics = &self.metrics.upstreams;
+        let plan = Plan::new(
+            addresses,
+            &self.settings,
+            &self.runtime,
+            metrics,
+            Some(&before),
+        );
+        self.plan.store(Arc::new(plan));
+    }
+
     /// How long the resolution of one question may take.
     pub fn deadline(&self) -> Duration {
         self.settings.deadline
@@ -198,12 +203,12 @@ impl Recursor {
 
     /// May anything be said to a name, in lower case?
     pub fn speaks_for(&self, name: &Name) -> bool {
-        !matches!(self.plan.whom(name), Whom::Nobody)
+        !matches!(self.plan.load().whom(name), Whom::Nobody)
     }
 
     /// Is this somebody else's name, which may not lead to anything of ours?
     pub fn withholds(&self, name: &Name) -> bool {
-        self.settings.refuse_rebinding && self.plan.is_default(name)
+        self.settings.refuse_rebinding && self.plan.load().is_default(name)
     }
 
     /// What can be said at once: what is never asked of an upstream, or is in the cache. TTLs have run
@@ -219,19 +224,23 @@ impl Recursor {
             let holds = Duration::from_secs(special::TTL.into());
             return Some(Told { answer, holds });
         }
-        if matches!(self.plan.whom(name), Whom::Nothing) {
-            return Some(Told::once(Answer::empty(Rcode::NXDOMAIN, false)));
+        let plan = self.plan.load();
+        match plan.whom(name) {
+            Whom::Group(_) | Whom::Nobody => {}
+            Whom::Nothing => return Some(Told::once(Answer::empty(Rcode::NXDOMAIN, false))),
+            Whom::Awaited => return Some(Told::failed(NOT_READY)),
         }
         let now = Instant::now();
         let mut due: Vec<(Name, OwnedSemaphorePermit)> = Vec::new();
         let mut is_stale = false;
         let mut told = told(question, now, |at, is_first| {
             let (link, age) = self.cache.get(at, qtype, form, now)?;
-            let Whom::Group(upstreams) = self.plan.whom(at) else {
+            let Whom::Group(upstreams) = plan.whom(at) else {
                 return None;
             };
-            // What could not be said during an outage counts no more when that is over.
-            let stands = |since| !upstreams.have_recovered_since(since);
+            // What could not be said during an outage, or by others, counts no more.
+            let stands =
+                |since| !plan.is_younger_than(since) && !upstreams.have_recovered_since(since);
             let is_put_off = || link.put_off_since(now).is_some_and(stands);
             let (may_be_told, is_due) = match age {
                 Age::Fresh => (!link.is_failure() || stands(link.born()), false),
@@ -369,14 +378,15 @@ impl Recursor {
     /// Asks upstreams, and keeps what they say.
     async fn ask(&self, name: &Name, qtype: u16, form: Form, query: &Query) -> Links {
         let by = Instant::now() + self.settings.deadline;
-        let said = match self.plan.whom(name) {
+        let plan = self.plan.load_full();
+        let said = match plan.whom(name) {
             Whom::Group(upstreams) => upstreams.ask(query, by).await,
-            Whom::Nothing | Whom::Nobody => Err(Vec::new()),
+            Whom::Nothing | Whom::Awaited | Whom::Nobody => Err(Vec::new()),
         };
         let now = Instant::now();
         let links = match said {
             Ok(response) => {
-                let is_same = |next: &Name| self.plan.is_same(name, next);
+                let is_same = |next: &Name| plan.is_same(name, next);
                 let mut links = scrub::links(name, qtype, form, &response, now, is_same);
                 if self.withholds(name) {
                     for (_, link) in &mut links {

@@ -2,8 +2,10 @@
 //! upstream is ourselves.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
+
+use nix::net::if_::if_nametoindex;
 
 use super::Error;
 
@@ -14,50 +16,79 @@ const DNS_PORT: u16 = 53;
 /// packets aside before they could arrive at a listener on all addresses.
 const DOCKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
-/// The resolvers that the `resolv.conf` at `path` names, in its order, on port 53.
-///
-/// Search domains and options are not ours: clients apply their own. A link-local address with an
-/// interface (`fe80::1%eth0`) is left out with a warning, as hickory cannot connect to one.
-///
-/// # Errors
-/// The file cannot be read, or names no resolver.
-pub fn system_upstreams(path: &Path) -> Result<Vec<SocketAddr>, Error> {
-    let text = fs::read(path).map_err(|source| Error::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
-    let upstreams = name_servers(&String::from_utf8_lossy(&text));
-    if upstreams.is_empty() {
-        return Err(Error::NoneInFile {
+/// What a `resolv.conf` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResolvConf {
+    /// The resolvers that it names, in its order, on port 53.
+    pub servers: Vec<SocketAddr>,
+    /// What it names instead of a server that can be asked, in its own words.
+    pub passed_over: Vec<String>,
+}
+
+impl ResolvConf {
+    /// Reads the file. Search domains and options are not ours: clients apply their own.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let text = fs::read(path).map_err(|source| Error::Unreadable {
             path: path.to_owned(),
-        });
+            source,
+        })?;
+        Ok(name_servers(&String::from_utf8_lossy(&text)))
     }
-    Ok(upstreams)
+
+    /// Leaves out what is one of our own listeners, as [`check_loops`] finds it.
+    #[must_use]
+    pub fn without_loops(mut self, listeners: &[SocketAddr], own: &[IpAddr]) -> Self {
+        let is_loop = |server: &SocketAddr| check_loops(&[*server], listeners, own).is_err();
+        let loops = self.servers.iter().filter(|server| is_loop(server));
+        let loops = loops.map(|server| format!("{}, which is Portolan itself", server.ip()));
+        self.passed_over.extend(loops.collect::<Vec<_>>());
+        self.servers.retain(|server| !is_loop(server));
+        self
+    }
+
+    /// Tells of what is passed over.
+    pub fn warn(&self) {
+        for nameserver in &self.passed_over {
+            tracing::warn!(
+                nameserver,
+                "resolv.conf names a server that cannot be asked; ignoring it"
+            );
+        }
+    }
+}
+
+/// An address, or a link-local one with the interface that it is on (RFC 4007 section 11), if there is one of that
+/// name now.
+fn name_server(word: &str) -> Option<SocketAddr> {
+    if let Ok(ip) = word.parse::<IpAddr>() {
+        return Some(SocketAddr::new(ip, DNS_PORT));
+    }
+    let (ip, interface) = word.split_once('%')?;
+    let ip: Ipv6Addr = ip.parse().ok()?;
+    let scope = interface.parse().ok();
+    let scope = scope.or_else(|| if_nametoindex(interface).ok())?;
+    Some(SocketAddrV6::new(ip, DNS_PORT, 0, scope).into())
 }
 
 /// The `nameserver` lines. As glibc does, what cannot be read is passed over.
-fn name_servers(text: &str) -> Vec<SocketAddr> {
-    let mut found: Vec<SocketAddr> = Vec::new();
+fn name_servers(text: &str) -> ResolvConf {
+    let mut conf = ResolvConf::default();
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
         if words.next() != Some("nameserver") {
             continue;
         }
         let Some(word) = words.next() else { continue };
-        match word.parse::<IpAddr>() {
-            Ok(ip) => {
-                let upstream = SocketAddr::new(ip, DNS_PORT);
-                if !found.contains(&upstream) {
-                    found.push(upstream);
-                }
-            }
-            Err(_) => tracing::warn!(
-                nameserver = word,
-                "resolv.conf names a server that is not an IP address; ignoring it"
-            ),
+        match name_server(word) {
+            Some(server) if conf.servers.contains(&server) => {}
+            Some(server) => conf.servers.push(server),
+            None => conf.passed_over.push(word.to_owned()),
         }
     }
-    found
+    conf
 }
 
 /// The addresses of this host's interfaces, for [`check_loops`].
@@ -181,32 +212,43 @@ mod tests {
     #[test]
     fn resolv_conf_gives_its_name_servers() {
         let text = "# x\nsearch a.b\nnameserver 192.0.2.1\r\n\tnameserver\t2001:db8::1 # y\n\
-                    nameserver 192.0.2.1\nnameserver fe80::1%eth0\nnameserver\n\
+                    nameserver 192.0.2.1\nnameserver fe80::1%no-such-eth0\nnameserver\n\
                     nameserverx 1.1.1.1\n;nameserver 192.0.2.9\noptions ndots:5";
-        assert_eq!(
-            name_servers(text),
-            sockets(&["192.0.2.1:53", "[2001:db8::1]:53"])
-        );
+        let conf = name_servers(text);
+        assert_eq!(conf.servers, sockets(&["192.0.2.1:53", "[2001:db8::1]:53"]));
+        assert_eq!(conf.passed_over, ["fe80::1%no-such-eth0"]);
     }
 
     #[test]
-    fn a_resolv_conf_without_use_is_an_error() {
+    fn an_interface_is_found_by_name_and_by_number() {
+        let lo = if_nametoindex("lo").expect("there is a loopback interface");
+        let conf = name_servers("nameserver fe80::1%lo\nnameserver fe80::2%7\n");
+        let scopes = conf.servers.iter().map(|server| match server {
+            SocketAddr::V6(v6) => v6.scope_id(),
+            SocketAddr::V4(_) => 0,
+        });
+        assert_eq!(scopes.collect::<Vec<_>>(), [lo, 7]);
+    }
+
+    #[test]
+    fn what_is_no_text_names_nobody() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("resolv.conf");
         assert!(matches!(
-            system_upstreams(&path),
+            ResolvConf::read(&path),
             Err(Error::Unreadable { .. })
         ));
         fs::write(&path, "search example.test\n").expect("a file");
-        assert!(matches!(
-            system_upstreams(&path),
-            Err(Error::NoneInFile { .. })
-        ));
-        fs::write(&path, b"\xff\nnameserver 192.0.2.1\n").expect("a file");
         assert_eq!(
-            system_upstreams(&path).expect("one upstream"),
-            sockets(&["192.0.2.1:53"])
+            ResolvConf::read(&path).expect("a file"),
+            ResolvConf::default()
         );
+        fs::write(&path, b"\xff\nnameserver 192.0.2.1\nnameserver 127.0.0.1\n").expect("a file");
+        let conf = ResolvConf::read(&path).expect("two upstreams");
+        assert_eq!(conf.servers, sockets(&["192.0.2.1:53", "127.0.0.1:53"]));
+        let conf = conf.without_loops(&sockets(&["0.0.0.0:53"]), &[]);
+        assert_eq!(conf.servers, sockets(&["192.0.2.1:53"]));
+        assert_eq!(conf.passed_over, ["127.0.0.1, which is Portolan itself"]);
     }
 
     #[test]

@@ -393,9 +393,11 @@ async fn upstreams_that_cannot_be() {
         let addresses = upstreams.iter().map(|s| s.parse().expect("an address"));
         let addresses: Vec<SocketAddr> = addresses.collect();
         let metrics = Metrics::register(&mut Registry::default());
-        assert!(
-            Recursor::new(&addresses, Settings::default(), &Handle::current(), metrics).is_err()
-        );
+        let settings = Settings {
+            upstreams: Upstreams::List(Vec::new()),
+            ..Settings::default()
+        };
+        assert!(Recursor::new(&addresses, settings, &Handle::current(), metrics).is_err());
     }
 }
 
@@ -726,4 +728,18 @@ fn a_failure_counts_until_something_is_known() {
     // One that was long ago says nothing about how long the next one lasts.
     let next = Link::failed(Vec::new(), Some(&failure), begin + 90 * second);
     assert!(!next.holds(begin + 92 * second));
+}
+
+/// Who is asked changes; what is known stays, and what failed meanwhile is asked of the new ones.
+#[tokio::test]
+async fn others_are_asked_from_now_on() {
+    let world = World::new(&[Does::Answer(1), Does::Rcode(ResponseCode::ServFail)]).await;
+    world.ask("known.test").await;
+    world.recursor.adopt(&[world.upstreams[1].address]);
+    assert_eq!(data(&world.ask("known.test").await), ["192.0.2.1"]);
+    assert_eq!(world.ask("new.test").await.rcode, Rcode::SERVFAIL);
+    world.recursor.adopt(&[world.upstreams[0].address]);
+    assert_eq!(data(&world.ask("new.test").await), ["192.0.2.1"]);
+    world.recursor.adopt(&[]);
+    assert_eq!(codes(&world.ask("other.test").await), [NOT_READY]);
 }

@@ -196,6 +196,11 @@ impl Router {
         self.versions().new_epoch();
     }
 
+    /// Recursion as it is now, if it is on.
+    pub fn recursor(&self) -> Option<Arc<Recursor>> {
+        self.policy.load().recursor.clone()
+    }
+
     /// The clock and the versions that tell whether a [`Resolved`] still holds.
     pub fn versions(&self) -> &Arc<Versions> {
         self.catalog.versions()

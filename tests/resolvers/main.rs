@@ -9,6 +9,7 @@ mod forwarding;
 mod hosts;
 mod odd;
 mod rebinding;
+mod resolv_conf;
 mod scripts;
 mod servers;
 mod signed;

@@ -174,14 +174,18 @@ impl Server {
 impl Server {
     /// dnsmasq, which asks that server, with more of its own configuration.
     pub(crate) fn dnsmasq(to: SocketAddr, known: &str, more: &str) -> Self {
-        let (address, own) = (address(), directory());
+        let server = format!("server={}#{}\n{more}", to.ip(), to.port());
+        Self::dnsmasq_at(address(), known, &server)
+    }
+
+    /// dnsmasq at this address.
+    pub(crate) fn dnsmasq_at(address: SocketAddr, known: &str, more: &str) -> Self {
+        let own = directory();
         let text = format!(
-            "no-resolv\nno-hosts\nbind-interfaces\nlisten-address={}\nport={}\nserver={}#{}\n\
-             user=root\npid-file=\n{more}",
+            "no-resolv\nno-hosts\nbind-interfaces\nlisten-address={}\nport={}\nuser=root\n\
+             pid-file=\n{more}",
             address.ip(),
             address.port(),
-            to.ip(),
-            to.port()
         );
         Self::configured(
             "dnsmasq",

@@ -1,11 +1,11 @@
 //! Places that clients share: however much one of them asks for, there is room for others.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hashbrown::HashTable;
 
 /// The table of clients is in so many parts, so that threads seldom wait for each other.
 const PARTS: usize = 16;
@@ -35,8 +35,16 @@ impl Client {
 pub struct Shares {
     total: usize,
     used: AtomicUsize,
-    own: [Mutex<HashMap<Client, usize>>; PARTS],
+    own: [Mutex<HashTable<Own>>; PARTS],
     hasher: RandomState,
+}
+
+/// What one client has.
+#[derive(Debug)]
+struct Own {
+    client: Client,
+    hash: u64,
+    places: usize,
 }
 
 impl Shares {
@@ -50,24 +58,36 @@ impl Shares {
         })
     }
 
-    fn part(&self, client: Client) -> MutexGuard<'_, HashMap<Client, usize>> {
-        let at = self.hasher.hash_one(client) as usize % PARTS;
-        self.own[at].lock().unwrap_or_else(PoisonError::into_inner)
+    fn part(&self, hash: u64) -> MutexGuard<'_, HashTable<Own>> {
+        let part = &self.own[(hash >> 32) as usize % PARTS];
+        part.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place for this client, until it is dropped; `None` if it has enough.
     pub fn take(self: &Arc<Self>, client: Client) -> Option<Share> {
-        let mut part = self.part(client);
+        let hash = self.hasher.hash_one(client);
+        let mut part = self.part(hash);
         let used = self.used.fetch_add(1, Ordering::AcqRel);
-        let own = part.get(&client).copied().unwrap_or(0);
-        if own >= self.total.saturating_sub(used) {
+        let own = part.find_mut(hash, |own| own.client == client);
+        let places = own.as_ref().map_or(0, |own| own.places);
+        if places >= self.total.saturating_sub(used) {
             self.used.fetch_sub(1, Ordering::AcqRel);
             return None;
         }
-        part.insert(client, own + 1);
+        if let Some(own) = own {
+            own.places += 1;
+        } else {
+            let own = Own {
+                client,
+                hash,
+                places: 1,
+            };
+            part.insert_unique(hash, own, |own| own.hash);
+        }
         Some(Share {
             shares: Arc::clone(self),
             client,
+            hash,
         })
     }
 }
@@ -77,16 +97,19 @@ impl Shares {
 pub struct Share {
     shares: Arc<Shares>,
     client: Client,
+    hash: u64,
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        if let Entry::Occupied(mut own) = self.shares.part(self.client).entry(self.client) {
-            *own.get_mut() -= 1;
-            if *own.get() == 0 {
+        let mut part = self.shares.part(self.hash);
+        if let Ok(mut own) = part.find_entry(self.hash, |own| own.client == self.client) {
+            own.get_mut().places -= 1;
+            if own.get().places == 0 {
                 own.remove();
             }
         }
+        drop(part);
         self.shares.used.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -16,7 +16,7 @@ use super::scrub::Links;
 /// The questions that are on their way.
 #[derive(Debug)]
 pub(super) struct Flights {
-    under_way: Mutex<HashMap<Query, Arc<Flight>>>,
+    under_way: Mutex<HashMap<Arc<Query>, Arc<Flight>>>,
     places: Arc<Shares>,
 }
 
@@ -40,15 +40,15 @@ impl Flights {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Query, Arc<Flight>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<Query>, Arc<Flight>>> {
         self.under_way
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seat(self: &Arc<Self>, query: &Query, client: Option<Client>) -> Option<Seat> {
+    fn seat(self: &Arc<Self>, query: Query, client: Option<Client>) -> Option<Seat> {
         let mut under_way = self.lock();
-        if let Some(flight) = under_way.get(query) {
+        if let Some(flight) = under_way.get(&query) {
             return Some(Seat::Passenger(Arc::clone(flight)));
         }
         let place = match client {
@@ -56,10 +56,11 @@ impl Flights {
             None => None,
         };
         let flight: Arc<Flight> = Arc::default();
-        under_way.insert(query.clone(), Arc::clone(&flight));
+        let query = Arc::new(query);
+        under_way.insert(Arc::clone(&query), Arc::clone(&flight));
         Some(Seat::Pilot(Landing {
             flights: Arc::clone(self),
-            query: query.clone(),
+            query,
             flight,
             _place: place,
         }))
@@ -70,9 +71,9 @@ impl Flights {
     /// has too many under way already.
     pub(super) async fn fly<F>(
         self: &Arc<Self>,
-        query: &Query,
+        query: Query,
         client: Option<Client>,
-        go: impl FnOnce(Query) -> F,
+        go: impl FnOnce(Arc<Query>) -> F,
     ) -> Option<Arc<Links>>
     where
         F: Future<Output = Links> + Send + 'static,
@@ -80,7 +81,7 @@ impl Flights {
         match self.seat(query, client)? {
             Seat::Passenger(flight) => flight.wait().await.clone(),
             Seat::Pilot(landing) => {
-                let going = go(landing.query.clone());
+                let going = go(Arc::clone(&landing.query));
                 let all_the_way = async move {
                     let links = Arc::new(going.await);
                     landing.with(Arc::clone(&links));
@@ -99,7 +100,7 @@ impl Flights {
 /// The end of a flight, however it comes: it is no longer under way then, and nobody waits for it.
 struct Landing {
     flights: Arc<Flights>,
-    query: Query,
+    query: Arc<Query>,
     flight: Arc<Flight>,
     _place: Option<Share>,
 }

@@ -216,24 +216,30 @@ impl Recursor {
     /// said only where it is known that upstreams have nothing better. An alias whose target cannot be
     /// said at once is left open.
     pub fn recall(self: &Arc<Self>, question: Question<'_>) -> Option<Told> {
+        self.look(question).ok()
+    }
+
+    /// The same; else what has run down, if that is known.
+    fn look(self: &Arc<Self>, question: Question<'_>) -> Result<Told, Option<Arc<Link>>> {
         let Question { name, qtype, form } = question;
         if special::is_not_recursed(qtype) {
-            return Some(Told::once(Answer::empty(Rcode::NOTIMP, false)));
+            return Ok(Told::once(Answer::empty(Rcode::NOTIMP, false)));
         }
         if let Some(answer) = special::answer(name, qtype) {
             let holds = Duration::from_secs(special::TTL.into());
-            return Some(Told { answer, holds });
+            return Ok(Told { answer, holds });
         }
         let plan = self.plan.load();
         match plan.whom(name) {
             Whom::Group(_) | Whom::Nobody => {}
-            Whom::Nothing => return Some(Told::once(Answer::empty(Rcode::NXDOMAIN, false))),
-            Whom::Awaited => return Some(Told::failed(NOT_READY)),
+            Whom::Nothing => return Ok(Told::once(Answer::empty(Rcode::NXDOMAIN, false))),
+            Whom::Awaited => return Ok(Told::failed(NOT_READY)),
         }
         let now = Instant::now();
         let mut due: Vec<(Name, OwnedSemaphorePermit)> = Vec::new();
         let mut is_stale = false;
-        let mut told = told(question, now, |at, is_first| {
+        let mut expired = None;
+        let told = told(question, now, |at, is_first| {
             let (link, age) = self.cache.get(at, qtype, form, now)?;
             let Whom::Group(upstreams) = plan.whom(at) else {
                 return None;
@@ -253,6 +259,7 @@ impl Recursor {
                 Age::Gone => (false, false),
             };
             if !may_be_told {
+                expired = Some(link).filter(|link| is_first && !link.is_failure());
                 return None;
             }
             is_stale |= age == Age::Expired;
@@ -263,7 +270,8 @@ impl Recursor {
                 due.push((at.clone(), place));
             }
             Some(link)
-        })?;
+        });
+        let mut told = told.ok_or(expired)?;
         for (at, place) in due {
             self.refresh(at, qtype, form, place);
         }
@@ -275,7 +283,7 @@ impl Recursor {
         if told.answer.rcode == Rcode::SERVFAIL && told.answer.errors.is_empty() {
             told = Told::failed(CACHED_ERROR);
         }
-        Some(told)
+        Ok(told)
     }
 
     /// Asks for a name anew, while what was said of it before is served.
@@ -299,15 +307,13 @@ impl Recursor {
     /// this is dropped goes on for those who ask next.
     pub async fn resolve(self: &Arc<Self>, question: Question<'_>, client: Client) -> Landed {
         // Somebody else may have been told meanwhile.
-        if let Some(told) = self.recall(question) {
-            return Landed(What::Told(told));
-        }
+        let expired = match self.look(question) {
+            Ok(told) => return Landed(What::Told(told)),
+            Err(expired) => expired,
+        };
         self.metrics.misses.inc();
-        let Question { name, qtype, form } = question;
-        let known = self.cache.get(name, qtype, form, Instant::now());
-        let known = known.filter(|(link, _)| !link.is_failure());
         let flight = self.fly(question, Some(client));
-        let Some((link, _)) = known else {
+        let Some(link) = expired else {
             return Landed(match flight.await {
                 Some(links) => What::Links(links),
                 None => {
@@ -368,11 +374,11 @@ impl Recursor {
     ) -> Option<Arc<Links>> {
         let Question { name, qtype, form } = question;
         let query = Query::new(name, qtype, form.dnssec_ok, form.checking_disabled);
-        let go = |query| {
+        let go = |query: Arc<Query>| {
             let (recursor, name) = (Arc::clone(self), name.clone());
             async move { recursor.ask(&name, qtype, form, &query).await }
         };
-        self.flights.fly(&query, client, go).await
+        self.flights.fly(query, client, go).await
     }
 
     /// Asks upstreams, and keeps what they say.

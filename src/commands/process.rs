@@ -85,13 +85,15 @@ pub(super) async fn follow_resolv_conf(
         if pause.await.is_none() {
             return;
         }
+        let Some(recursor) = router.recursor().filter(|own| own.follows_system()) else {
+            continue;
+        };
         let now = read();
         let is_still = now == last;
         last = now.clone();
-        let recursor = router.recursor().filter(|own| own.follows_system());
-        let Some(recursor) = recursor.filter(|_| is_still && now != adopted) else {
+        if !is_still || now == adopted {
             continue;
-        };
+        }
         adopted = now.clone();
         // A host whose interfaces cannot be listed has no address of ours that could be one of them.
         let own = recursion::own_addresses().unwrap_or_default();

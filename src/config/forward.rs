@@ -35,16 +35,14 @@ pub(super) fn add_parts<'a>(
             .map(parse::upstream)
             .collect::<Result<_, _>>()?,
     };
+    let domains: Vec<Vec<Name>> = domains
+        .map(|text| zones(text.trim()))
+        .collect::<Result<_, _>>()?;
+    if domains.is_empty() {
+        return Err(format!("no domain: {EXPECTED}"));
+    }
     let mut added = all.clone();
-    let mut is_any = false;
-    for domain in domains.flat_map(|text| {
-        zones(text.trim()).map_or_else(
-            |wrong| vec![Err(wrong)],
-            |zones| zones.into_iter().map(Ok).collect(),
-        )
-    }) {
-        is_any = true;
-        let domain = domain?;
+    for domain in domains.into_iter().flatten() {
         match added.iter_mut().find(|own| own.domain == domain) {
             None => added.push(Forward {
                 domain,
@@ -61,9 +59,6 @@ pub(super) fn add_parts<'a>(
                 own.upstreams.extend(more);
             }
         }
-    }
-    if !is_any {
-        return Err(format!("no domain: {EXPECTED}"));
     }
     *all = added;
     Ok(())

@@ -133,6 +133,14 @@ impl Answer {
         }
     }
 
+    /// That there is no answer, with the Extended DNS Error that says why.
+    pub fn failed(error: u16) -> Self {
+        Self {
+            errors: vec![ExtendedError::new(error, b"")],
+            ..Self::empty(Rcode::SERVFAIL, false)
+        }
+    }
+
     /// A negative answer of ours: NXDOMAIN or NODATA with its SOA (RFC 2308).
     pub fn negative(rcode: Rcode, soa: Record) -> Self {
         Self {

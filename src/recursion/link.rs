@@ -212,8 +212,20 @@ impl Link {
     /// That nobody has an answer, and what was said of it. `before` is the failure before, if it is known: when it
     /// was not long ago, this one is remembered for longer.
     pub(super) fn failed(errors: Vec<ExtendedError>, before: Option<&Self>, born: Instant) -> Self {
+        let holds = before
+            .filter(|own| own.aged(born) < own.holds + LONGEST_FAILURE)
+            .map_or(FIRST_FAILURE, |own| (own.holds * 2).min(LONGEST_FAILURE));
+        Self::without_records(Rcode::SERVFAIL, errors, born, holds)
+    }
+
+    fn without_records(
+        rcode: Rcode,
+        errors: Vec<ExtendedError>,
+        born: Instant,
+        holds: Duration,
+    ) -> Self {
         let parts = Parts {
-            rcode: Rcode::SERVFAIL,
+            rcode,
             alias: None,
             answers: Vec::new(),
             authority: Vec::new(),
@@ -221,27 +233,14 @@ impl Link {
             errors,
         };
         Self {
-            holds: before
-                .filter(|own| own.aged(born) < own.holds + LONGEST_FAILURE)
-                .map_or(FIRST_FAILURE, |own| (own.holds * 2).min(LONGEST_FAILURE)),
+            holds,
             ..Self::new(parts, born)
         }
     }
 
     /// The same, but that what it says is withheld, for this reason.
     pub(super) fn withheld(&self, why: ExtendedError) -> Self {
-        Self {
-            rcode: Rcode::NOERROR,
-            alias: None,
-            answers: Box::default(),
-            authority: Box::default(),
-            authentic: false,
-            errors: Box::new([why]),
-            born: self.born,
-            holds: self.holds,
-            signed: None,
-            refresh: AtomicU64::new(0),
-        }
+        Self::without_records(Rcode::NOERROR, vec![why], self.born, self.holds)
     }
 
     /// Types and data of the records that it answers with.

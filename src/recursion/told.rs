@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::dns::{Answer, ExtendedError, Name, Open, Rcode, Reach};
+use crate::dns::{Answer, Name, Open, Rcode, Reach};
 
 use super::Question;
 use super::link::Link;
@@ -32,10 +32,7 @@ impl Told {
 
     /// That there is no answer, and why.
     pub(super) fn failed(error: u16) -> Self {
-        Self::once(Answer {
-            errors: vec![ExtendedError::new(error, b"")],
-            ..Answer::empty(Rcode::SERVFAIL, false)
-        })
+        Self::once(Answer::failed(error))
     }
 }
 

@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use crate::catalog::Versions;
 use crate::dns::{
-    Answer, ExtendedError, Malformed, Rcode, Reply, ReplyEdns, Request, Transport, error_reply,
-    types,
+    Answer, Malformed, Rcode, Reply, ReplyEdns, Request, Transport, error_reply, types,
 };
 use crate::router::{Access, Asker, Inquiry, Resolved, Router, Waiting};
 
@@ -208,10 +207,7 @@ impl Responder {
         let Ok(request) = Request::parse(request) else {
             return;
         };
-        let answer = Answer {
-            errors: vec![ExtendedError::new(NOT_READY, b"")],
-            ..Answer::empty(Rcode::SERVFAIL, false)
-        };
+        let answer = Answer::failed(NOT_READY);
         let resolved = Resolved::once(&answer, &request.name(), OWN_UDP_SIZE);
         let access = self.router.access(asker);
         let reply = reply(&request, asker, &resolved, access, 0, 0);

@@ -2,7 +2,7 @@
 //! is used, so that all that is wrong with it is told at once.
 
 use std::fs::File;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ use crate::http::{Endpoint, SetupError, Tls};
 use crate::recursion::{self, Recursor, ResolvConf, Upstreams};
 use crate::router::Policy;
 use crate::secret::Token;
+use crate::upstream::{Address, Trust, TrustError};
 use crate::zones::{Hosts, Zones};
 use crate::{docker, files};
 
@@ -76,7 +77,9 @@ pub(super) struct Local {
     pub(super) files: Option<Files>,
     pub(super) zones: Zones,
     /// `None` if recursion is off.
-    pub(super) upstreams: Option<Vec<SocketAddr>>,
+    pub(super) upstreams: Option<Vec<Address>>,
+    /// Who vouches for those that need it.
+    trust: Option<Trust>,
     pub(super) consul: Option<(Client, Option<Token>)>,
     pub(super) docker: Option<docker::Client>,
     domains: Domains,
@@ -94,6 +97,7 @@ impl Local {
         let zones = mistakes.keep(zones(&loaded, unnamed));
         let hosts = mistakes.keep(hosts(&loaded));
         let upstreams = mistakes.keep(upstreams(&loaded));
+        let trust = mistakes.keep(trust(&loaded));
         let consul = match config.consul.address {
             Some(_) => mistakes.keep(consul_client(&loaded)).map(Some),
             None => Some(None),
@@ -108,6 +112,7 @@ impl Local {
                 files: files?,
                 zones: zones?.with_hosts(hosts?),
                 upstreams: upstreams?,
+                trust: trust?,
                 consul: consul?,
                 docker: docker?,
                 domains: domains?,
@@ -117,23 +122,33 @@ impl Local {
         mistakes.unless(made)
     }
 
-    /// Everything that a SIGHUP can change. The zones are given away with it. Call it on the runtime.
-    pub(super) fn policy(&mut self, metrics: &recursion::Metrics) -> Result<Policy, Failure> {
+    /// Everything that a SIGHUP can change. The zones are given away with it, and who recurred `before` goes on with
+    /// what it knows. Call it on the runtime.
+    pub(super) fn policy(
+        &mut self,
+        metrics: &recursion::Metrics,
+        before: Option<Arc<Recursor>>,
+    ) -> Result<Policy, Failure> {
         let zones = std::mem::replace(&mut self.zones, Zones::empty());
         let settings = &self.config.recursion;
         let recursor = self
             .upstreams
             .as_ref()
             .map(|upstreams| {
-                let runtime = Handle::current();
-                Recursor::new(upstreams, settings.clone(), &runtime, metrics.clone())
+                let (settings, trust) = (settings.clone(), self.trust.clone());
+                if let Some(recursor) = before {
+                    recursor.adopt(upstreams, settings, trust)?;
+                    return Ok(recursor);
+                }
+                let (runtime, metrics) = (Handle::current(), metrics.clone());
+                Recursor::new(upstreams, settings, trust, &runtime, metrics).map(Arc::new)
             })
             .transpose()?;
         Ok(Policy {
             domains: self.domains.clone(),
             answers: self.config.answers.clone(),
             zones,
-            recursor: recursor.map(Arc::new),
+            recursor,
             recursion_for: settings.allow.clone(),
         })
     }
@@ -251,7 +266,7 @@ fn domains(loaded: &Loaded) -> Result<Domains, Failure> {
 }
 
 /// Who is asked for what is not forwarded elsewhere; `None` if recursion is off.
-fn upstreams(loaded: &Loaded) -> Result<Option<Vec<SocketAddr>>, Failure> {
+fn upstreams(loaded: &Loaded) -> Result<Option<Vec<Address>>, Failure> {
     let recursion = &loaded.config.recursion;
     let upstreams = match &recursion.upstreams {
         Upstreams::None => Vec::new(),
@@ -277,9 +292,26 @@ fn upstreams(loaded: &Loaded) -> Result<Option<Vec<SocketAddr>>, Failure> {
     }
     let own = recursion::own_addresses()?;
     let forward = recursion.forward.iter().flat_map(|own| &own.upstreams);
-    let all: Vec<SocketAddr> = upstreams.iter().chain(forward).copied().collect();
-    recursion::check_loops(&all, &loaded.config.server.listen, &own)?;
+    let all = upstreams.iter().chain(forward);
+    recursion::check_loops(all, &loaded.config.server.listen, &own)?;
     Ok(Some(upstreams))
+}
+
+/// Who vouches for the certificates of those who are asked, if anybody has to.
+fn trust(loaded: &Loaded) -> Result<Option<Trust>, Failure> {
+    let recursion = &loaded.config.recursion;
+    let listed: &[Address] = match &recursion.upstreams {
+        Upstreams::List(upstreams) => upstreams,
+        Upstreams::System | Upstreams::None => &[],
+    };
+    if !recursion.need_trust(listed) {
+        return Ok(None);
+    }
+    let trust = Trust::new(recursion.ca_file.as_deref());
+    let at_key = |error: TrustError| loaded.error_at("recursion.ca_file", error.to_string());
+    trust
+        .map(Some)
+        .map_err(|error| Failure::Config(at_key(error)))
 }
 
 /// The HTTP client for Consul, with the token as it is now, and that token.

@@ -137,7 +137,7 @@ fn apply(agent: &DnsConfig, base: &mut Config) {
         .recursors
         .iter()
         .flatten()
-        .filter_map(|text| parse::upstream(text).ok())
+        .filter_map(|text| text.parse().ok())
         .collect();
     if !recursors.is_empty() {
         base.recursion.upstreams = Upstreams::List(recursors);

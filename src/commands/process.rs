@@ -105,8 +105,10 @@ pub(super) async fn follow_resolv_conf(
         if now.servers.is_empty() {
             warn!("{RESOLV_CONF} names no resolver; those of before are asked");
         } else {
-            recursor.adopt(&now.servers);
-            info!(upstreams = ?now.servers, "{RESOLV_CONF} has changed");
+            match recursor.follow(&now.servers) {
+                Ok(()) => info!(upstreams = ?now.servers, "{RESOLV_CONF} has changed"),
+                Err(error) => warn!(%error, "{RESOLV_CONF} has changed; those of before are asked"),
+            }
         }
     }
 }

@@ -134,7 +134,7 @@ impl Serving {
         // What can be wrong with the configuration is found out before a socket is opened, and
         // the sockets are opened before Consul is asked for anything.
         let recursion_metrics = recursion::Metrics::register(&mut registry);
-        let policy = local.policy(&recursion_metrics)?;
+        let policy = local.policy(&recursion_metrics, None)?;
         let files = local.files.take();
         let Local { config, .. } = &local;
         // A name belongs to the first source that has it; Consul, which may be away, goes last.
@@ -254,10 +254,10 @@ impl Serving {
 
     /// Takes over a configuration. What needs new sockets or sources waits for a restart.
     fn adopt(&self, mut local: Local) -> Result<(), Failure> {
-        let policy = local.policy(&self.recursion_metrics)?;
         if let (Some((client, _)), Some((_, token))) = (&self.consul, &local.consul) {
             client.set_token(token.as_ref().map(Token::expose))?;
         }
+        let policy = local.policy(&self.recursion_metrics, self.router.recursor())?;
         self.router.adopt(policy);
         Ok(())
     }

@@ -1,11 +1,10 @@
 //! Domains that upstreams of their own are asked for: `corp.example, 10.0.0.0/8` to some addresses, or to none.
 
-use std::net::SocketAddr;
-
 use ipnet::IpNet;
 
 use crate::dns::Name;
 use crate::recursion::Forward;
+use crate::upstream::Address;
 
 use super::parse;
 
@@ -27,12 +26,12 @@ pub(super) fn add_parts<'a>(
     upstreams: impl Iterator<Item = &'a str>,
 ) -> Result<(), String> {
     let upstreams: Vec<&str> = upstreams.map(str::trim).collect();
-    let upstreams: Vec<SocketAddr> = match upstreams[..] {
+    let upstreams: Vec<Address> = match upstreams[..] {
         ["none"] => Vec::new(),
         [] => return Err(format!("no upstream: {EXPECTED}")),
         _ => upstreams
             .into_iter()
-            .map(parse::upstream)
+            .map(str::parse)
             .collect::<Result<_, _>>()?,
     };
     let domains: Vec<Vec<Name>> = domains
@@ -54,8 +53,8 @@ pub(super) fn add_parts<'a>(
                 ));
             }
             Some(own) => {
-                let is_new = |address: &SocketAddr| !own.upstreams.contains(address);
-                let more: Vec<_> = upstreams.iter().copied().filter(is_new).collect();
+                let is_new = |address: &&Address| !own.upstreams.contains(address);
+                let more: Vec<_> = upstreams.iter().filter(is_new).cloned().collect();
                 own.upstreams.extend(more);
             }
         }

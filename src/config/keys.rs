@@ -207,11 +207,11 @@ keys! {
     /// Directory of zone files (*.zone) to serve
     zones.directory: Optional(parse::path), example "/etc/portolan/zones", flag "zones" "DIR" SERVERS;
 
-    /// Resolver for all other names, port 53 if left out, or `none`; may be repeated; the system's resolv.conf if not set
+    /// Resolver for all other names: an address, `tls://IP#NAME`, `https://NAME/PATH#IP` or `none`; may be repeated; the system's resolv.conf if not set
     recursion.upstreams: Own(Slot::List {
         empty: |config| config.recursion.upstreams = Upstreams::List(Vec::new()),
         add: add_upstream,
-    }), example "192.0.2.53, [2001:db8::53]:53", flag "upstream" "IP[:PORT]|none" SERVERS;
+    }), example "192.0.2.53, tls://192.0.2.54#dns.example", flag "upstream" "ADDRESS|none" SERVERS;
     /// Domain that other resolvers are asked for, or a network for its reverse names, or `none` for a domain that does not exist; may be repeated
     recursion.forward: Own(Slot::Rules {
         empty: |config| config.recursion.forward.clear(),
@@ -220,7 +220,9 @@ keys! {
             let all = &mut config.recursion.forward;
             forward::add_parts(all, domains.iter().copied(), upstreams.iter().copied())
         },
-    }), example "corp.example=10.1.0.53, 10.0.0.0/8=10.1.0.53", flag "forward" "DOMAIN=IP[:PORT]|none" SERVERS;
+    }), example "corp.example=10.1.0.53, 10.0.0.0/8=10.1.0.53", flag "forward" "DOMAIN=ADDRESS|none" SERVERS;
+    /// Certificates (PEM) that vouch for `tls://` and `https://` resolvers; those that the system trusts if not set
+    recursion.ca_file: Optional(parse::path), example "/etc/portolan/resolvers-ca.pem", flag "upstream-ca-file" "FILE" SERVERS;
     /// Hosts file with names and addresses of your own; may be repeated
     recursion.hosts: List(parse::path), example "/etc/hosts", flag "hosts" "FILE" SERVERS;
     /// Networks whose clients may recurse
@@ -305,7 +307,7 @@ keys! {
     /// Start HAProxy as a child
     haproxy.exec: Switch, default "true", flag "no-exec" "" HAPROXY;
     /// DNS server for HAProxy to ask
-    haproxy.resolver: Text(parse::upstream), default "127.0.0.1:53", flag "resolver" "IP[:PORT]" HAPROXY;
+    haproxy.resolver: Text(parse::resolver), default "127.0.0.1:53", flag "resolver" "IP[:PORT]" HAPROXY;
     /// Address for requests
     haproxy.bind: Text(parse::listen_address), default "0.0.0.0:80", flag "bind" "IP:PORT" HAPROXY;
     /// Address of HAProxy's statistics; port 1936 if not set, on 127.0.0.1 only unless there are credentials for them
@@ -339,7 +341,7 @@ fn add_upstream(config: &mut Config, text: &str) -> Result<(), String> {
     match (text, listed) {
         ("none", Some(listed)) if listed.is_empty() => config.recursion.upstreams = Upstreams::None,
         ("none", None) => {}
-        (text, Some(listed)) if text != "none" => listed.push(parse::upstream(text)?),
+        (text, Some(listed)) if text != "none" => listed.push(text.parse()?),
         _ => {
             let message = "`none` switches recursion off: remove it, or remove the addresses";
             return Err(message.to_owned());

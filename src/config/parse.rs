@@ -12,9 +12,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::duration;
 use crate::secret::Token;
-
-/// The port that DNS servers listen on.
-const DNS_PORT: u16 = 53;
+use crate::upstream::Address;
 
 /// A number within the range.
 pub(super) fn number<T: TryFrom<i64>>(
@@ -61,24 +59,15 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| format!("expected IP:PORT, such as 127.0.0.1:53 or [::1]:53, got {text:?}"))
 }
 
-/// Reads an upstream: `IP` or `IP:PORT`, the port being 53 when it is left out.
-pub(crate) fn upstream(text: &str) -> Result<SocketAddr, String> {
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-        .unwrap_or(text);
-    let address = match bare.parse::<IpAddr>() {
-        Ok(ip) => SocketAddr::new(ip, DNS_PORT),
-        Err(_) => text.parse().map_err(|_| {
+/// Reads a resolver for HAProxy: `IP` or `IP:PORT`, the port being 53 when it is left out.
+pub(super) fn resolver(text: &str) -> Result<SocketAddr, String> {
+    let address: Option<Address> = text.parse().ok();
+    let plain = address.filter(|address| !address.is_encrypted());
+    plain
+        .and_then(|address| address.socket().ok())
+        .ok_or_else(|| {
             format!("expected IP or IP:PORT, such as 192.0.2.53 or [2001:db8::53]:53, got {text:?}")
-        })?,
-    };
-    if address.port() == 0 || address.ip().is_unspecified() {
-        return Err(format!(
-            "{text} is not an address that queries can be sent to"
-        ));
-    }
-    Ok(address)
+        })
 }
 
 /// Reads a DNS domain, and returns it in lower case without the final dot.
@@ -291,7 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_upstream_needs_no_port() {
+    fn a_resolver_needs_no_port() {
         for (text, shown) in [
             ("192.0.2.1", "192.0.2.1:53"),
             ("192.0.2.1:5353", "192.0.2.1:5353"),
@@ -299,7 +288,7 @@ mod tests {
             ("[::1]", "[::1]:53"),
             ("[::1]:53", "[::1]:53"),
         ] {
-            let address = upstream(text).expect(text);
+            let address = resolver(text).expect(text);
             assert_eq!(address.to_string(), shown);
         }
         for text in [
@@ -310,8 +299,9 @@ mod tests {
             "0.0.0.0",
             "[::]:53",
             "1.1",
+            "tls://192.0.2.1",
         ] {
-            assert!(upstream(text).is_err(), "{text}");
+            assert!(resolver(text).is_err(), "{text}");
         }
     }
 

@@ -141,6 +141,9 @@ pub struct Query {
     is_exact: bool,
 }
 
+/// Padded queries are a multiple of so many bytes long.
+const PADDED_TO: usize = 128;
+
 /// What goes into the OPT record of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueryEdns {
@@ -148,6 +151,8 @@ pub struct QueryEdns {
     pub udp_size: u16,
     /// Ask how long the connection may be silent (RFC 7828).
     pub keepalive: bool,
+    /// Fill the query up, so that its length tells little of what it asks (RFC 8467 section 4.1).
+    pub is_padded: bool,
 }
 
 impl Query {
@@ -207,6 +212,7 @@ impl Query {
         const RECURSION_DESIRED: u8 = 0x01;
         const AUTHENTIC_DATA: u8 = 0x20;
         const CHECKING_DISABLED: u8 = 0x10;
+        let begin = out.len();
         let [high, low] = id.to_be_bytes();
         let checking_disabled = if self.checking_disabled {
             CHECKING_DISABLED
@@ -224,11 +230,20 @@ impl Query {
         let [high, low] = edns.udp_size.to_be_bytes();
         let dnssec_ok = if self.dnssec_ok { 0x80 } else { 0 };
         out.extend_from_slice(&[0, 0, types::OPT as u8, high, low, 0, 0, dnssec_ok, 0]);
-        out.extend_from_slice(if edns.keepalive {
-            &[0, 4, 0, 11, 0, 0]
-        } else {
-            &[0, 0]
+        let keepalive: &[u8] = if edns.keepalive { &[0, 11, 0, 0] } else { &[] };
+        // A head of four bytes goes before what fills it up.
+        let padding = edns.is_padded.then(|| {
+            let before = out.len() - begin + 2 + keepalive.len() + 4;
+            before.next_multiple_of(PADDED_TO) - before
         });
+        let length = keepalive.len() + padding.map_or(0, |padding| 4 + padding);
+        out.extend_from_slice(&(length as u16).to_be_bytes());
+        out.extend_from_slice(keepalive);
+        if let Some(padding) = padding {
+            let [high, low] = (padding as u16).to_be_bytes();
+            out.extend_from_slice(&[0, 12, high, low]);
+            out.resize(out.len() + padding, 0);
+        }
     }
 }
 
@@ -399,6 +414,36 @@ mod tests {
         assert_eq!((query.qtype(), query.qclass()), (types::SRV, 1));
         let edns = query.edns.expect("has an OPT");
         assert_eq!((edns.udp_size, edns.version), (8192, 0));
+    }
+
+    #[test]
+    fn padded_queries_tell_nothing_by_their_length() {
+        for length in 0..60 {
+            let name = Name::from_text(&format!("{}.example", "a".repeat(length.max(1))));
+            let query = Query::new(&name.expect("a name"), types::A, true, false);
+            for keepalive in [true, false] {
+                let edns = |is_padded| QueryEdns {
+                    udp_size: 1232,
+                    keepalive,
+                    is_padded,
+                };
+                let mut bytes = vec![0; 2];
+                query.write(7, Some(edns(true)), &mut bytes);
+                let message = &bytes[2..];
+                assert_eq!(message.len() % 128, 0);
+                let request = Request::parse(message).expect("well-formed");
+                assert!(request.dnssec_ok() && request.id == 7);
+                let mut bare = Vec::new();
+                query.write(7, Some(edns(false)), &mut bare);
+                // Beside the padding, the one has the other in it but for the length of all options.
+                let options = bare.len() - 2 - if keepalive { 4 } else { 0 };
+                assert_eq!(message[..options], bare[..options]);
+                assert!(message[bare.len() + 4..].iter().all(|byte| *byte == 0));
+                assert_eq!(message[bare.len()..][..2], [0, 12]);
+                let told = u16::from_be_bytes([message[options], message[options + 1]]);
+                assert_eq!(usize::from(told), message.len() - options - 2);
+            }
+        }
     }
 
     #[test]

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache as Kept;
 
-use crate::dns::{Name, Rcode};
+use crate::dns::Rcode;
 
-use super::link::{Age, Form, Link};
+use super::Question;
+use super::link::{Age, Link};
+use super::plan::Mark;
 
 /// One byte of this many is for absences.
 const NEGATIVE_SHARE: u64 = 8;
@@ -24,23 +26,28 @@ const USUAL: u64 = 400;
 /// The type under which stands that a name does not exist, whatever is asked of it.
 const ANY_TYPE: u16 = 0;
 
-/// Name in lower case, type and form, as bytes.
+/// Name in lower case, type, form and whose word it is, as bytes.
 type Key = Box<[u8]>;
 
 /// A key that is looked for.
 struct Sought {
-    bytes: [u8; 255 + 3],
+    bytes: [u8; 255 + REST],
     length: usize,
 }
 
+/// Bytes of a key behind the name.
+const REST: usize = 2 + 1 + 4;
+
 impl Sought {
-    fn new(name: &Name, rtype: u16, form: Form) -> Self {
-        let (wire, mut bytes) = (name.as_wire(), [0; 255 + 3]);
-        let length = wire.len() + 3;
+    fn new(question: Question<'_>, rtype: u16, mark: Mark) -> Self {
+        let (wire, mut bytes) = (question.name.as_wire(), [0; 255 + REST]);
+        let length = wire.len() + REST;
         bytes[..wire.len()].copy_from_slice(wire);
         let [high, low] = rtype.to_be_bytes();
+        let form = question.form;
         let form = u8::from(form.dnssec_ok) | u8::from(form.checking_disabled) << 1;
-        bytes[wire.len()..length].copy_from_slice(&[high, low, form]);
+        let [a, b, c, d] = mark.to_bytes();
+        bytes[wire.len()..length].copy_from_slice(&[high, low, form, a, b, c, d]);
         Self { bytes, length }
     }
 
@@ -62,14 +69,11 @@ impl Weighter<Key, Arc<Link>> for Bytes {
 pub(super) struct Cache {
     positive: Kept<Key, Arc<Link>, Bytes>,
     negative: Kept<Key, Arc<Link>, Bytes>,
-    /// For how long a link may be told after it has run down.
-    stale: Duration,
 }
 
 impl Cache {
-    /// A cache that takes about so many bytes at most, of links that may be told for `stale` after they
-    /// have run down.
-    pub(super) fn new(bytes: u64, stale: Duration) -> Self {
+    /// A cache that takes about so many bytes at most.
+    pub(super) fn new(bytes: u64) -> Self {
         let negative = bytes / NEGATIVE_SHARE;
         let part = |bytes: u64| {
             let items = usize::try_from(bytes / USUAL).unwrap_or(usize::MAX);
@@ -78,21 +82,27 @@ impl Cache {
         Self {
             positive: part(bytes - negative),
             negative: part(negative),
-            stale,
         }
     }
 
-    /// What a name says about a type, if that is known, and how it stands to its time: what holds; else what was
-    /// learned last, be it that upstreams had no answer. `name` is in lower case.
+    /// From now on it takes so many bytes.
+    pub(super) fn resize(&self, bytes: u64) {
+        let negative = bytes / NEGATIVE_SHARE;
+        self.positive.set_capacity(bytes - negative);
+        self.negative.set_capacity(negative);
+    }
+
+    /// What a name says about a type, if that is known, and how it stands to its time, where it may be told for `stale`
+    /// after that: what holds; else what was learned last, be it that upstreams had no answer.
     pub(super) fn get(
         &self,
-        name: &Name,
-        rtype: u16,
-        form: Form,
+        question: Question<'_>,
+        mark: Mark,
+        stale: Duration,
         now: Instant,
     ) -> Option<(Arc<Link>, Age)> {
-        let key = Sought::new(name, rtype, form);
-        let any = || Sought::new(name, ANY_TYPE, form);
+        let key = Sought::new(question, question.qtype, mark);
+        let any = || Sought::new(question, ANY_TYPE, mark);
         let mut last: Option<(Arc<Link>, Age)> = None;
         for place in 0..3 {
             let found = match place {
@@ -101,7 +111,7 @@ impl Cache {
                 _ => self.negative.get(any().as_bytes()),
             };
             let Some(link) = found else { continue };
-            match link.age(now, self.stale) {
+            match link.age(now, stale) {
                 Age::Gone => {}
                 age @ (Age::Fresh | Age::Ageing) if !link.is_failure() => return Some((link, age)),
                 age => {
@@ -118,22 +128,22 @@ impl Cache {
     }
 
     /// That upstreams had no answer, if that is the last that they had to say.
-    pub(super) fn failure(&self, name: &Name, rtype: u16, form: Form) -> Option<Arc<Link>> {
-        let key = Sought::new(name, rtype, form);
+    pub(super) fn failure(&self, question: Question<'_>, mark: Mark) -> Option<Arc<Link>> {
+        let key = Sought::new(question, question.qtype, mark);
         let kept = self.negative.get(key.as_bytes());
         kept.filter(|link| link.is_failure())
     }
 
     /// Keeps a link, if it holds for any time.
-    pub(super) fn put(&self, name: &Name, rtype: u16, form: Form, link: &Arc<Link>, now: Instant) {
+    pub(super) fn put(&self, question: Question<'_>, mark: Mark, link: &Arc<Link>, now: Instant) {
         if !link.holds(now) {
             return;
         }
         let rtype = match link.rcode {
             Rcode::NXDOMAIN => ANY_TYPE,
-            _ => rtype,
+            _ => question.qtype,
         };
-        let key = Sought::new(name, rtype, form).as_bytes().into();
+        let key = Sought::new(question, rtype, mark).as_bytes().into();
         let part = if link.is_positive() {
             &self.positive
         } else {

@@ -30,13 +30,14 @@ use tokio::time::timeout;
 
 use crate::dns::{Answer, ExtendedError, Name, Query, Rcode, Response};
 use crate::shares::Client;
+use crate::upstream::{Address, Trust};
 
 use cache::Cache;
 use flight::Flights;
 pub use link::Form;
 use link::{Age, Link};
 pub use metrics::Metrics;
-use plan::{Plan, Whom};
+use plan::{Mark, Plan, Whom};
 use scrub::Links;
 pub use settings::{Forward, Settings, Upstreams};
 pub use system::{ResolvConf, check_loops, own_addresses};
@@ -64,7 +65,7 @@ pub enum Error {
     )]
     Loop {
         /// The upstream.
-        upstream: SocketAddr,
+        upstream: Box<Address>,
         /// The listener that it reaches.
         listener: SocketAddr,
     },
@@ -75,7 +76,7 @@ pub enum Error {
     #[error("upstream {upstream}: {message}")]
     Upstream {
         /// The upstream.
-        upstream: SocketAddr,
+        upstream: Box<Address>,
         /// Why.
         message: String,
     },
@@ -108,6 +109,13 @@ pub struct Question<'a> {
     pub form: Form,
 }
 
+impl<'a> Question<'a> {
+    /// The same of another name, in lower case.
+    fn at(self, name: &'a Name) -> Self {
+        Self { name, ..self }
+    }
+}
+
 /// What was found out about a question: it takes little memory as long as it is not put into words.
 #[derive(Debug)]
 pub struct Landed(What);
@@ -122,7 +130,6 @@ enum What {
 
 /// Answers questions through upstreams. Share it in an `Arc`.
 pub struct Recursor {
-    settings: Settings,
     plan: ArcSwap<Plan>,
     cache: Arc<Cache>,
     flights: Arc<Flights>,
@@ -134,71 +141,89 @@ pub struct Recursor {
 }
 
 impl Recursor {
-    /// Prepares recursion through these upstreams and those that the settings forward to, which counts in
-    /// `metrics`. Connections live on `runtime`, whoever asks. Nothing is sent yet.
+    /// Prepares recursion through these upstreams and those that the settings forward to, for whose certificates
+    /// `trust` vouches. It counts in `metrics`. Connections live on `runtime`, whoever asks. Nothing is sent yet.
     ///
     /// # Errors
     /// There is neither an upstream nor a domain to forward, where none may come later, or one of them cannot
     /// be an upstream.
     pub fn new(
-        addresses: &[SocketAddr],
+        addresses: &[Address],
         settings: Settings,
+        trust: Option<Trust>,
         runtime: &Handle,
         metrics: Metrics,
     ) -> Result<Self, Error> {
+        let cache = Arc::new(Cache::new(settings.links_cache()));
+        metrics.show(&cache);
+        let flights = Arc::new(Flights::new(settings.max_concurrent));
         let may_come = settings.upstreams == Upstreams::System;
         if addresses.is_empty() && settings.forward.is_empty() && !may_come {
             return Err(Error::NoUpstreams);
         }
-        let forward = settings.forward.iter().flat_map(|own| &own.upstreams);
-        for &address in addresses.iter().chain(forward) {
-            if address.port() == 0 || address.ip().is_multicast() {
-                return Err(Error::Upstream {
-                    upstream: address,
-                    message: "not an address that queries can be sent to".to_owned(),
-                });
-            }
-        }
-        let cache = Arc::new(Cache::new(
-            settings.cache - settings.workers_cache() as u64,
-            settings.stale,
-        ));
-        metrics.show(&cache);
-        let plan = Plan::new(addresses, &settings, runtime, &metrics.upstreams, None);
+        let of_upstreams = &metrics.upstreams;
+        let plan = Plan::new(addresses, settings, trust, runtime, of_upstreams, None)?;
         Ok(Self {
             plan: ArcSwap::from_pointee(plan),
             cache,
-            flights: Arc::new(Flights::new(settings.max_concurrent)),
+            flights,
             own: Arc::new(Semaphore::new(MAX_OWN)),
             runtime: runtime.clone(),
-            settings,
             metrics,
         })
     }
 
     /// Are the system's resolvers asked, whichever they are?
     pub fn follows_system(&self) -> bool {
-        self.settings.upstreams == Upstreams::System
+        self.plan.load().settings.upstreams == Upstreams::System
     }
 
-    /// From now on these are asked for what is not forwarded. What is known stays, and so does what is known of
-    /// who was asked before.
-    pub fn adopt(&self, addresses: &[SocketAddr]) {
+    /// From now on all is as for [`Self::new`], but that what is known stays, and so does what is known of those who
+    /// are asked as before.
+    ///
+    /// # Errors
+    /// As for [`Self::new`]; nothing has changed then.
+    pub fn adopt(
+        &self,
+        addresses: &[Address],
+        settings: Settings,
+        trust: Option<Trust>,
+    ) -> Result<(), Error> {
         let before = self.plan.load();
+        let bytes = settings.links_cache();
         let metrics = &self.metrics.upstreams;
         let plan = Plan::new(
             addresses,
-            &self.settings,
+            settings,
+            trust,
             &self.runtime,
             metrics,
             Some(&before),
-        );
+        )?;
+        if bytes != before.settings.links_cache() {
+            self.cache.resize(bytes);
+        }
         self.plan.store(Arc::new(plan));
+        Ok(())
+    }
+
+    /// From now on these are asked for what is not forwarded.
+    ///
+    /// # Errors
+    /// As for [`Self::adopt`].
+    pub fn follow(&self, addresses: &[Address]) -> Result<(), Error> {
+        let metrics = &self.metrics.upstreams;
+        let plan = self
+            .plan
+            .load()
+            .with_default(addresses, &self.runtime, metrics)?;
+        self.plan.store(Arc::new(plan));
+        Ok(())
     }
 
     /// How long the resolution of one question may take.
     pub fn deadline(&self) -> Duration {
-        self.settings.deadline
+        self.plan.load().settings.deadline
     }
 
     /// May anything be said to a name, in lower case?
@@ -208,7 +233,7 @@ impl Recursor {
 
     /// Is this somebody else's name, which may not lead to anything of ours?
     pub fn withholds(&self, name: &Name) -> bool {
-        self.settings.refuse_rebinding && self.plan.load().is_default(name)
+        self.plan.load().withholds(name)
     }
 
     /// What can be said at once: what is never asked of an upstream, or is in the cache. TTLs have run
@@ -231,26 +256,26 @@ impl Recursor {
         }
         let plan = self.plan.load();
         match plan.whom(name) {
-            Whom::Group(_) | Whom::Nobody => {}
+            Whom::Group(..) | Whom::Nobody => {}
             Whom::Nothing => return Ok(Told::once(Answer::empty(Rcode::NXDOMAIN, false))),
             Whom::Awaited => return Ok(Told::failed(NOT_READY)),
         }
-        let now = Instant::now();
+        let (now, stale) = (Instant::now(), plan.settings.stale);
         let mut due: Vec<(Name, OwnedSemaphorePermit)> = Vec::new();
         let mut is_stale = false;
         let mut expired = None;
         let told = told(question, now, |at, is_first| {
-            let (link, age) = self.cache.get(at, qtype, form, now)?;
-            let Whom::Group(upstreams) = plan.whom(at) else {
+            let Whom::Group(upstreams, mark) = plan.whom(at) else {
                 return None;
             };
+            let (link, age) = self.cache.get(question.at(at), mark, stale, now)?;
             // What could not be said during an outage, or by others, counts no more.
             let stands =
                 |since| !plan.is_younger_than(since) && !upstreams.have_recovered_since(since);
             let is_put_off = || link.put_off_since(now).is_some_and(stands);
             let (may_be_told, is_due) = match age {
                 Age::Fresh => (!link.is_failure() || stands(link.born()), false),
-                Age::Ageing => (true, self.settings.prefetch && !is_put_off()),
+                Age::Ageing => (true, plan.settings.prefetch && !is_put_off()),
                 // What an alias leads to is looked for on its own.
                 Age::Expired if !is_first => (false, false),
                 // Whoever asks tells that they are back, for all other names as well.
@@ -338,10 +363,14 @@ impl Recursor {
 
     /// Puts into words what was found out.
     pub fn tell(&self, question: Question<'_>, landed: &Landed) -> Told {
-        let Question { qtype, form, .. } = question;
-        let now = Instant::now();
+        let (now, plan) = (Instant::now(), self.plan.load());
         let kept = |at: &Name| {
-            let (link, age) = self.cache.get(at, qtype, form, now)?;
+            let (link, age) = match plan.whom(at) {
+                Whom::Group(_, mark) => {
+                    self.cache.get(question.at(at), mark, Duration::ZERO, now)?
+                }
+                _ => return None,
+            };
             matches!(age, Age::Fresh | Age::Ageing).then_some(link)
         };
         let told = match &landed.0 {
@@ -376,25 +405,29 @@ impl Recursor {
         let query = Query::new(name, qtype, form.dnssec_ok, form.checking_disabled);
         let go = |query: Arc<Query>| {
             let (recursor, name) = (Arc::clone(self), name.clone());
-            async move { recursor.ask(&name, qtype, form, &query).await }
+            async move {
+                let name = &name;
+                recursor.ask(Question { name, qtype, form }, &query).await
+            }
         };
         self.flights.fly(query, client, go).await
     }
 
     /// Asks upstreams, and keeps what they say.
-    async fn ask(&self, name: &Name, qtype: u16, form: Form, query: &Query) -> Links {
-        let by = Instant::now() + self.settings.deadline;
+    async fn ask(&self, question: Question<'_>, query: &Query) -> Links {
+        let Question { name, qtype, form } = question;
         let plan = self.plan.load_full();
-        let said = match plan.whom(name) {
-            Whom::Group(upstreams) => upstreams.ask(query, by).await,
-            Whom::Nothing | Whom::Awaited | Whom::Nobody => Err(Vec::new()),
+        let by = Instant::now() + plan.settings.deadline;
+        let (said, mark) = match plan.whom(name) {
+            Whom::Group(upstreams, mark) => (upstreams.ask(query, by).await, mark),
+            Whom::Nothing | Whom::Awaited | Whom::Nobody => (Err(Vec::new()), Mark::default()),
         };
         let now = Instant::now();
         let links = match said {
             Ok(response) => {
                 let is_same = |next: &Name| plan.is_same(name, next);
                 let mut links = scrub::links(name, qtype, form, &response, now, is_same);
-                if self.withholds(name) {
+                if plan.withholds(name) {
                     for (_, link) in &mut links {
                         if rebind::leads_inside(link) {
                             *link = Arc::new(link.withheld(filtered()));
@@ -405,9 +438,9 @@ impl Recursor {
             }
             Err(errors) => {
                 self.metrics.failures.inc();
-                let before = self.cache.failure(name, qtype, form);
+                let before = self.cache.failure(question, mark);
                 let failed = Arc::new(Link::failed(errors, before.as_deref(), now));
-                if let Some((link, _)) = self.cache.get(name, qtype, form, now)
+                if let Some((link, _)) = self.cache.get(question, mark, plan.settings.stale, now)
                     && !link.is_failure()
                 {
                     // It is served instead, and says for how long upstreams are not asked.
@@ -419,7 +452,7 @@ impl Recursor {
             }
         };
         for (own, link) in &links {
-            self.cache.put(own, qtype, form, link, now);
+            self.cache.put(question.at(own), mark, link, now);
         }
         links
     }

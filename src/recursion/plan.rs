@@ -1,35 +1,64 @@
 //! Who is asked for a name: the upstreams of the longest domain that it is in, or those for everything else.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::runtime::Handle;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::dns::Name;
-use crate::upstream::{self, Group, Metrics, Upstream};
+use crate::upstream::{self, Address, Group, Means, Metrics, Trust, Upstream};
 
-use super::{Settings, Upstreams};
+use super::{Error, Settings, Upstreams};
 
 /// The groups of upstreams, and what each is for.
 pub(super) struct Plan {
     /// When it took the place of another one.
     since: Option<Instant>,
-    /// Somebody will be named for the rest.
-    is_awaited: bool,
+    pub(super) settings: Settings,
+    trust: Option<Trust>,
     /// All that are asked.
-    known: HashMap<SocketAddr, Arc<Upstream>>,
+    known: HashMap<Address, Arc<Upstream>>,
     default: Option<Arc<Group>>,
-    /// The longest first; nobody is asked where there is no group.
-    forward: Vec<(Name, Option<Arc<Group>>)>,
+    /// The longest first.
+    forward: Vec<Domain>,
+}
+
+/// A domain of the operator's.
+struct Domain {
+    name: Name,
+    /// Who is asked, if anybody is.
+    group: Option<(Arc<Group>, Mark)>,
+}
+
+/// Whose word something is. What others said of a name, before it was theirs to say, counts no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Mark(u32);
+
+impl Mark {
+    /// Of those who are asked for the rest, whoever they are: a host that moves keeps what it knows.
+    fn of_rest(settings: &Settings) -> Self {
+        Self(u32::from(settings.refuse_rebinding))
+    }
+
+    pub(super) fn to_bytes(self) -> [u8; 4] {
+        self.0.to_be_bytes()
+    }
+
+    /// Of those whom the operator named for a domain.
+    fn of(upstreams: &[Address]) -> Self {
+        let text: Vec<String> = upstreams.iter().map(Address::to_string).collect();
+        // The other two are of those who are asked for the rest.
+        Self(xxh3_64(text.join(" ").as_bytes()) as u32 | 2)
+    }
 }
 
 /// Who speaks for a name.
 #[derive(Clone, Copy)]
 pub(super) enum Whom<'a> {
-    /// These upstreams.
-    Group(&'a Group),
+    /// These upstreams, whose word has this mark.
+    Group(&'a Group, Mark),
     /// It does not exist, because the operator says so.
     Nothing,
     /// Nobody yet.
@@ -41,44 +70,93 @@ pub(super) enum Whom<'a> {
 impl Plan {
     /// A plan for these upstreams and the domains of the settings. An upstream that is named for several, or was
     /// in the plan before, is one all the same, with one health and the same connections.
+    ///
+    /// # Errors
+    /// The first that cannot be an upstream.
     pub(super) fn new(
-        default: &[SocketAddr],
-        settings: &Settings,
+        default: &[Address],
+        settings: Settings,
+        trust: Option<Trust>,
         runtime: &Handle,
         metrics: &Metrics,
         before: Option<&Self>,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let how = upstream::Settings {
             strategy: settings.recursor_strategy,
             timeout: settings.recursor_timeout,
             random_case: settings.random_case,
             hedge_after: settings.hedge_after,
         };
-        let mut known = before.map(|own| own.known.clone()).unwrap_or_default();
-        let mut groups: HashMap<&[SocketAddr], Arc<Group>> = HashMap::new();
-        let mut group = |addresses| match <[SocketAddr]>::is_empty(addresses) {
+        let means = Means {
+            runtime,
+            trust: trust.as_ref(),
+            metrics,
+        };
+        let mut before_known = before.map(|own| own.known.clone()).unwrap_or_default();
+        if before.is_some_and(|own| own.trust != trust) {
+            before_known.retain(|address, _| !address.is_encrypted());
+        }
+        let mut known: HashMap<Address, Arc<Upstream>> = HashMap::new();
+        let domains = settings.forward.iter().flat_map(|own| &own.upstreams);
+        for address in default.iter().chain(domains) {
+            if known.contains_key(address) {
+                continue;
+            }
+            let upstream = match before_known.remove(address) {
+                Some(upstream) => upstream,
+                None => {
+                    let made = Upstream::new(address.clone(), means);
+                    Arc::new(made.map_err(|message| Error::Upstream {
+                        upstream: Box::new(address.clone()),
+                        message,
+                    })?)
+                }
+            };
+            known.insert(address.clone(), upstream);
+        }
+        let mut groups: HashMap<&[Address], Arc<Group>> = HashMap::new();
+        let mut group = |addresses| match <[Address]>::is_empty(addresses) {
             true => None,
             false => Some(Arc::clone(groups.entry(addresses).or_insert_with(|| {
-                Arc::new(Group::new(addresses, how, runtime, metrics, &mut known))
+                let upstreams = addresses.iter().filter_map(|own| known.get(own));
+                Arc::new(Group::new(upstreams.cloned().collect(), how))
             }))),
         };
         let group_of_rest = group(default);
         let mut forward: Vec<_> = settings
             .forward
             .iter()
-            .map(|own| (own.domain.clone(), group(&own.upstreams)))
+            .map(|own| {
+                let marked = |group| (group, Mark::of(&own.upstreams));
+                Domain {
+                    name: own.domain.clone(),
+                    group: group(&own.upstreams).map(marked),
+                }
+            })
             .collect();
-        forward.sort_by_key(|(domain, _)| std::cmp::Reverse(domain.labels().count()));
-        let domains = settings.forward.iter().flat_map(|own| &own.upstreams);
-        let named: Vec<_> = default.iter().chain(domains).collect();
-        known.retain(|address, _| named.contains(&address));
-        Self {
+        forward.sort_by_key(|own| std::cmp::Reverse(own.name.labels().count()));
+        Ok(Self {
             since: before.map(|_| Instant::now()),
-            is_awaited: settings.upstreams == Upstreams::System,
+            settings,
+            trust,
             known,
             default: group_of_rest,
             forward,
-        }
+        })
+    }
+
+    /// The same plan, but that these are asked for the rest.
+    ///
+    /// # Errors
+    /// The first that cannot be an upstream.
+    pub(super) fn with_default(
+        &self,
+        default: &[Address],
+        runtime: &Handle,
+        metrics: &Metrics,
+    ) -> Result<Self, Error> {
+        let (settings, trust) = (self.settings.clone(), self.trust.clone());
+        Self::new(default, settings, trust, runtime, metrics, Some(self))
     }
 
     /// Was something found out before it was made?
@@ -86,24 +164,27 @@ impl Plan {
         self.since.is_some_and(|since| at < since)
     }
 
-    fn domain(&self, name: &Name) -> Option<&(Name, Option<Arc<Group>>)> {
+    fn domain(&self, name: &Name) -> Option<&Domain> {
         let mut forward = self.forward.iter();
-        forward.find(|(domain, _)| name.is_at_or_below(domain))
+        forward.find(|own| name.is_at_or_below(&own.name))
     }
 
     /// Who speaks for a name, in lower case.
     pub(super) fn whom(&self, name: &Name) -> Whom<'_> {
         match (self.domain(name), &self.default) {
-            (Some((_, Some(group))), _) | (None, Some(group)) => Whom::Group(group),
-            (Some((_, None)), _) => Whom::Nothing,
-            (None, None) if self.is_awaited => Whom::Awaited,
+            (Some(own), _) => match &own.group {
+                Some((group, mark)) => Whom::Group(group, *mark),
+                None => Whom::Nothing,
+            },
+            (None, Some(group)) => Whom::Group(group, Mark::of_rest(&self.settings)),
+            (None, None) if self.settings.upstreams == Upstreams::System => Whom::Awaited,
             (None, None) => Whom::Nobody,
         }
     }
 
-    /// Is it a name that no domain of the operator's has?
-    pub(super) fn is_default(&self, name: &Name) -> bool {
-        self.domain(name).is_none()
+    /// Is this somebody else's name, which may not lead to anything of ours?
+    pub(super) fn withholds(&self, name: &Name) -> bool {
+        self.settings.refuse_rebinding && self.domain(name).is_none()
     }
 
     /// Do the same upstreams speak for both? What one says of the other's names is not believed.
@@ -112,7 +193,7 @@ impl Plan {
             return true;
         }
         match (self.whom(one), self.whom(other)) {
-            (Whom::Group(one), Whom::Group(other)) => std::ptr::eq(one, other),
+            (Whom::Group(one, _), Whom::Group(other, _)) => std::ptr::eq(one, other),
             _ => false,
         }
     }
@@ -154,12 +235,13 @@ mod tests {
                 .iter()
                 .map(|text| text.parse().expect("an address"))
                 .collect();
-            Plan::new(&default, settings, &Handle::current(), &metrics, before)
+            let (settings, runtime) = (settings.clone(), Handle::current());
+            Plan::new(&default, settings, None, &runtime, &metrics, before).expect("a plan")
         };
         let plan = of(&["192.0.2.9:53"], &settings, None);
         let plan_time = Instant::now();
         let group = |text: &str| match plan.whom(&name(text)) {
-            Whom::Group(group) => Some(group as *const Group),
+            Whom::Group(group, _) => Some(group as *const Group),
             _ => None,
         };
         assert_eq!(group("corp.example"), group("a.b.corp.example"));

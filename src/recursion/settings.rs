@@ -1,21 +1,21 @@
 //! What an operator may set about recursion.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::dns::Name;
-use crate::upstream::Strategy;
+use crate::upstream::{Address, Strategy};
 
-/// The resolvers that an operator wants to be asked, over UDP and TCP on the same port.
+/// The resolvers that an operator wants to be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Upstreams {
     /// Those in the system's resolv.conf.
     System,
     /// These, in this order.
-    List(Vec<SocketAddr>),
+    List(Vec<Address>),
     /// Recursion is off.
     None,
 }
@@ -26,7 +26,7 @@ pub struct Forward {
     /// In lower case.
     pub domain: Name,
     /// Who is asked, in this order; nobody, and its names do not exist, if there is none.
-    pub upstreams: Vec<SocketAddr>,
+    pub upstreams: Vec<Address>,
 }
 
 /// What an operator may set about recursion: the keys of `[recursion]`, and three times and limits that
@@ -37,6 +37,9 @@ pub struct Settings {
     pub upstreams: Upstreams,
     /// Who is asked for names of these domains instead; the longest counts.
     pub forward: Vec<Forward>,
+    /// Who may vouch for upstreams that are asked over TLS and HTTPS, as PEM; those whom the system trusts, if there is
+    /// none.
+    pub ca_file: Option<PathBuf>,
     /// Hosts files, whose names are answered here.
     pub hosts: Vec<PathBuf>,
     /// Clients that may recurse. No network of v4-mapped addresses is in here: compare with a client's
@@ -74,6 +77,7 @@ impl Default for Settings {
         Self {
             upstreams: Upstreams::System,
             forward: Vec::new(),
+            ca_file: None,
             hosts: Vec::new(),
             allow: behind_the_same_router(),
             recursor_strategy: Strategy::default(),
@@ -112,6 +116,17 @@ fn behind_the_same_router() -> Vec<IpNet> {
 const WORKERS_SHARE: u64 = 4;
 
 impl Settings {
+    /// Does anybody have to vouch for one of these, or for one that domains are forwarded to?
+    pub fn need_trust(&self, upstreams: &[Address]) -> bool {
+        let forward = self.forward.iter().flat_map(|own| &own.upstreams);
+        upstreams.iter().chain(forward).any(Address::is_encrypted)
+    }
+
+    /// Bytes that the links of upstreams' answers may take.
+    pub(super) fn links_cache(&self) -> u64 {
+        self.cache - self.workers_cache() as u64
+    }
+
     /// Bytes that workers may keep of what they made of upstreams' answers, all together.
     pub fn workers_cache(&self) -> usize {
         usize::try_from(self.cache / WORKERS_SHARE).unwrap_or(usize::MAX)

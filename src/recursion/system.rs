@@ -2,15 +2,12 @@
 //! upstream is ourselves.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use nix::net::if_::if_nametoindex;
+use crate::upstream::Address;
 
 use super::Error;
-
-/// The port that `resolv.conf` means; it cannot name another (resolv.conf(5)).
-const DNS_PORT: u16 = 53;
 
 /// Where a container finds Docker's own resolver. It looks like this host, but Docker turns the
 /// packets aside before they could arrive at a listener on all addresses.
@@ -20,7 +17,7 @@ const DOCKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResolvConf {
     /// The resolvers that it names, in its order, on port 53.
-    pub servers: Vec<SocketAddr>,
+    pub servers: Vec<Address>,
     /// What it names instead of a server that can be asked, in its own words.
     pub passed_over: Vec<String>,
 }
@@ -41,7 +38,7 @@ impl ResolvConf {
     /// Leaves out what is one of our own listeners, as [`check_loops`] finds it.
     #[must_use]
     pub fn without_loops(mut self, listeners: &[SocketAddr], own: &[IpAddr]) -> Self {
-        let is_loop = |server: &SocketAddr| check_loops(&[*server], listeners, own).is_err();
+        let is_loop = |server: &Address| check_loops([server], listeners, own).is_err();
         let loops = self.servers.iter().filter(|server| is_loop(server));
         let loops = loops.map(|server| format!("{}, which is Portolan itself", server.ip()));
         self.passed_over.extend(loops.collect::<Vec<_>>());
@@ -60,17 +57,18 @@ impl ResolvConf {
     }
 }
 
-/// An address, or a link-local one with the interface that it is on (RFC 4007 section 11), if there is one of that
-/// name now.
-fn name_server(word: &str) -> Option<SocketAddr> {
-    if let Ok(ip) = word.parse::<IpAddr>() {
-        return Some(SocketAddr::new(ip, DNS_PORT));
+/// An address, or a link-local one with the interface that it is on; a port cannot be named (resolv.conf(5)).
+fn name_server(word: &str) -> Option<Address> {
+    match word.split_once('%') {
+        None => {
+            let ip: IpAddr = word.parse().ok()?;
+            (!ip.is_multicast()).then(|| ip.into())
+        }
+        Some((ip, _)) => {
+            ip.parse::<IpAddr>().ok()?;
+            word.parse().ok()
+        }
     }
-    let (ip, interface) = word.split_once('%')?;
-    let ip: Ipv6Addr = ip.parse().ok()?;
-    let scope = interface.parse().ok();
-    let scope = scope.or_else(|| if_nametoindex(interface).ok())?;
-    Some(SocketAddrV6::new(ip, DNS_PORT, 0, scope).into())
 }
 
 /// The `nameserver` lines. As glibc does, what cannot be read is passed over.
@@ -108,16 +106,17 @@ pub fn own_addresses() -> Result<Vec<IpAddr>, Error> {
 ///
 /// # Errors
 /// The first upstream that is ourselves.
-pub fn check_loops(
-    upstreams: &[SocketAddr],
+pub fn check_loops<'a>(
+    upstreams: impl IntoIterator<Item = &'a Address>,
     listeners: &[SocketAddr],
     own: &[IpAddr],
 ) -> Result<(), Error> {
-    for &upstream in upstreams {
+    for upstream in upstreams {
         let hit = listeners
             .iter()
             .find(|listener| is_same(upstream, **listener, own));
         if let Some(&listener) = hit {
+            let upstream = Box::new(upstream.clone());
             return Err(Error::Loop { upstream, listener });
         }
     }
@@ -125,7 +124,7 @@ pub fn check_loops(
 }
 
 /// Would a packet to `upstream` arrive at `listener`?
-fn is_same(upstream: SocketAddr, listener: SocketAddr, own: &[IpAddr]) -> bool {
+fn is_same(upstream: &Address, listener: SocketAddr, own: &[IpAddr]) -> bool {
     if upstream.port() != listener.port() {
         return false;
     }
@@ -150,12 +149,16 @@ mod tests {
             .collect()
     }
 
+    fn servers(list: &[&str]) -> Vec<Address> {
+        sockets(list).into_iter().map(Address::from).collect()
+    }
+
     fn is_loop(upstream: &str, listener: &str) -> bool {
         let own: Vec<IpAddr> = ["127.0.0.1", "192.0.2.7", "::1", "2001:db8::7"]
             .iter()
             .map(|s| s.parse().expect("an address"))
             .collect();
-        check_loops(&sockets(&[upstream]), &sockets(&[listener]), &own).is_err()
+        check_loops(&servers(&[upstream]), &sockets(&[listener]), &own).is_err()
     }
 
     #[test]
@@ -196,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_message_says_which_and_what_to_do() {
-        let list = sockets(&["198.51.100.1:53", "127.0.0.1:53"]);
+        let list = servers(&["198.51.100.1:53", "127.0.0.1:53"]);
         let error = check_loops(&list, &sockets(&["0.0.0.0:53"]), &[]).expect_err("a loop");
         let text = error.to_string();
         assert!(
@@ -212,22 +215,15 @@ mod tests {
     #[test]
     fn resolv_conf_gives_its_name_servers() {
         let text = "# x\nsearch a.b\nnameserver 192.0.2.1\r\n\tnameserver\t2001:db8::1 # y\n\
-                    nameserver 192.0.2.1\nnameserver fe80::1%no-such-eth0\nnameserver\n\
+                    nameserver 192.0.2.1\nnameserver fe80::1%eth0\nnameserver 192.0.2.9:53\nnameserver\n\
                     nameserverx 1.1.1.1\n;nameserver 192.0.2.9\noptions ndots:5";
         let conf = name_servers(text);
-        assert_eq!(conf.servers, sockets(&["192.0.2.1:53", "[2001:db8::1]:53"]));
-        assert_eq!(conf.passed_over, ["fe80::1%no-such-eth0"]);
-    }
-
-    #[test]
-    fn an_interface_is_found_by_name_and_by_number() {
-        let lo = if_nametoindex("lo").expect("there is a loopback interface");
-        let conf = name_servers("nameserver fe80::1%lo\nnameserver fe80::2%7\n");
-        let scopes = conf.servers.iter().map(|server| match server {
-            SocketAddr::V6(v6) => v6.scope_id(),
-            SocketAddr::V4(_) => 0,
-        });
-        assert_eq!(scopes.collect::<Vec<_>>(), [lo, 7]);
+        let servers = conf.servers.iter().map(Address::to_string);
+        assert_eq!(
+            servers.collect::<Vec<_>>(),
+            ["192.0.2.1:53", "[2001:db8::1]:53", "[fe80::1%eth0]:53"]
+        );
+        assert_eq!(conf.passed_over, ["192.0.2.9:53"]);
     }
 
     #[test]
@@ -245,9 +241,9 @@ mod tests {
         );
         fs::write(&path, b"\xff\nnameserver 192.0.2.1\nnameserver 127.0.0.1\n").expect("a file");
         let conf = ResolvConf::read(&path).expect("two upstreams");
-        assert_eq!(conf.servers, sockets(&["192.0.2.1:53", "127.0.0.1:53"]));
+        assert_eq!(conf.servers, servers(&["192.0.2.1:53", "127.0.0.1:53"]));
         let conf = conf.without_loops(&sockets(&["0.0.0.0:53"]), &[]);
-        assert_eq!(conf.servers, sockets(&["192.0.2.1:53"]));
+        assert_eq!(conf.servers, servers(&["192.0.2.1:53"]));
         assert_eq!(conf.passed_over, ["127.0.0.1, which is Portolan itself"]);
     }
 

@@ -175,7 +175,7 @@ impl World {
         for &does in script {
             upstreams.push(Scripted::new(does).await);
         }
-        let addresses: Vec<_> = upstreams.iter().map(|u| u.address).collect();
+        let addresses: Vec<_> = upstreams.iter().map(|own| own.address.into()).collect();
         let mut settings = Settings {
             // Long, so that a busy machine does not decide a test; those that wait shorten them.
             recursor_timeout: Duration::from_secs(10),
@@ -186,7 +186,7 @@ impl World {
         change(&mut settings);
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let recursor = Recursor::new(&addresses, settings, &Handle::current(), metrics)
+        let recursor = Recursor::new(&addresses, settings, None, &Handle::current(), metrics)
             .expect("good settings");
         Self {
             recursor: Arc::new(recursor),
@@ -389,15 +389,17 @@ async fn some_questions_stay_here() {
 
 #[tokio::test]
 async fn upstreams_that_cannot_be() {
-    for upstreams in [vec![], vec!["127.0.0.1:0"], vec!["224.0.0.251:53"]] {
-        let addresses = upstreams.iter().map(|s| s.parse().expect("an address"));
-        let addresses: Vec<SocketAddr> = addresses.collect();
+    // Nobody is asked, and nobody vouches for who is asked.
+    for upstreams in [&[][..], &["tls://192.0.2.1#dns.example"]] {
+        let addresses = upstreams.iter().map(|text| text.parse().expect(text));
+        let addresses: Vec<Address> = addresses.collect();
         let metrics = Metrics::register(&mut Registry::default());
         let settings = Settings {
             upstreams: Upstreams::List(Vec::new()),
             ..Settings::default()
         };
-        assert!(Recursor::new(&addresses, settings, &Handle::current(), metrics).is_err());
+        let made = Recursor::new(&addresses, settings, None, &Handle::current(), metrics);
+        assert!(made.is_err(), "{upstreams:?}");
     }
 }
 
@@ -690,39 +692,39 @@ fn a_failure_counts_until_something_is_known() {
     }
     let failure = Arc::new(failure);
     assert!(failure.holds(begin + 29 * second));
+    let (mark, stale) = (Mark::default(), 600 * second);
+    let question = Question {
+        name: &name,
+        qtype: types::A,
+        form,
+    };
     for (rcode, rtype, rdata) in [
         (Rcode::NOERROR, types::A, &[192, 0, 2, 1][..]),
         (Rcode::NXDOMAIN, types::SOA, &soa),
         (Rcode::NOERROR, types::SOA, &soa),
     ] {
-        let cache = Cache::new(1 << 20, Duration::from_secs(600));
-        cache.put(&name, types::A, form, &failure, begin);
+        let cache = Cache::new(1 << 20);
+        cache.put(question, mark, &failure, begin);
         let later = begin + second;
-        cache.put(
-            &name,
-            types::A,
-            form,
-            &link(rcode, rtype, rdata, later),
-            later,
-        );
+        cache.put(question, mark, &link(rcode, rtype, rdata, later), later);
         for (after, age) in [(1, Age::Fresh), (20, Age::Expired)] {
-            let got = cache.get(&name, types::A, form, begin + after * second);
+            let got = cache.get(question, mark, stale, begin + after * second);
             let (got, own) = got.expect("something is known");
             assert_eq!((got.rcode, own), (rcode, age), "after {after} s");
         }
     }
     // And the other way round: what failed since then failed.
-    let cache = Cache::new(1 << 20, Duration::from_secs(600));
+    let cache = Cache::new(1 << 20);
     let old = link(
         Rcode::NOERROR,
         types::A,
         &[192, 0, 2, 1],
         begin - 10 * second,
     );
-    cache.put(&name, types::A, form, &old, begin - 10 * second);
-    cache.put(&name, types::A, form, &failure, begin);
+    cache.put(question, mark, &old, begin - 10 * second);
+    cache.put(question, mark, &failure, begin);
     let (got, _) = cache
-        .get(&name, types::A, form, begin + second)
+        .get(question, mark, stale, begin + second)
         .expect("something is known");
     assert!(got.is_failure());
     // One that was long ago says nothing about how long the next one lasts.
@@ -734,12 +736,54 @@ fn a_failure_counts_until_something_is_known() {
 #[tokio::test]
 async fn others_are_asked_from_now_on() {
     let world = World::new(&[Does::Answer(1), Does::Rcode(ResponseCode::ServFail)]).await;
+    let follow = |addresses: &[SocketAddr]| {
+        let addresses: Vec<Address> = addresses.iter().copied().map(Address::from).collect();
+        world.recursor.follow(&addresses).expect("upstreams");
+    };
     world.ask("known.test").await;
-    world.recursor.adopt(&[world.upstreams[1].address]);
+    follow(&[world.upstreams[1].address]);
     assert_eq!(data(&world.ask("known.test").await), ["192.0.2.1"]);
     assert_eq!(world.ask("new.test").await.rcode, Rcode::SERVFAIL);
-    world.recursor.adopt(&[world.upstreams[0].address]);
+    follow(&[world.upstreams[0].address]);
     assert_eq!(data(&world.ask("new.test").await), ["192.0.2.1"]);
-    world.recursor.adopt(&[]);
+    follow(&[]);
     assert_eq!(codes(&world.ask("other.test").await), [NOT_READY]);
+}
+
+/// The operator's settings change; what is known stays, but for what others said of names that are now
+/// forwarded, or what would be withheld now.
+#[tokio::test]
+async fn other_settings_from_now_on() {
+    let world = World::new(&[Does::Answer(1), Does::Answer(2)]).await;
+    let address = |number: usize| Address::from(world.upstreams[number].address);
+    let adopt = |settings: &Settings| {
+        let adopted = world.recursor.adopt(&[address(0)], settings.clone(), None);
+        adopted.expect("good settings");
+    };
+    let mut settings = Settings::default();
+    adopt(&settings);
+    for name in ["known.test", "host.corp.test"] {
+        assert_eq!(data(&world.ask(name).await), ["192.0.2.1"]);
+    }
+    settings.forward = vec![Forward {
+        domain: Name::from_text("corp.test").expect("a name"),
+        upstreams: vec![address(1)],
+    }];
+    settings.cache = 1 << 20;
+    adopt(&settings);
+    assert_eq!(data(&world.ask("host.corp.test").await), ["192.0.2.2"]);
+    assert_eq!(data(&world.ask("known.test").await), ["192.0.2.1"]);
+    assert_eq!(world.asked(), [2, 1]);
+    settings.forward.clear();
+    adopt(&settings);
+    assert_eq!(data(&world.ask("host.corp.test").await), ["192.0.2.1"]);
+    assert_eq!(world.asked(), [2, 1], "it was known from before");
+    settings.refuse_rebinding = true;
+    adopt(&settings);
+    world.ask("known.test").await;
+    assert_eq!(world.asked(), [3, 1]);
+    settings.cache = 0;
+    adopt(&settings);
+    world.ask("known.test").await;
+    assert_eq!(world.asked(), [4, 1]);
 }

@@ -249,7 +249,13 @@ impl World {
         let metrics = recursion::Metrics::register(&mut registry);
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().expect("a runtime");
-        let recursor = Recursor::new(&[upstream], settings, runtime.handle(), metrics);
+        let recursor = Recursor::new(
+            &[upstream.into()],
+            settings,
+            None,
+            runtime.handle(),
+            metrics,
+        );
         let recursor = Arc::new(recursor.expect("good settings"));
         let router = Arc::new(Router::new(Arc::new(catalog), policy(&recursor)));
         let world = Self {

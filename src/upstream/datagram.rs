@@ -1,6 +1,6 @@
 //! A question over UDP: a connected socket of its own for each try, so that only the one who was asked
 //! can answer, on a port that nobody can guess (RFC 5452 section 9.2), and that a refusal of the network
-//! is heard at once.
+//! is heard at once. A socket that has been answered is given another port before it is used again.
 
 use std::io::{self, Read};
 use std::net::SocketAddr;
@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use tokio::runtime::{Handle, Id};
 use tokio::time::timeout_at;
 
 use crate::dns::{Query, QueryEdns, Response};
 
 use super::metrics::Counts;
-use super::{Failure, read};
+use super::{Address, Failure, read};
 
 /// How often a question is sent, in all: as many as `receive` looks at.
 const TRIES: usize = 3;
@@ -26,7 +27,7 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(150);
 
 /// A question, and whom it is for.
 pub(super) struct Exchange<'a> {
-    pub(super) to: SocketAddr,
+    pub(super) to: &'a Address,
     pub(super) query: &'a Query,
     pub(super) edns: Option<QueryEdns>,
     /// Ask with letters in random case.
@@ -36,6 +37,7 @@ pub(super) struct Exchange<'a> {
     pub(super) by: Instant,
     pub(super) counts: &'a Counts,
     pub(super) buffers: &'a Buffers,
+    pub(super) sockets: &'a Sockets,
 }
 
 /// A datagram that was sent, and the socket that its reply will come to.
@@ -60,7 +62,11 @@ impl Exchange<'_> {
                 self.by
             };
             match timeout_at(until.into(), self.receive(&tries)).await {
-                Ok(said) => return said,
+                Ok((number, said)) => {
+                    // What comes to the others is not waited for, nor heard by anybody else.
+                    self.sockets.put(tries.swap_remove(number).socket);
+                    return said;
+                }
                 Err(_) if until == self.by => return Err(Failure::Timeout),
                 Err(_) => {
                     patience *= 2;
@@ -77,7 +83,8 @@ impl Exchange<'_> {
         let query = self.random_case.then(|| self.query.in_case(rand::random()));
         let written = query.as_ref().unwrap_or(self.query);
         written.write(id, self.edns, &mut bytes);
-        match sent(self.to, &bytes) {
+        let to = self.to.socket();
+        match to.and_then(|to| self.sockets.send(to, &bytes)) {
             Ok(socket) => Ok(Try { socket, id, query }),
             Err(error) => {
                 tracing::debug!(upstream = %self.to, %error, "cannot send a question");
@@ -86,14 +93,13 @@ impl Exchange<'_> {
         }
     }
 
-    /// Waits for the reply to one of the tries.
-    async fn receive(&self, tries: &[Try]) -> Result<Response, Failure> {
+    /// Waits for the reply to one of the tries, and says which.
+    async fn receive(&self, tries: &[Try]) -> (usize, Result<Response, Failure>) {
         loop {
-            let (first, second, third) = (tries.first(), tries.get(1), tries.get(2));
-            let (own, mut ready) = tokio::select! {
-                ready = ready(first) => ready,
-                ready = ready(second) => ready,
-                ready = ready(third) => ready,
+            let (number, own, mut ready) = tokio::select! {
+                ready = ready(tries, 0) => ready,
+                ready = ready(tries, 1) => ready,
+                ready = ready(tries, 2) => ready,
             };
             let mut buffer = self.buffers.take();
             let received = ready.try_io(|socket| socket.get_ref().read(&mut buffer));
@@ -112,32 +118,22 @@ impl Exchange<'_> {
             };
             self.buffers.put(buffer);
             if let Some(said) = said {
-                return said;
+                return (number, said);
             }
         }
     }
 }
 
-/// Waits until something has come to a try; for ever if there is none.
-async fn ready(own: Option<&Try>) -> (&Try, AsyncFdReadyGuard<'_, Socket>) {
-    if let Some(own) = own {
+/// Waits until something has come to the try of this number; for ever if there is none.
+async fn ready(tries: &[Try], number: usize) -> (usize, &Try, AsyncFdReadyGuard<'_, Socket>) {
+    if let Some(own) = tries.get(number) {
         // A port at which nobody listens is an error of the socket, and nothing to read.
         match own.socket.ready(Interest::READABLE | Interest::ERROR).await {
-            Ok(ready) => return (own, ready),
+            Ok(ready) => return (number, own, ready),
             Err(error) => tracing::debug!(%error, "cannot wait for a reply"),
         }
     }
     std::future::pending().await
-}
-
-/// A socket on which these bytes were sent there. The system takes a port at random when it is connected,
-/// of those that nobody needs (`ip_local_port_range`).
-fn sent(to: SocketAddr, bytes: &[u8]) -> io::Result<AsyncFd<Socket>> {
-    let kind = Type::DGRAM.nonblocking();
-    let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::UDP))?;
-    socket.connect(&to.into())?;
-    socket.send(bytes)?;
-    watch(socket)
 }
 
 /// Lets the runtime tell when something comes, and only then: that there is room to send would wake it up
@@ -148,6 +144,61 @@ fn sent(to: SocketAddr, bytes: &[u8]) -> io::Result<AsyncFd<Socket>> {
 )]
 pub(crate) fn watch<S: AsRawFd>(socket: S) -> io::Result<AsyncFd<S>> {
     AsyncFd::with_interest(socket, Interest::READABLE)
+}
+
+/// Sockets of one upstream that are kept for the next questions, for each runtime.
+const KEPT_SOCKETS: usize = 64;
+
+/// Sockets to one upstream whose question has been answered. They are connected to nobody and have no port,
+/// until there is another question: that costs less than to make new ones.
+#[derive(Debug, Default)]
+pub(super) struct Sockets(Mutex<Vec<(Id, Vec<AsyncFd<Socket>>)>>);
+
+impl Sockets {
+    /// A socket on which these bytes were sent there. The system takes a port at random when it is connected,
+    /// of those that nobody needs (`ip_local_port_range`).
+    fn send(&self, to: SocketAddr, bytes: &[u8]) -> io::Result<AsyncFd<Socket>> {
+        let go = |socket: &Socket| {
+            socket.connect(&to.into())?;
+            socket.send(bytes)
+        };
+        if let Some(socket) = self.take() {
+            go(socket.get_ref())?;
+            return Ok(socket);
+        }
+        let kind = Type::DGRAM.nonblocking();
+        let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::UDP))?;
+        go(&socket)?;
+        watch(socket)
+    }
+
+    fn take(&self) -> Option<AsyncFd<Socket>> {
+        let here = Handle::current().id();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, sockets) = kept.iter_mut().find(|(own, _)| *own == here)?;
+        sockets.pop()
+    }
+
+    /// Keeps a socket that was answered. It gives up its port and its peer; what had come to it besides is thrown
+    /// away.
+    fn put(&self, socket: AsyncFd<Socket>) {
+        if let Err(error) = rustix::net::connect_unspec(&socket) {
+            tracing::debug!(%error, "cannot use a socket again");
+            return;
+        }
+        let mut nothing = [0; 1];
+        while socket
+            .try_io(Interest::READABLE, |mut own| own.read(&mut nothing))
+            .is_ok()
+        {}
+        let here = Handle::current().id();
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept.iter_mut().find(|(own, _)| *own == here) {
+            Some((_, sockets)) if sockets.len() >= KEPT_SOCKETS => {}
+            Some((_, sockets)) => sockets.push(socket),
+            None => kept.push((here, vec![socket])),
+        }
+    }
 }
 
 /// The longest datagram. Some servers send more than was asked for.

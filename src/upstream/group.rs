@@ -1,20 +1,17 @@
 //! One question to several upstreams: who is asked when, and what each one's behaviour means.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
-use tokio::time::timeout_at;
+use tokio::time::{sleep, timeout_at};
 
 use crate::dns::{ExtendedError, Query, Rcode, Response};
 
 use super::health::{self, Health};
-use super::metrics::{Metrics, Outcome};
+use super::metrics::Outcome;
 use super::{Failure, Upstream};
 
 /// In which order upstreams that are well are asked.
@@ -46,6 +43,11 @@ pub struct Group {
     settings: Settings,
 }
 
+/// For how long after its last answer an upstream that refuses connections is taken to be starting anew, and how often
+/// it is looked for meanwhile.
+const RESTART: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(50);
+
 type Asking<'a> = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send + 'a>>;
 
 /// A question on its way to one upstream.
@@ -59,36 +61,53 @@ struct Entrant<'a> {
 }
 
 impl Group {
-    /// Prepares upstreams, in their order, of which some may be `known` from other groups; connections to them
-    /// will live on `runtime`. Nothing is sent yet.
-    pub fn new(
-        addresses: &[SocketAddr],
-        mut settings: Settings,
-        runtime: &Handle,
-        metrics: &Metrics,
-        known: &mut HashMap<SocketAddr, Arc<Upstream>>,
-    ) -> Self {
+    /// Upstreams in their order, which may be in other groups as well.
+    pub fn new(upstreams: Vec<Arc<Upstream>>, mut settings: Settings) -> Self {
         settings.hedge_after = settings.hedge_after.min(settings.timeout);
-        let upstream = |address: &SocketAddr| {
-            let new = || Arc::new(Upstream::new(*address, &settings, runtime, metrics));
-            Arc::clone(known.entry(*address).or_insert_with(new))
-        };
         Self {
-            upstreams: addresses.iter().map(upstream).collect(),
+            upstreams,
             settings,
         }
     }
 
     /// Asks one upstream after the other until one has an answer: the next one at once when one failed,
-    /// and beside it when one is slow. Dropping it aborts what is still running.
+    /// and beside it when one is slow. Those that start anew are waited for. Dropping it aborts what is still running.
     ///
     /// # Errors
     /// What the upstreams say of it, if none has an answer until `by`.
     pub async fn ask(&self, query: &Query, by: Instant) -> Result<Response, Vec<ExtendedError>> {
+        loop {
+            match self.race(query, by).await {
+                Ok(response) => return Ok(response),
+                Err(lost) => {
+                    let now = Instant::now();
+                    if !lost.is_refused || now + LOOK >= by || !self.start_anew(now) {
+                        return Err(lost.errors);
+                    }
+                    // In a place of its own, or every question would have to make room for it.
+                    Box::pin(sleep(LOOK)).await;
+                }
+            }
+        }
+    }
+
+    /// Has one of them answered but a moment ago?
+    fn start_anew(&self, now: Instant) -> bool {
+        let mut upstreams = self.upstreams.iter();
+        upstreams.any(|own| {
+            let answered = own.with(|memory| memory.answered);
+            answered.is_some_and(|at| now.saturating_duration_since(at) < RESTART)
+        })
+    }
+
+    async fn race(&self, query: &Query, by: Instant) -> Result<Response, Lost> {
         let order = self.order();
         let mut waiting = order.iter().filter_map(|&index| self.upstreams.get(index));
         let mut entrants: Vec<Entrant<'_>> = Vec::with_capacity(1);
-        let mut errors = Vec::new();
+        let mut lost = Lost {
+            errors: Vec::new(),
+            is_refused: true,
+        };
         let mut is_hedge = false;
         loop {
             if let Some(upstream) = waiting.next() {
@@ -111,14 +130,15 @@ impl Group {
                     return Ok(response);
                 }
                 Ok(Some((number, Err(failure)))) => {
-                    ExtendedError::add(&mut errors, failure.errors());
+                    ExtendedError::add(&mut lost.errors, failure.errors());
+                    lost.is_refused &= failure == Failure::Network;
                     if let Some(entrant) = entrants.get_mut(number) {
-                        lost(entrant, &failure);
+                        fell_out(entrant, &failure);
                     }
                 }
                 // All have failed, or the time is up.
-                Ok(None) => return Err(errors),
-                Err(_) if until == by => return Err(errors),
+                Ok(None) => return Err(lost),
+                Err(_) if until == by => return Err(lost),
                 Err(_) => is_hedge = true,
             }
         }
@@ -154,7 +174,7 @@ impl Group {
         Entrant {
             upstream,
             sent,
-            asking: Some(Box::pin(upstream.ask(query, by))),
+            asking: Some(Box::pin(upstream.ask(query, self.settings.random_case, by))),
             is_suspect: false,
         }
     }
@@ -167,6 +187,13 @@ impl Group {
         let chance = rand::random();
         health::order(&health, self.settings.strategy, Instant::now(), chance)
     }
+}
+
+/// What there is to say when nobody has an answer.
+struct Lost {
+    errors: Vec<ExtendedError>,
+    /// Everybody was asked, and nobody heard it.
+    is_refused: bool,
 }
 
 /// The next that is done, by its number; `None` if none is running.
@@ -194,8 +221,11 @@ async fn next(entrants: &mut [Entrant<'_>]) -> Option<(usize, Result<Response, F
 
 /// An upstream failed. An error that it sent is held against it only if another one answers the same
 /// question; or a broken domain would make every upstream look broken.
-fn lost(entrant: &mut Entrant<'_>, failure: &Failure) {
+fn fell_out(entrant: &mut Entrant<'_>, failure: &Failure) {
     let upstream = entrant.upstream;
+    if let Failure::Untrusted(why) = failure {
+        upstream.tell_distrust(why);
+    }
     upstream.counts.query(Outcome::from(failure));
     tracing::debug!(upstream = %upstream.address, ?failure, "no answer");
     if failure.may_be_the_name() {
@@ -217,7 +247,7 @@ fn won(entrants: &[Entrant<'_>], winner: usize, response: &Response, hedge_after
                 _ => Outcome::NoError,
             });
             upstream.counts.latency(took);
-            upstream.note_success(took);
+            upstream.note_success(took, now);
         } else if entrant.is_suspect {
             upstream.note_failure(entrant.sent, now);
         } else if entrant.asking.is_some() {

@@ -1,6 +1,5 @@
 //! What is counted of upstreams, as `portolan_recursion_*`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::dns::Rcode;
 
-use super::Failure;
+use super::{Address, Failure};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByUpstream {
@@ -59,6 +58,7 @@ pub(super) enum Outcome {
     NotImp,
     OtherRcode,
     Lame,
+    Untrusted,
     Unreadable,
     Network,
     Timeout,
@@ -67,7 +67,7 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [(Self, &'static str); 12] = [
+    const ALL: [(Self, &'static str); 13] = [
         (Self::NoError, "noerror"),
         (Self::NxDomain, "nxdomain"),
         (Self::ServFail, "servfail"),
@@ -76,6 +76,7 @@ impl Outcome {
         (Self::NotImp, "notimp"),
         (Self::OtherRcode, "other_rcode"),
         (Self::Lame, "lame"),
+        (Self::Untrusted, "untrusted"),
         (Self::Unreadable, "unreadable"),
         (Self::Network, "network"),
         (Self::Timeout, "timeout"),
@@ -90,6 +91,7 @@ impl From<&Failure> for Outcome {
             Failure::Network => Self::Network,
             Failure::Unreadable => Self::Unreadable,
             Failure::Lame => Self::Lame,
+            Failure::Untrusted(_) => Self::Untrusted,
             Failure::Rcode(rcode, _) => match *rcode {
                 Rcode::SERVFAIL => Self::ServFail,
                 Rcode::REFUSED => Self::Refused,
@@ -154,7 +156,7 @@ impl Metrics {
         );
         room.register(
             "upstream_connections",
-            "Open TCP connections to an upstream",
+            "Open TCP connections to an upstream, those of HTTPS not counted",
             metrics.connections.clone(),
         );
         room.register_with_unit(
@@ -167,7 +169,7 @@ impl Metrics {
     }
 
     /// What is counted of one upstream, found once.
-    pub(super) fn of(&self, address: SocketAddr) -> Counts {
+    pub(super) fn of(&self, address: &Address) -> Counts {
         let upstream = address.to_string();
         let own = ByUpstream {
             upstream: upstream.clone(),

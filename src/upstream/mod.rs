@@ -1,17 +1,19 @@
-//! Resolvers that are asked: one of them by datagram and stream, with what is remembered of it, and
-//! several in a race.
+//! Resolvers that are asked: one of them by datagram and stream, over TLS or HTTPS, with what is remembered of it,
+//! and several in a race.
 //!
 //! hickory-resolver's transport is not used here. What a forwarder needs of it cannot be mended from
 //! outside: whole negative replies, a reply without a question, the end of a TCP connection, and a cost
 //! per query that is a fraction of it.
 
+mod address;
 mod datagram;
 mod group;
 mod health;
+mod https;
 mod metrics;
 mod stream;
+mod trust;
 
-use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,12 +21,15 @@ use tokio::runtime::Handle;
 
 use crate::dns::{ExtendedError, Query, QueryEdns, Rcode, Response, types};
 
+pub use address::{Address, Way};
 pub(crate) use datagram::watch;
 pub use group::{Group, Settings, Strategy};
 use health::Health;
+use https::Https;
 pub use metrics::Metrics;
 use metrics::{Counts, Odd};
 use stream::Streams;
+pub use trust::{Trust, TrustError};
 
 /// What we tell upstreams we can take over UDP: never a fragment (RFC 9715).
 const UDP_SIZE: u16 = 1232;
@@ -48,6 +53,8 @@ pub enum Failure {
     Rcode(Rcode, Vec<ExtendedError>),
     /// It does not recurse: it only named servers that might know.
     Lame,
+    /// Its certificate does not show that it is the one that was to be asked, for this reason.
+    Untrusted(String),
 }
 
 impl Failure {
@@ -88,13 +95,34 @@ impl Failure {
 
 /// One upstream.
 pub struct Upstream {
-    /// Where it listens, over UDP and TCP alike.
-    address: SocketAddr,
-    random_case: bool,
+    address: Address,
     memory: Mutex<Memory>,
-    streams: Streams,
-    buffers: datagram::Buffers,
+    road: Road,
     counts: Counts,
+}
+
+/// What questions go over.
+enum Road {
+    /// Datagrams, and a stream for an answer that does not fit.
+    Plain {
+        buffers: datagram::Buffers,
+        sockets: datagram::Sockets,
+        streams: Streams,
+    },
+    /// Streams, under TLS.
+    Tls(Streams),
+    Https(Https),
+}
+
+/// What upstreams are made with.
+#[derive(Clone, Copy)]
+pub struct Means<'a> {
+    /// Where connections live, whoever asks on them.
+    pub runtime: &'a Handle,
+    /// Who vouches for certificates; whoever has a certificate cannot be asked without.
+    pub trust: Option<&'a Trust>,
+    /// Where everything is counted.
+    pub metrics: &'a Metrics,
 }
 
 /// What is remembered of an upstream.
@@ -103,36 +131,68 @@ struct Memory {
     health: Health,
     /// How long its answers take, smoothed (RFC 6298 section 2).
     time: Option<Duration>,
+    /// When it last answered.
+    answered: Option<Instant>,
     /// When it last answered again after a time of failing.
     recovered: Option<Instant>,
+    /// Its certificate was refused, and that has been told.
+    is_untrusted: bool,
     /// It knows no EDNS, as far as can be told until then.
     without_edns: Option<Instant>,
 }
 
 impl Upstream {
     /// Prepares an upstream; nothing is connected yet.
-    fn new(address: SocketAddr, settings: &Settings, runtime: &Handle, metrics: &Metrics) -> Self {
-        let counts = metrics.of(address);
-        Self {
+    ///
+    /// # Errors
+    /// What there is not, to speak to it in its way.
+    pub fn new(address: Address, means: Means<'_>) -> Result<Self, String> {
+        let counts = means.metrics.of(&address);
+        let runtime = || means.runtime.clone();
+        let trust = || {
+            let nobody = || "nobody vouches for its certificate".to_owned();
+            means.trust.ok_or_else(nobody)
+        };
+        let road = match address.way() {
+            Way::Plain => Road::Plain {
+                buffers: datagram::Buffers::default(),
+                sockets: datagram::Sockets::default(),
+                streams: Streams::new(&address, None, runtime(), counts.clone()),
+            },
+            Way::Tls(name) => {
+                let tls = stream::Tls::new(&address, name.as_deref(), trust()?)?;
+                Road::Tls(Streams::new(&address, Some(tls), runtime(), counts.clone()))
+            }
+            Way::Https(url) => Road::Https(Https::new(&address, url, trust()?, runtime())?),
+        };
+        Ok(Self {
             address,
-            random_case: settings.random_case,
             memory: Mutex::default(),
-            streams: Streams::new(address, runtime.clone(), counts.clone()),
-            buffers: datagram::Buffers::default(),
+            road,
             counts,
-        }
+        })
     }
 
-    /// Asks it, over UDP and, when the answer does not fit, over TCP. NOERROR and NXDOMAIN are answers;
-    /// anything else is a reason to ask another upstream.
-    async fn ask(&self, query: &Query, by: Instant) -> Result<Response, Failure> {
+    /// Where it is.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Asks it; over UDP, if that is the way, with letters in random case if they are to be. NOERROR and NXDOMAIN
+    /// are answers; anything else is a reason to ask another upstream.
+    async fn ask(
+        &self,
+        query: &Query,
+        random_case: bool,
+        by: Instant,
+    ) -> Result<Response, Failure> {
         let start = Instant::now();
         let has_edns = self.with(|memory| memory.without_edns.is_none_or(|until| until <= start));
-        let response = self.exchange(query, has_edns, by).await?;
+        let response = self.exchange(query, has_edns, random_case, by).await?;
         if !has_edns || !refuses_edns(&response) {
             return Failure::of(response);
         }
-        let response = Failure::of(self.exchange(query, false, by).await?)?;
+        let response = Failure::of(self.exchange(query, false, random_case, by).await?)?;
         self.with(|memory| memory.without_edns = Some(Instant::now() + EDNS_REST));
         Ok(response)
     }
@@ -141,40 +201,52 @@ impl Upstream {
         &self,
         query: &Query,
         has_edns: bool,
+        random_case: bool,
         by: Instant,
     ) -> Result<Response, Failure> {
+        let is_padded = self.address.is_encrypted();
         let edns = |keepalive| {
             has_edns.then_some(QueryEdns {
                 udp_size: UDP_SIZE,
                 keepalive,
+                is_padded,
             })
         };
         let time = self.time();
-        let said = datagram::Exchange {
-            to: self.address,
-            query,
-            edns: edns(false),
-            random_case: self.random_case,
-            time,
-            by,
-            counts: &self.counts,
-            buffers: &self.buffers,
+        let streams = match &self.road {
+            Road::Plain {
+                buffers,
+                sockets,
+                streams,
+            } => {
+                let said = datagram::Exchange {
+                    to: &self.address,
+                    query,
+                    edns: edns(false),
+                    random_case,
+                    time,
+                    by,
+                    counts: &self.counts,
+                    buffers,
+                    sockets,
+                };
+                match said.run().await {
+                    // Only this question goes over TCP: the next one may fit.
+                    Ok(response) if response.truncated => {}
+                    // Something between us may have cut it.
+                    Err(Failure::Unreadable) => {}
+                    said => return said,
+                }
+                streams
+            }
+            Road::Tls(streams) => streams,
+            Road::Https(https) => {
+                let response = Box::pin(https.ask(query, edns(false), by, &self.counts));
+                return whole(response.await?);
+            }
         };
-        match said.run().await {
-            // Only this question goes over TCP: the next one may fit.
-            Ok(response) if response.truncated => {}
-            // Something between us may have cut it.
-            Err(Failure::Unreadable) => {}
-            said => return said,
-        }
-        // Few questions come this far, and all would carry what it needs.
-        let response = Box::pin(self.streams.ask(query, edns(true), time, by)).await?;
-        // There is no larger way to say it.
-        if response.truncated {
-            Err(Failure::Unreadable)
-        } else {
-            Ok(response)
-        }
+        // Few questions come this far over UDP, and all would carry what it needs.
+        whole(Box::pin(streams.ask(query, edns(true), time, by)).await?)
     }
 
     /// How long it takes, about.
@@ -191,12 +263,14 @@ impl Upstream {
         self.with(|memory| memory.health.asked(now));
     }
 
-    /// Notes a good answer, and how long it took.
-    fn note_success(&self, took: Duration) {
+    /// Notes a good answer that came now, and how long it took.
+    fn note_success(&self, took: Duration, now: Instant) {
         self.with(|memory| {
             if memory.health.rests() {
-                memory.recovered = Some(Instant::now());
+                memory.recovered = Some(now);
             }
+            memory.answered = Some(now);
+            memory.is_untrusted = false;
             memory.health.succeeded();
             memory.time = Some(match memory.time {
                 Some(time) => (time * 7 + took) / 8,
@@ -219,9 +293,29 @@ impl Upstream {
         }
     }
 
+    /// Tells that it cannot be who was to be asked, once until it can.
+    fn tell_distrust(&self, why: &str) {
+        if !self.with(|memory| std::mem::replace(&mut memory.is_untrusted, true)) {
+            tracing::warn!(
+                upstream = %self.address,
+                why,
+                "this upstream's certificate is refused, so it is not asked"
+            );
+        }
+    }
+
     fn with<T>(&self, f: impl FnOnce(&mut Memory) -> T) -> T {
         // Nothing in here can leave the memory half written, so a panic elsewhere does not spoil it.
         f(&mut self.memory.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A response that came in the largest way there is to say it.
+fn whole(response: Response) -> Result<Response, Failure> {
+    if response.truncated {
+        Err(Failure::Unreadable)
+    } else {
+        Ok(response)
     }
 }
 

@@ -4,22 +4,25 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{sleep_until, timeout_at};
+use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::dns::{Query, QueryEdns, Response, begin_frame, end_frame, split_frame};
 
 use super::metrics::{Counts, Odd};
-use super::{Failure, read};
+use super::trust::{Trust, distrust};
+use super::{Address, Failure, read};
 
 /// Connections to one upstream.
 const CONNECTIONS: usize = 32;
@@ -48,7 +51,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// The connections to one upstream.
 pub(super) struct Streams {
-    to: SocketAddr,
+    to: Arc<(Address, Option<Tls>)>,
     open: Mutex<Vec<Line>>,
     /// One dials, and the others then find a connection.
     dialling: tokio::sync::Mutex<()>,
@@ -56,6 +59,46 @@ pub(super) struct Streams {
     runtime: Handle,
     habits: Arc<Mutex<Habits>>,
     counts: Counts,
+}
+
+/// How a connection is made one of TLS.
+#[derive(Clone)]
+pub(super) struct Tls {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl Tls {
+    /// To one whose certificate is for this name, or else for its address, if somebody of these vouches for it.
+    pub(super) fn new(
+        address: &Address,
+        name: Option<&str>,
+        trust: &Trust,
+    ) -> Result<Self, String> {
+        let name = match name {
+            Some(name) => ServerName::try_from(name.to_owned())
+                .map_err(|_| format!("{name} cannot be the name of a certificate"))?,
+            None => ServerName::from(address.ip()),
+        };
+        let connector = Arc::new(trust.speaking(&["dot"])).into();
+        Ok(Self { connector, name })
+    }
+}
+
+/// What a connection is made of.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Opens a connection.
+async fn connect(to: Arc<(Address, Option<Tls>)>) -> io::Result<Box<dyn Stream>> {
+    let (address, tls) = &*to;
+    let stream = TcpStream::connect(address.socket()?).await?;
+    // Questions are whole messages: waiting for more to send only delays them.
+    stream.set_nodelay(true)?;
+    Ok(match tls {
+        None => Box::new(stream),
+        Some(tls) => Box::new(tls.connector.connect(tls.name.clone(), stream).await?),
+    })
 }
 
 /// What is known of how a server treats connections.
@@ -95,9 +138,9 @@ type Reply = oneshot::Receiver<Result<Response, Failure>>;
 
 impl Streams {
     /// Connections live on `runtime`, whoever asks on them.
-    pub(super) fn new(to: SocketAddr, runtime: Handle, counts: Counts) -> Self {
+    pub(super) fn new(to: &Address, tls: Option<Tls>, runtime: Handle, counts: Counts) -> Self {
         Self {
-            to,
+            to: Arc::new((to.clone(), tls)),
             open: Mutex::default(),
             dialling: tokio::sync::Mutex::default(),
             places: Arc::new(Semaphore::new(CONNECTIONS)),
@@ -201,25 +244,24 @@ impl Streams {
     async fn dial(&self, is_single: bool, until: Instant) -> Result<Line, Failure> {
         let dialled = timeout_at(until.into(), async {
             let place = Arc::clone(&self.places).acquire_owned().await;
-            let place = place.map_err(std::io::Error::other)?;
-            let connecting = self.runtime.spawn(TcpStream::connect(self.to));
+            let place = place.map_err(io::Error::other)?;
+            let connecting = self.runtime.spawn(connect(Arc::clone(&self.to)));
             // Whoever gives up waiting wants no connection either.
             let connecting = AbortOnDropHandle::new(connecting);
-            let stream = connecting.await.map_err(std::io::Error::other)??;
-            Ok::<_, std::io::Error>((place, stream))
+            let stream = connecting.await.map_err(io::Error::other)??;
+            Ok::<_, io::Error>((place, stream))
         });
         let (place, stream) = match dialled.await {
             Ok(Ok(dialled)) => dialled,
             Ok(Err(error)) => {
-                tracing::debug!(upstream = %self.to, %error, "cannot connect");
+                if let Some(why) = distrust(&error) {
+                    return Err(Failure::Untrusted(why));
+                }
+                tracing::debug!(upstream = %self.to.0, %error, "cannot connect");
                 return Err(Failure::Network);
             }
             Err(_) => return Err(Failure::Timeout),
         };
-        // Questions are whole messages: waiting for more to send only delays them.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(upstream = %self.to, %error, "cannot set TCP_NODELAY");
-        }
         let (asks, asked) = mpsc::channel(IN_FLIGHT);
         let state = Arc::new(Mutex::new(State {
             heard: Instant::now(),

@@ -54,12 +54,13 @@ const EVERYTHING: &str = r#"
     [zones]
     directory = "zones"
     [recursion]
-    upstreams = ["192.0.2.53", "[2001:db8::53]:5353"]
+    upstreams = ["192.0.2.53", "[2001:db8::53]:5353", "tls://192.0.2.54#dns.example"]
     forward = [
         "corp.example=10.1.0.53",
         { domains = ["10.0.0.0/8", "lab.example"], upstreams = ["10.1.0.53", "10.1.0.54:5353"] },
         "gone.example=none",
     ]
+    ca_file = "resolvers-ca.pem"
     hosts = ["one", "two"]
     allow = ["192.0.2.0/24"]
     recursor_strategy = "random"
@@ -166,9 +167,13 @@ fn every_key_is_read() {
         },
         recursion: recursion::Settings {
             upstreams: Upstreams::List(
-                ["192.0.2.53:53", "[2001:db8::53]:5353"]
-                    .map(|address| address.parse().expect(address))
-                    .to_vec(),
+                [
+                    "192.0.2.53:53",
+                    "[2001:db8::53]:5353",
+                    "tls://192.0.2.54:853#dns.example",
+                ]
+                .map(|address| address.parse().expect(address))
+                .to_vec(),
             ),
             forward: [
                 ("corp.example", &["10.1.0.53:53"][..]),
@@ -184,6 +189,7 @@ fn every_key_is_read() {
                     .collect(),
             })
             .to_vec(),
+            ca_file: Some(PathBuf::from("resolvers-ca.pem")),
             hosts: vec![PathBuf::from("one"), PathBuf::from("two")],
             allow: vec!["192.0.2.0/24".parse().expect("a network")],
             recursor_strategy: crate::upstream::Strategy::Random,

@@ -57,7 +57,8 @@ impl ResolvConf {
     }
 }
 
-/// An address, or a link-local one with the interface that it is on; a port cannot be named (resolv.conf(5)).
+/// An address, or a link-local one with the interface that it is on, if that is there now; a port cannot be named
+/// (resolv.conf(5)).
 fn name_server(word: &str) -> Option<Address> {
     match word.split_once('%') {
         None => {
@@ -66,7 +67,8 @@ fn name_server(word: &str) -> Option<Address> {
         }
         Some((ip, _)) => {
             ip.parse::<IpAddr>().ok()?;
-            word.parse().ok()
+            let address: Address = word.parse().ok()?;
+            address.socket().is_ok().then_some(address)
         }
     }
 }
@@ -215,15 +217,15 @@ mod tests {
     #[test]
     fn resolv_conf_gives_its_name_servers() {
         let text = "# x\nsearch a.b\nnameserver 192.0.2.1\r\n\tnameserver\t2001:db8::1 # y\n\
-                    nameserver 192.0.2.1\nnameserver fe80::1%eth0\nnameserver 192.0.2.9:53\nnameserver\n\
+                    nameserver 192.0.2.1\nnameserver fe80::1%lo\nnameserver fe80::1%no-such-eth0\nnameserver 192.0.2.9:53\nnameserver\n\
                     nameserverx 1.1.1.1\n;nameserver 192.0.2.9\noptions ndots:5";
         let conf = name_servers(text);
         let servers = conf.servers.iter().map(Address::to_string);
         assert_eq!(
             servers.collect::<Vec<_>>(),
-            ["192.0.2.1:53", "[2001:db8::1]:53", "[fe80::1%eth0]:53"]
+            ["192.0.2.1:53", "[2001:db8::1]:53", "[fe80::1%lo]:53"]
         );
-        assert_eq!(conf.passed_over, ["192.0.2.9:53"]);
+        assert_eq!(conf.passed_over, ["fe80::1%no-such-eth0", "192.0.2.9:53"]);
     }
 
     #[test]

@@ -131,8 +131,8 @@ impl Group {
                 }
                 Ok(Some((number, Err(failure)))) => {
                     ExtendedError::add(&mut lost.errors, failure.errors());
-                    lost.is_refused &= failure == Failure::Network;
                     if let Some(entrant) = entrants.get_mut(number) {
+                        lost.is_refused &= is_refusal(entrant.upstream, &failure);
                         fell_out(entrant, &failure);
                     }
                 }
@@ -192,8 +192,17 @@ impl Group {
 /// What there is to say when nobody has an answer.
 struct Lost {
     errors: Vec<ExtendedError>,
-    /// Everybody was asked, and nobody heard it.
+    /// Everybody was asked, and nobody is as far as to hear it.
     is_refused: bool,
+}
+
+/// Is that somebody who is not there? Or who is there again, but has not read its zones yet.
+fn is_refusal(upstream: &Upstream, failure: &Failure) -> bool {
+    match failure {
+        Failure::Network => true,
+        Failure::Rcode(..) => upstream.with(|memory| memory.health.rests()),
+        _ => false,
+    }
 }
 
 /// The next that is done, by its number; `None` if none is running.

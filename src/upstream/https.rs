@@ -1,10 +1,15 @@
-//! Questions over HTTPS (RFC 8484): each is a POST, many of them on one connection of HTTP/2. Connections are the HTTP
+//! Questions over HTTPS (RFC 8484): each is a GET, many of them on one connection of HTTP/2. Connections are the HTTP
 //! library's; what is asked again, and for how long, is decided here.
+//!
+//! It is no POST because Knot Resolver (5.6) refuses a request whose body does not follow its head at once, and the
+//! library sends the heads of several requests before their bodies.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, StatusCode, Url, dns, redirect};
 use tokio::runtime::Handle;
@@ -105,9 +110,12 @@ impl Https {
             let _place = self.places.acquire().await;
             let mut bytes = Vec::new();
             query.write(ID, edns, &mut bytes);
+            let mut url = self.url.clone();
+            url.query_pairs_mut()
+                .append_pair("dns", &URL_SAFE_NO_PAD.encode(&bytes));
             let mut said = Err(Failure::Network);
             for _ in 0..TRIES {
-                let exchange = exchange(self.client.clone(), self.url.clone(), bytes.clone());
+                let exchange = exchange(self.client.clone(), url.clone());
                 // Whoever gives up waiting wants no answer either.
                 let exchange = AbortOnDropHandle::new(self.runtime.spawn(exchange));
                 said = exchange.await.unwrap_or(Err(Failure::Network));
@@ -130,12 +138,8 @@ impl Https {
 }
 
 /// Asks once; what comes back is a message, as far as its server says.
-async fn exchange(client: Client, url: Url, bytes: Vec<u8>) -> Result<Vec<u8>, Failure> {
-    let request = client
-        .post(url)
-        .header(ACCEPT, MESSAGE)
-        .header(CONTENT_TYPE, MESSAGE)
-        .body(bytes);
+async fn exchange(client: Client, url: Url) -> Result<Vec<u8>, Failure> {
+    let request = client.get(url).header(ACCEPT, MESSAGE);
     let response = match request.send().await {
         Ok(response) => response,
         Err(error) => {

@@ -280,6 +280,7 @@ impl Streams {
             habits: Arc::clone(&self.habits),
             counts: self.counts.clone(),
             idle: IDLE,
+            is_one_by_one: self.to.1.is_some(),
             has_left: false,
             _place: place,
         };
@@ -333,6 +334,18 @@ impl Line {
     }
 }
 
+/// Writes some of these bytes, and says how many; none, once all of them have left.
+async fn send(writer: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<usize> {
+    match bytes {
+        // TLS keeps what the system does not take at once.
+        [] => writer.flush().await.map(|()| 0),
+        _ => match writer.write(bytes).await? {
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            sent => Ok(sent),
+        },
+    }
+}
+
 /// One connection: its questions, and its end.
 struct Connection {
     asked: mpsc::Receiver<Ask>,
@@ -343,6 +356,9 @@ struct Connection {
     counts: Counts,
     /// How long it stays without a question.
     idle: Duration,
+    /// Each question is written alone, so that it becomes a TLS record of its own: dnsdist (1.7) overlooks a
+    /// question that is not the first in a record until something else comes.
+    is_one_by_one: bool,
     /// When it last answered, it had more to answer.
     has_left: bool,
     _place: OwnedSemaphorePermit,
@@ -353,7 +369,7 @@ impl Connection {
         self.counts.connections().inc();
         let (mut reader, mut writer) = tokio::io::split(stream);
         let (mut inbox, mut outbox) = (Vec::new(), Vec::new());
-        let mut written = 0;
+        let (mut written, mut is_sent) = (0, true);
         let mut last = Instant::now();
         let mut is_asked = true;
         let ended_by_server = loop {
@@ -361,16 +377,17 @@ impl Connection {
             if !is_asked && !has_questions {
                 break false;
             }
+            let may_write = !self.is_one_by_one || is_sent;
             let wake = if has_questions { LOOK } else { self.idle };
-            let mut unsent = &outbox[written..];
             tokio::select! {
-                ask = self.asked.recv(), if is_asked && has_room => match ask {
+                ask = self.asked.recv(), if is_asked && has_room && may_write => match ask {
                     Some(ask) => {
                         if written == outbox.len() {
                             outbox.clear();
                             written = 0;
                         }
                         self.take(ask, &mut outbox);
+                        is_sent = false;
                         last = Instant::now();
                     }
                     None => is_asked = false,
@@ -384,7 +401,8 @@ impl Connection {
                     }
                     Ok(0) | Err(_) => break true,
                 },
-                sent = writer.write_buf(&mut unsent), if written < outbox.len() => match sent {
+                sent = send(&mut writer, &outbox[written..]), if !is_sent => match sent {
+                    Ok(0) => is_sent = true,
                     Ok(sent) => written += sent,
                     Err(_) => break true,
                 },

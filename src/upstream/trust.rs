@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt;
 
 /// Why nobody can vouch for certificates.
@@ -117,7 +117,7 @@ pub(super) fn distrust(error: &(dyn StdError + 'static)) -> Option<String> {
             None => error.downcast_ref::<rustls::Error>(),
         };
         match found {
-            Some(rustls::Error::InvalidCertificate(why)) => return Some(why.to_string()),
+            Some(rustls::Error::InvalidCertificate(why)) => return Some(reason(why)),
             Some(own @ rustls::Error::NoCertificatesPresented) => return Some(own.to_string()),
             _ => {}
         }
@@ -127,4 +127,24 @@ pub(super) fn distrust(error: &(dyn StdError + 'static)) -> Option<String> {
         };
     }
     None
+}
+
+/// The usual reasons in plain words.
+fn reason(why: &CertificateError) -> String {
+    match why {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "it has expired".to_owned()
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            "it is not valid yet; is the clock right?".to_owned()
+        }
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            format!("it is for another name: {}", presented.join(", "))
+        }
+        CertificateError::NotValidForName => "it is for another name".to_owned(),
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "no authority that is trusted has signed it; see recursion.ca_file".to_owned()
+        }
+        other => other.to_string(),
+    }
 }

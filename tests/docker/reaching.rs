@@ -2,12 +2,18 @@
 
 use crate::{
     support::{
-        directory, docker, docker::Docker, docker_proxy::DockerProxy, ensure, eventually,
-        free_ports, haproxy::Haproxy, own_loopback, portolan::Launch, program,
+        certificates::{NEW_KEY, openssl},
+        directory, docker,
+        docker::Docker,
+        docker_proxy::DockerProxy,
+        ensure, eventually, free_ports,
+        haproxy::Haproxy,
+        own_loopback,
+        portolan::Launch,
     },
     world::{SOON, addresses, has_addresses, launch, records, start},
 };
-use std::{path::Path, process::Command, time::Duration};
+use std::time::Duration;
 
 const WEB: [&str; 4] = ["--expose", "80", "-e", "SERVICE_NAME=web"];
 
@@ -55,16 +61,6 @@ fn a_proxy_that_allows_nothing_but_reading_is_enough() {
     );
 }
 
-fn openssl(directory: &Path, arguments: &str) {
-    let output = Command::new(program("openssl"))
-        .args(arguments.split_whitespace())
-        .current_dir(directory)
-        .output()
-        .expect("running openssl");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "openssl {arguments}: {errors}");
-}
-
 /// Docker over TCP is over TLS, and both sides show certificates.
 #[test]
 fn certificates_are_checked_and_shown() {
@@ -74,7 +70,7 @@ fn certificates_are_checked_and_shown() {
     let files = directory();
     let (folder, ip) = (files.path(), own_loopback());
     let [port] = free_ports(ip);
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30";
+    let key = format!("{NEW_KEY} -days 30");
     let authority = |name: &str| {
         openssl(
             folder,

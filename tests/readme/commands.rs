@@ -363,7 +363,9 @@ impl Reader {
                 }
                 // It is nobody here.
                 "--upstream" => {
-                    value.parse::<Ipv4Addr>().expect("an address");
+                    value
+                        .parse::<portolan::upstream::Address>()
+                        .expect("an address");
                     continue;
                 }
                 "--forward" => {

@@ -5,6 +5,7 @@ use crate::{
     snippets::CONFIGURATION,
     support::{
         consul::Consul,
+        directory,
         dns::{self, Query},
         docker::Docker,
         docker_proxy::DockerProxy,
@@ -12,6 +13,7 @@ use crate::{
         registrar::Registrar,
         upstream::{self, Action, Upstream},
         wire::rtype::A,
+        write_file,
     },
 };
 use portolan::config::KEYS;
@@ -148,4 +150,35 @@ fn every_key_that_is_named_exists() {
         }
     }
     assert!(named > 20, "{named} keys");
+}
+
+/// Each row of the table for those who come from other resolvers has one example of how it is done here, which is
+/// taken over as it is.
+#[test]
+fn what_other_resolvers_do_is_done_like_this() {
+    let text = open("docs/recursion.md").text;
+    let head = "| what you look for | dnsmasq | Unbound | CoreDNS | Portolan |";
+    let (_, table) = text.split_once(head).expect("the table");
+    let rows: Vec<&str> = table
+        .trim_start()
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with('|'))
+        .collect();
+    assert!(rows.len() >= 15, "{} rows", rows.len());
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!(cells.len(), 5, "{row}");
+        let example = cells[4]
+            .strip_prefix('`')
+            .and_then(|own| own.strip_suffix('`'));
+        let example = example.unwrap_or_else(|| panic!("no example: {row}"));
+        let key = example.split(' ').next().unwrap_or_default();
+        assert!(KEYS.iter().any(|own| own.path == key), "{row}");
+        let directory = directory();
+        let file = write_file(directory.path(), "portolan.toml", example);
+        let file = file.display().to_string();
+        let checked = run_to_end(&["check", "--config", &file, "--consul", "none"], &[]);
+        assert_eq!(checked.code, Some(0), "{row}: {}", checked.stderr);
+    }
 }

@@ -4,13 +4,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod encrypted;
 mod fairness;
 mod forwarding;
 mod hosts;
+mod namespace;
 mod odd;
 mod rebinding;
 mod resolv_conf;
 mod scripts;
+mod secure;
 mod servers;
 mod signed;
 mod size;

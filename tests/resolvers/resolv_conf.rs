@@ -1,6 +1,7 @@
 //! The system's resolvers, as they change: in a mount namespace of its own, each on port 53 of an address of its own.
 
 use crate::{
+    namespace::Namespace,
     servers::Server,
     support::{
         directory,
@@ -151,4 +152,77 @@ fn the_systems_resolvers_are_followed() {
     // What was known from others is known.
     let known = Query::new("n1.far.example", A).ask(scene.dns);
     assert_eq!(known.rcode(), rcode::NOERROR, "{}", known.summary());
+}
+
+/// A resolver with a link-local address is asked through the interface that is named, also when that goes and comes
+/// again under another number; by flag, and by `resolv.conf`.
+#[test]
+fn a_link_local_resolver_is_asked_through_its_interface() {
+    let directory = directory();
+    let log = |name: &str| directory.path().join(name);
+    let ours = Namespace::new(&log("ours"));
+    let theirs = Namespace::new(&log("theirs"));
+    ours.connect(&theirs);
+    let resolver = |number: u32| {
+        let mut command = theirs.command(&[
+            "dnsmasq",
+            "--keep-in-foreground",
+            "--no-resolv",
+            "--no-hosts",
+            "--interface=v1",
+            "--bind-interfaces",
+            "--user=root",
+            "--pid-file=",
+        ]);
+        command.arg(format!("--address=/far.example/192.0.2.{number}"));
+        Process::start("dnsmasq", command, &log("dnsmasq"))
+    };
+    let file = write_file(directory.path(), "resolv.conf", "nameserver fe80::2%v0\n");
+    let serve = |port: u16, flags: &str| {
+        let script = format!(
+            "mount --bind '{}' /etc/resolv.conf && exec '{}' serve --consul none --listen \
+             127.0.0.1:{port} --admin none {flags}",
+            file.display(),
+            env!("CARGO_BIN_EXE_portolan")
+        );
+        let words = [program("unshare"), program("sh")];
+        let words = words.map(|path| path.display().to_string());
+        let command = ours.command(&[&words[0], "--mount", &words[1], "-c", &script]);
+        Process::start("Portolan", command, &log(&format!("portolan{port}")))
+    };
+    let portolans = [
+        (5301, serve(5301, "--upstream fe80::2%v0")),
+        (5302, serve(5302, "")),
+    ];
+    let answers = |name: &str, number: u32| {
+        for (port, portolan) in &portolans {
+            eventually(SOON, "an answer comes through the cable", || {
+                let port = port.to_string();
+                let words = [
+                    "dig",
+                    "@127.0.0.1",
+                    "-p",
+                    &port,
+                    "+short",
+                    "+tries=1",
+                    name,
+                    "A",
+                ];
+                let output = ours.run(&words);
+                let said = String::from_utf8_lossy(&output.stdout).into_owned();
+                ensure(said == format!("192.0.2.{number}\n"), || {
+                    format!("{said}\n{}", portolan.log())
+                })
+            });
+        }
+    };
+    let first = resolver(1);
+    answers("one.far.example", 1);
+    drop(first);
+    ours.disconnect();
+    // What is new has another number than what went.
+    ours.run(&["ip", "link", "add", "other", "type", "dummy"]);
+    ours.connect(&theirs);
+    let _second = resolver(2);
+    answers("two.far.example", 2);
 }

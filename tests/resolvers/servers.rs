@@ -67,7 +67,7 @@ impl Server {
     }
 
     /// A program whose configuration is a file of its own, which comes behind these flags.
-    fn configured(
+    pub(crate) fn configured(
         name: &str,
         flags: &[&str],
         text: &str,
@@ -92,8 +92,19 @@ impl Server {
 
     /// The same at this address.
     pub(crate) fn named_at(address: SocketAddr, directory: &Path, zones: &[(&str, &str)]) -> Self {
+        Self::named_with(address, directory, zones, "", "")
+    }
+
+    /// The same with more of its own configuration, before its options and among them.
+    pub(crate) fn named_with(
+        address: SocketAddr,
+        directory: &Path,
+        zones: &[(&str, &str)],
+        before: &str,
+        options: &str,
+    ) -> Self {
         let mut text = format!(
-            "options {{ directory \"{}\"; listen-on port {} {{ {}; }}; listen-on-v6 {{ none; }}; \
+            "{before}options {{ directory \"{}\"; {options} listen-on port {} {{ {}; }}; listen-on-v6 {{ none; }}; \
              recursion no; pid-file none; session-keyfile none; dnssec-validation no; \
              allow-query {{ any; }}; querylog yes; tcp-clients 1000; max-records-per-type 0; }};\ncontrols {{ }};\n",
             directory.display(),

@@ -5,6 +5,7 @@
 // Each test target compiles all of this and uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod certificates;
 pub(crate) mod cluster;
 pub(crate) mod compare;
 pub(crate) mod consul;

@@ -18,10 +18,12 @@ pub(super) fn command(setup: &Setup<'_>) -> io::Result<Command> {
     }
     let hosts = write(&setup.directory, "hosts", &hosts)?;
     let (ip, port) = (setup.address.ip(), setup.address.port());
+    // By default it refuses the 151st question that waits: a machine that halts for a moment is enough.
     let mut text = format!(
         "keep-in-foreground\nuser=root\npid-file=\nport={port}\nlisten-address={ip}\nbind-interfaces\n\
          no-resolv\nno-hosts\nno-poll\nlog-facility=-\naddn-hosts={}\nlocal=/consul/\nlocal-ttl=1\n\
-         edns-packet-max=4096\ncache-size=10000\n{records}",
+         edns-packet-max=4096\ncache-size=10000\n\
+         dns-forward-max=10000\n{records}",
         hosts.display()
     );
     if let Some(upstream) = setup.upstream {

@@ -95,6 +95,10 @@ const FILTERED: u16 = 17;
 /// response timer).
 const STALE_AFTER: Duration = Duration::from_millis(1800);
 
+/// So long after a look into the cache another one would hardly find anything else. What is asked meanwhile is under
+/// way, and asked once all the same.
+const RECENT: Duration = Duration::from_millis(1);
+
 /// Questions of our own at a time, to keep known names fresh.
 const MAX_OWN: usize = 64;
 
@@ -114,6 +118,15 @@ impl<'a> Question<'a> {
     fn at(self, name: &'a Name) -> Self {
         Self { name, ..self }
     }
+}
+
+/// That nothing can be said to a question at once.
+#[derive(Debug)]
+pub struct Unsaid {
+    /// What was said of it before, and has run down.
+    expired: Option<Arc<Link>>,
+    /// When that was looked for.
+    at: Instant,
 }
 
 /// What was found out about a question: it takes little memory as long as it is not put into words.
@@ -240,12 +253,10 @@ impl Recursor {
     /// down since they were learned; what is about to run down is asked for anew. What has run down is
     /// said only where it is known that upstreams have nothing better. An alias whose target cannot be
     /// said at once is left open.
-    pub fn recall(self: &Arc<Self>, question: Question<'_>) -> Option<Told> {
-        self.look(question).ok()
-    }
-
-    /// The same; else what has run down, if that is known.
-    fn look(self: &Arc<Self>, question: Question<'_>) -> Result<Told, Option<Arc<Link>>> {
+    ///
+    /// # Errors
+    /// It cannot be said at once; [`Self::resolve`] wants to know what is known all the same.
+    pub fn recall(self: &Arc<Self>, question: Question<'_>) -> Result<Told, Unsaid> {
         let Question { name, qtype, form } = question;
         if special::is_not_recursed(qtype) {
             return Ok(Told::once(Answer::empty(Rcode::NOTIMP, false)));
@@ -296,7 +307,7 @@ impl Recursor {
             }
             Some(link)
         });
-        let mut told = told.ok_or(expired)?;
+        let mut told = told.ok_or(Unsaid { expired, at: now })?;
         for (at, place) in due {
             self.refresh(at, qtype, form, place);
         }
@@ -330,12 +341,20 @@ impl Recursor {
     /// said before, if that is at hand and it has no answer now; else SERVFAIL. An alias that the upstream
     /// left open is left open. Takes no longer than the deadline of the settings. What is under way when
     /// this is dropped goes on for those who ask next.
-    pub async fn resolve(self: &Arc<Self>, question: Question<'_>, client: Client) -> Landed {
-        // Somebody else may have been told meanwhile.
-        let expired = match self.look(question) {
-            Ok(told) => return Landed(What::Told(told)),
-            Err(expired) => expired,
-        };
+    pub async fn resolve(
+        self: &Arc<Self>,
+        question: Question<'_>,
+        client: Client,
+        mut unsaid: Unsaid,
+    ) -> Landed {
+        if unsaid.at.elapsed() > RECENT {
+            // Somebody else may have been told meanwhile.
+            unsaid = match self.recall(question) {
+                Ok(told) => return Landed(What::Told(told)),
+                Err(unsaid) => unsaid,
+            };
+        }
+        let expired = unsaid.expired;
         self.metrics.misses.inc();
         let flight = self.fly(question, Some(client));
         let Some(link) = expired else {

@@ -9,7 +9,7 @@ use crate::answers::{Asked, Maker, Moment, is_reverse, reverse_address};
 use crate::catalog::{Found, Miss, Patience, Pending, Reader};
 use crate::dns::{Answer, Cut, Data, ExtendedError, Glue, Name, Open, Rcode, Reach, Record, types};
 
-use crate::recursion::{self, Question};
+use crate::recursion::{self, Question, Recursor, Told};
 use crate::shares::Client;
 
 use super::{Fetched, Inquiry, Policy};
@@ -124,19 +124,11 @@ impl Trail<'_> {
         let question = Question { name, qtype, form };
         let known = self.fetched.get(name, qtype);
         let known = known.map(|landed| recursor.tell(question, &landed));
-        if let Some(told) = known.or_else(|| recursor.recall(question)) {
-            let mut answer = told.answer;
-            self.holds = self.holds.min(told.holds);
-            let withholds = recursor.withholds(step.name);
-            self.cut_at_ours(&mut answer, step, withholds);
-            // Who may have the name may have what upstreams make of it.
-            for end in &mut answer.open {
-                if end.reach != Reach::House {
-                    end.reach = step.reach;
-                }
-            }
-            return Some(Ok(answer));
-        }
+        let known = known.map_or_else(|| recursor.recall(question), Ok);
+        let unsaid = match known {
+            Ok(told) => return Some(Ok(self.of_upstream(step, told, recursor))),
+            Err(unsaid) => unsaid,
+        };
         if self.patience == Patience::None || self.fetched.len() + self.pending.len() >= MAX_FETCHES
         {
             self.holds = Duration::ZERO;
@@ -151,10 +143,25 @@ impl Trail<'_> {
                 qtype,
                 form,
             };
-            let landed = recursor.resolve(question, client).await;
+            let landed = recursor.resolve(question, client, unsaid).await;
             fetched.put(name, qtype, landed);
         };
         Some(Err(Miss::Loading(Pending::new(coming, within))))
+    }
+
+    /// What an upstream says to a name, as far as it may.
+    fn of_upstream(&mut self, step: &Step<'_>, told: Told, recursor: &Recursor) -> Answer {
+        let mut answer = told.answer;
+        self.holds = self.holds.min(told.holds);
+        let withholds = recursor.withholds(step.name);
+        self.cut_at_ours(&mut answer, step, withholds);
+        // Who may have the name may have what upstreams make of it.
+        for end in &mut answer.open {
+            if end.reach != Reach::House {
+                end.reach = step.reach;
+            }
+        }
+        answer
     }
 
     /// What an upstream says of our own names is not passed on: its alias into them is answered by us, or

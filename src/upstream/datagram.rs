@@ -118,6 +118,8 @@ impl Exchange<'_> {
             };
             self.buffers.put(buffer);
             if let Some(said) = said {
+                // Nothing else is waited for here, and whoever uses it next wants to hear of something new.
+                ready.clear_ready();
                 return (number, said);
             }
         }
@@ -179,18 +181,13 @@ impl Sockets {
         sockets.pop()
     }
 
-    /// Keeps a socket that was answered. It gives up its port and its peer; what had come to it besides is thrown
-    /// away.
+    /// Keeps a socket that was answered. It gives up its port and its peer, so that nothing more comes to it; what has
+    /// come besides answers no other question, and is passed over when the socket is used again.
     fn put(&self, socket: AsyncFd<Socket>) {
         if let Err(error) = rustix::net::connect_unspec(&socket) {
             tracing::debug!(%error, "cannot use a socket again");
             return;
         }
-        let mut nothing = [0; 1];
-        while socket
-            .try_io(Interest::READABLE, |mut own| own.read(&mut nothing))
-            .is_ok()
-        {}
         let here = Handle::current().id();
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match kept.iter_mut().find(|(own, _)| *own == here) {

@@ -101,6 +101,9 @@ impl Group {
     }
 
     async fn race(&self, query: &Query, by: Instant) -> Result<Response, Lost> {
+        if let [only] = &self.upstreams[..] {
+            return self.alone(only, query, by).await;
+        }
         let order = self.order();
         let mut waiting = order.iter().filter_map(|&index| self.upstreams.get(index));
         let mut entrants: Vec<Entrant<'_>> = Vec::with_capacity(1);
@@ -133,7 +136,8 @@ impl Group {
                     ExtendedError::add(&mut lost.errors, failure.errors());
                     if let Some(entrant) = entrants.get_mut(number) {
                         lost.is_refused &= is_refusal(entrant.upstream, &failure);
-                        fell_out(entrant, &failure);
+                        entrant.is_suspect = failure.may_be_the_name();
+                        failed(entrant.upstream, entrant.sent, &failure);
                     }
                 }
                 // All have failed, or the time is up.
@@ -179,10 +183,37 @@ impl Group {
         }
     }
 
-    fn order(&self) -> Vec<usize> {
-        if self.upstreams.len() < 2 {
-            return vec![0];
+    /// Where there is nobody to choose from, and nobody to wait for.
+    async fn alone(
+        &self,
+        upstream: &Upstream,
+        query: &Query,
+        by: Instant,
+    ) -> Result<Response, Lost> {
+        let sent = Instant::now();
+        upstream.note_asked(sent);
+        let by = by.min(sent + self.settings.timeout);
+        match upstream.ask(query, self.settings.random_case, by).await {
+            Ok(response) => {
+                let now = Instant::now();
+                answered(
+                    upstream,
+                    &response,
+                    now.saturating_duration_since(sent),
+                    now,
+                );
+                Ok(response)
+            }
+            Err(failure) => {
+                let is_refused = is_refusal(upstream, &failure);
+                failed(upstream, sent, &failure);
+                let errors = failure.errors().to_vec();
+                Err(Lost { errors, is_refused })
+            }
         }
+    }
+
+    fn order(&self) -> Vec<usize> {
         let health: Vec<Health> = self.upstreams.iter().map(|own| own.health()).collect();
         let chance = rand::random();
         health::order(&health, self.settings.strategy, Instant::now(), chance)
@@ -228,20 +259,27 @@ async fn next(entrants: &mut [Entrant<'_>]) -> Option<(usize, Result<Response, F
     .await
 }
 
-/// An upstream failed. An error that it sent is held against it only if another one answers the same
-/// question; or a broken domain would make every upstream look broken.
-fn fell_out(entrant: &mut Entrant<'_>, failure: &Failure) {
-    let upstream = entrant.upstream;
+/// An upstream failed the question that was sent then. An error that it sent is held against it only if another one
+/// answers the same question; or a broken domain would make every upstream look broken.
+fn failed(upstream: &Upstream, sent: Instant, failure: &Failure) {
     if let Failure::Untrusted(why) = failure {
         upstream.tell_distrust(why);
     }
     upstream.counts.query(Outcome::from(failure));
     tracing::debug!(upstream = %upstream.address, ?failure, "no answer");
-    if failure.may_be_the_name() {
-        entrant.is_suspect = true;
-    } else {
-        upstream.note_failure(entrant.sent, Instant::now());
+    if !failure.may_be_the_name() {
+        upstream.note_failure(sent, Instant::now());
     }
+}
+
+/// An upstream answered after so long.
+fn answered(upstream: &Upstream, response: &Response, took: Duration, now: Instant) {
+    upstream.counts.query(match response.rcode {
+        Rcode::NXDOMAIN => Outcome::NxDomain,
+        _ => Outcome::NoError,
+    });
+    upstream.counts.latency(took);
+    upstream.note_success(took, now);
 }
 
 /// An upstream answered. That tells about the others, too.
@@ -251,12 +289,7 @@ fn won(entrants: &[Entrant<'_>], winner: usize, response: &Response, hedge_after
         let upstream = entrant.upstream;
         let took = now.saturating_duration_since(entrant.sent);
         if number == winner {
-            upstream.counts.query(match response.rcode {
-                Rcode::NXDOMAIN => Outcome::NxDomain,
-                _ => Outcome::NoError,
-            });
-            upstream.counts.latency(took);
-            upstream.note_success(took, now);
+            answered(upstream, response, took, now);
         } else if entrant.is_suspect {
             upstream.note_failure(entrant.sent, now);
         } else if entrant.asking.is_some() {

@@ -156,7 +156,7 @@ impl Metrics {
         );
         room.register(
             "upstream_connections",
-            "Open TCP connections to an upstream, those of HTTPS not counted",
+            "Open TCP and TLS connections to an upstream, those of HTTPS not counted",
             metrics.connections.clone(),
         );
         room.register_with_unit(

@@ -58,7 +58,7 @@ pub(crate) struct Field {
     contenders: Vec<Contender>,
     order: Vec<u32>,
     over_tcp: bool,
-    _wildcard: Option<Server>,
+    wildcard: Option<Server>,
     // Dropped last: the processes have to end before their files go.
     _directory: TempDir,
 }
@@ -158,7 +158,7 @@ impl Field {
             contenders,
             order: questions.order.clone(),
             over_tcp: false,
-            _wildcard: wildcard,
+            wildcard,
             _directory: directory,
         })
     }
@@ -193,16 +193,14 @@ impl Field {
             measured.sort_by_key(|(at, _)| *at);
             rounds.push(measured.into_iter().map(|(_, measured)| measured).collect());
         }
-        // Knot is who is best over TCP, where there is no echo.
-        let place = |peer| self.contenders.iter().position(|own| own.peer == peer);
-        let echo = place(Peer::Echo).or_else(|| place(Peer::Knot));
+        let reference = self.reference();
         let rows = self.contenders.iter().zip(&paces).enumerate();
         let rows = rows.map(|(at, (contender, pace))| {
             let of =
                 |value: &dyn Fn(&Measured) -> f64| median(rounds.iter().map(|r| value(&r[at])));
             let ratios = rounds.iter().map(|round| {
-                let echo = echo.map_or(f64::NAN, |echo| round[echo].cost());
-                round[at].cost() / echo
+                let reference = reference.map_or(f64::NAN, |own| round[own].cost());
+                round[at].cost() / reference
             });
             Row {
                 what: what.to_owned(),
@@ -221,6 +219,17 @@ impl Field {
             }
         });
         Ok(rows.collect())
+    }
+
+    /// By whose cost the others' are divided: the echo's, below which nobody can go. What goes on to an upstream has no
+    /// echo, and is compared with Unbound; over TCP, with Knot.
+    fn reference(&self) -> Option<usize> {
+        let peers: &[Peer] = match self.wildcard {
+            Some(_) => &[Peer::Unbound],
+            None => &[Peer::Echo, Peer::Knot],
+        };
+        let place = |peer: &Peer| self.contenders.iter().position(|own| own.peer == *peer);
+        peers.iter().find_map(place)
     }
 
     /// The pace, or the server's limit if it cannot keep it.

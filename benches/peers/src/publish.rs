@@ -74,7 +74,7 @@ fn short(results: &Results) -> String {
     beside(results, "at its limit", &limit, &mut text);
     alone(
         results,
-        "other names, asked for the first time",
+        "other names, asked for the first time, × of Unbound",
         "uncached",
         &mut text,
     );

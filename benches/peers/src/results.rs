@@ -15,7 +15,8 @@ pub(crate) struct Row {
     pub(crate) pace: String,
     /// Processor time of the server per answer.
     pub(crate) cost_us: f64,
-    /// That, by the echo's of the same round; in `changes` by that of a Portolan without changes.
+    /// That, by the reference's of the same round: the echo's, over TCP Knot's, for `uncached` Unbound's, and in
+    /// `changes` that of a Portolan without changes.
     pub(crate) ratio: f64,
     pub(crate) answers_per_second: f64,
     pub(crate) p50_us: f64,
@@ -74,7 +75,7 @@ pub(crate) fn print(case: &str, rows: &[Row]) {
     println!("\n{case}");
     println!(
         "  {:<24} {:<13} {:<13} {:>8} {:>7} {:>9} {:>7} {:>7} {:>7} {:>7} {:>6}",
-        "", "", "", "us/query", "x echo", "answers/s", "p50 us", "p99", "p99.9", "bytes", "lost"
+        "", "", "", "us/query", "x", "answers/s", "p50 us", "p99", "p99.9", "bytes", "lost"
     );
     for row in rows {
         println!(

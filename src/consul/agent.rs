@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use reqwest::header::HeaderValue;
 use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +35,9 @@ impl AgentError {
     fn is_unknown(&self) -> bool {
         match &self.0 {
             RequestError::Status { status, body } => {
-                status.as_u16() == 404 || body.contains("Unknown service")
+                status.as_u16() == 404
+                    || body.contains("Unknown service")
+                    || body.contains("Unknown check")
             }
             _ => false,
         }
@@ -89,6 +93,18 @@ pub struct Agent {
     client: Client,
 }
 
+/// A token, as far as it can be told from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenMark(Option<Arc<HeaderValue>>);
+
+#[cfg(test)]
+impl TokenMark {
+    /// Of this text.
+    pub(crate) fn of(text: &'static str) -> Self {
+        Self(Some(Arc::new(HeaderValue::from_static(text))))
+    }
+}
+
 impl Agent {
     /// The agent that the client speaks to, which must be one.
     pub fn new(client: Client) -> Self {
@@ -124,18 +140,36 @@ impl Agent {
             .address)
     }
 
-    /// Registers a service, or replaces the one with the same ID, checks and all. `body` is JSON
-    /// as `PUT /v1/agent/service/register` takes it.
+    /// Registers a service, or replaces the one with the same ID; its other checks stay only if they are to be kept.
+    /// `body` is JSON as `PUT /v1/agent/service/register` takes it.
     ///
     /// # Errors
     /// [`AgentError`].
-    pub async fn register(&self, body: Vec<u8>) -> Result<(), AgentError> {
+    pub async fn register(&self, body: Vec<u8>, keep_checks: bool) -> Result<(), AgentError> {
         let mut ask = Ask::new(&["agent", "service", "register"]);
-        // Otherwise a check that the definition no longer has would stay.
-        ask.params
-            .push(("replace-existing-checks", "true".to_owned()));
+        if !keep_checks {
+            ask.params
+                .push(("replace-existing-checks", "true".to_owned()));
+        }
         self.client.put(&ask, body).await?;
         Ok(())
+    }
+
+    /// Takes a check off. That it is gone already is as good.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn deregister_check(&self, id: &str) -> Result<(), AgentError> {
+        let ask = Ask::new(&["agent", "check", "deregister", id]);
+        match self.client.put(&ask, Vec::new()).await.map_err(AgentError) {
+            Err(error) if !error.is_unknown() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The token that it is asked with, to be told from another.
+    pub fn token(&self) -> TokenMark {
+        TokenMark(self.client.token())
     }
 
     /// Takes a service off. That it is gone already is as good.

@@ -270,6 +270,11 @@ impl Client {
         Ok(())
     }
 
+    /// The token that is sent.
+    pub(super) fn token(&self) -> Option<Arc<HeaderValue>> {
+        self.token.load_full()
+    }
+
     /// Reads from the first agent that is well.
     pub(super) async fn get(&self, ask: &Ask, mode: Mode) -> Result<Response, RequestError> {
         self.send(Method::GET, ask, mode, Vec::new()).await

@@ -57,6 +57,8 @@ pub enum Healthcheck {
     Healthy,
     /// Bad.
     Unhealthy,
+    /// It was well, and is paused now, so that nothing can be said.
+    Paused,
 }
 
 /// What a container does.
@@ -183,6 +185,15 @@ struct StateJson {
 #[serde(rename_all = "PascalCase")]
 struct HealthJson {
     status: Option<String>,
+    failing_streak: Option<i64>,
+    log: Option<Vec<ProbeJson>>,
+}
+
+/// What one probe found.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ProbeJson {
+    exit_code: Option<i64>,
 }
 
 impl Container {
@@ -203,6 +214,7 @@ impl Container {
         let network = network_settings.unwrap_or_default();
         let state = state.unwrap_or_default();
         let name = name.unwrap_or_default();
+        let health = state.health();
         Ok(Self {
             name: name.trim_start_matches('/').to_owned(),
             image: config.image.unwrap_or_default(),
@@ -235,9 +247,7 @@ impl Container {
                 .collect(),
             run: state.run(),
             started_at: state.started_at.unwrap_or_default(),
-            health: state
-                .health
-                .and_then(|health| Healthcheck::parse(&health.status?)),
+            health,
             stop_signal: config.stop_signal.filter(|signal| !signal.is_empty()),
             stop_timeout: config
                 .stop_timeout
@@ -258,6 +268,27 @@ impl StateJson {
             false => Run::Stopped {
                 exit_code: self.exit_code.unwrap_or_default(),
             },
+        }
+    }
+}
+
+impl StateJson {
+    /// What the HEALTHCHECK says. Docker calls a container unhealthy as soon as it pauses it, be it for the moment
+    /// that `docker commit` takes, and until the next probe. No probe has failed then, and the last one holds.
+    fn health(&self) -> Option<Healthcheck> {
+        let health = self.health.as_ref()?;
+        let told = Healthcheck::parse(health.status.as_deref()?)?;
+        if told != Healthcheck::Unhealthy || health.failing_streak != Some(0) {
+            return Some(told);
+        }
+        if self.status.as_deref() == Some("paused") {
+            return Some(Healthcheck::Paused);
+        }
+        let last = health.log.as_ref().and_then(|log| log.last());
+        match last.map(|probe| probe.exit_code) {
+            Some(Some(0)) => Some(Healthcheck::Healthy),
+            Some(_) => Some(told),
+            None => Some(Healthcheck::Starting),
         }
     }
 }

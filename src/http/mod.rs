@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, ClientBuilder, Identity, Method, RequestBuilder, Response};
 use url::Url;
@@ -18,6 +19,45 @@ use stub::Stub;
 
 /// How long a connection may take to open.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
+
+/// What may not stand in a segment of a path as it is (RFC 3986 section 3.3; `\`, which URLs of the web take for a slash).
+const SEGMENT: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'/')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+/// May a name stand in a path of Consul's API, so that Consul finds what has it? Its server tidies up paths first
+/// (`//`, `.`, `..`), and refuses those with anything that is not printable (`agent/http.go`).
+pub fn is_addressable(name: &str) -> bool {
+    let is_part = |part: &str| !["", ".", ".."].contains(&part);
+    name.split('/').all(is_part) && name.chars().all(is_printable)
+}
+
+/// What Go takes for printable (`unicode.IsPrint`): letters, marks, numbers, punctuation, symbols, and of all spaces
+/// the usual one. The standard library escapes the others, and a few that it has a short way for.
+fn is_printable(character: char) -> bool {
+    match character {
+        '"' | '\'' | '\\' => true,
+        // A mark is escaped where it would stand alone.
+        _ => {
+            let beside = ['a', character].iter().collect::<String>();
+            beside.escape_debug().nth(1) == Some(character)
+        }
+    }
+}
 
 /// Where an API is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,13 +217,21 @@ impl Client {
         })
     }
 
-    /// The address of a path, each of whose segments is encoded as one: a slash or a question mark in
-    /// a name stays in it.
+    /// The address of a path, each of whose segments is encoded as one: whatever is in a name stays in it. What
+    /// [`is_addressable`] refuses has no address; it gets one that is nobody's.
     pub fn url<S: AsRef<str>>(&self, segments: impl IntoIterator<Item = S>) -> Url {
-        let mut url = self.base.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(segments);
+        let mut path = self.base.path().trim_end_matches('/').to_owned();
+        for segment in segments {
+            path.push('/');
+            let encoded = utf8_percent_encode(segment.as_ref(), SEGMENT).to_string();
+            // These say where to go in a path, however they are encoded.
+            path += &match encoded.as_str() {
+                "." | ".." => encoded.replace('.', "%252E"),
+                _ => encoded,
+            };
         }
+        let mut url = self.base.clone();
+        url.set_path(&path);
         url
     }
 
@@ -281,6 +329,45 @@ mod tests {
             ),
         ] {
             assert_eq!(client(base).url(segments).as_str(), url);
+        }
+    }
+
+    #[test]
+    fn nothing_in_a_name_gets_lost() {
+        for name in [
+            "tab\tx",
+            "new\nline",
+            "\u{a0}",
+            "\u{200b}",
+            "a%2Fb",
+            "a\\b",
+            "[x]^|",
+        ] {
+            let url = client("http://h:1/base/").url(["v1", name, "end"]);
+            let segments: Vec<_> = url.path_segments().expect("a path").collect();
+            let decoded = percent_encoding::percent_decode_str(segments[2]);
+            assert_eq!(decoded.decode_utf8().expect("UTF-8"), name);
+            assert_eq!(segments.len(), 4, "{url}");
+        }
+        for name in [".", ".."] {
+            let url = client("http://h:1").url(["v1", name, "end"]);
+            assert_eq!(url.path_segments().expect("a path").count(), 3, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_consul_could_not_be_asked_for() {
+        for name in [
+            "web", "a b", "a/b", "ü", "e\u{301}", "日本", "\"'\\", "%", "…", "a:80",
+        ] {
+            assert!(is_addressable(name), "{name:?}");
+        }
+        let odd = [
+            "", "/a", "a//b", "a/", ".", "a/../b", "tab\tx", "a\nb", "\u{0}", "\u{a0}", "\u{200b}",
+            "\u{feff}", "\u{2028}", "\u{e000}", "\u{7f}", "\u{ad}",
+        ];
+        for name in odd {
+            assert!(!is_addressable(name), "{name:?}");
         }
     }
 

@@ -89,10 +89,15 @@ const EVERY: Duration = Duration::from_secs(20);
 /// stays in Docker, where it may hold anything.
 pub(super) const OUTPUT: &str = "";
 
+/// For how long a container that is paused is taken to be as it was: `docker commit` pauses it for moments.
+const PAUSE: Duration = Duration::from_secs(5);
+
 /// What was reported of each service, by ID.
 #[derive(Debug, Default)]
 pub(super) struct HealthReports {
     sent: BTreeMap<String, (String, Instant)>,
+    /// Since when those are paused that were not when something was last reported of them.
+    paused: BTreeMap<String, Instant>,
 }
 
 impl HealthReports {
@@ -100,6 +105,16 @@ impl HealthReports {
     pub(super) fn is_due(&self, id: &str, status: &str, now: Instant) -> bool {
         let sent = self.sent.get(id);
         sent.is_none_or(|(said, when)| said != status || now.duration_since(*when) >= EVERY)
+    }
+
+    /// Is it too early to say that its container is paused? Nothing is reported of it then.
+    pub(super) fn is_held(&mut self, id: &str, is_paused: bool, now: Instant) -> bool {
+        if !is_paused || !self.sent.contains_key(id) {
+            self.paused.remove(id);
+            return false;
+        }
+        let since = *self.paused.entry(id.to_owned()).or_insert(now);
+        now.duration_since(since) < PAUSE
     }
 
     /// It was reported.
@@ -115,11 +130,15 @@ impl HealthReports {
     /// Only these are of interest still.
     pub(super) fn retain(&mut self, is_of_interest: impl Fn(&str) -> bool) {
         self.sent.retain(|id, _| is_of_interest(id));
+        self.paused.retain(|id, _| is_of_interest(id));
     }
 
     /// When the next report is due.
-    pub(super) fn next(&self) -> Option<Instant> {
-        let due = self.sent.values().map(|(_, when)| *when + EVERY);
+    pub(super) fn next(&self, now: Instant) -> Option<Instant> {
+        let due = self.sent.iter().map(|(id, (_, when))| {
+            let held = self.paused.get(id).map(|since| *since + PAUSE);
+            held.filter(|until| *until > now).unwrap_or(*when + EVERY)
+        });
         due.min()
     }
 }
@@ -149,5 +168,23 @@ mod tests {
         retries.settled("a");
         assert!(retries.is_due("a", "1", now));
         assert_eq!((retries.len(), retries.next()), (0, None));
+    }
+
+    #[test]
+    fn a_pause_is_told_when_it_lasts() {
+        let now = Instant::now();
+        let mut reports = HealthReports::default();
+        assert!(!reports.is_held("new", true, now), "nothing was said of it");
+        reports.sent("a", "passing", now);
+        assert!(reports.is_held("a", true, now));
+        assert_eq!(reports.next(now), Some(now + PAUSE));
+        assert!(reports.is_held("a", true, now + PAUSE / 2));
+        assert!(!reports.is_held("a", true, now + PAUSE));
+        assert!(reports.is_due("a", "critical", now + PAUSE));
+        reports.sent("a", "critical", now + PAUSE);
+        assert_eq!(reports.next(now + PAUSE), Some(now + PAUSE + EVERY));
+        // It goes on, and is paused again later.
+        assert!(!reports.is_held("a", false, now + 2 * PAUSE));
+        assert!(reports.is_held("a", true, now + 3 * PAUSE));
     }
 }

@@ -6,11 +6,13 @@
 //!
 //! Only what bears our owner's name is ever taken away.
 
+mod checks;
 mod due;
 mod identity;
 mod metrics;
 mod plan;
 mod reconciler;
+mod tokens;
 mod wanted;
 
 pub use identity::{Identity, OwnerError, owner};

@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::consul::AgentService;
 
-use super::identity::{CONTAINER, HASH, Identity, WRITER, Writers};
+use super::identity::{CONTAINER, HASH, Identity, OWNER, WRITER, Writers};
 use super::wanted::{Wanted, endpoint};
 
 /// What is known beside the two sides that are compared.
@@ -22,6 +22,8 @@ pub(super) struct Circumstances<'a> {
     pub(super) kept: &'a BTreeMap<String, String>,
     /// Services whose check has been lost, by ID.
     pub(super) damaged: &'a BTreeSet<String>,
+    /// Services that the agent knows with a token of before, by ID.
+    pub(super) outdated: &'a BTreeSet<String>,
 }
 
 /// What is done with a service.
@@ -46,6 +48,8 @@ pub enum Why {
     Changed,
     /// Its health check has been taken away.
     CheckLost,
+    /// The agent is to keep it up with another token.
+    NewToken,
     /// Registrator registered it.
     Adopted,
     /// Its container does not run.
@@ -77,6 +81,7 @@ impl fmt::Display for Why {
             Self::New => "new",
             Self::Changed => "changed",
             Self::CheckLost => "its check is gone",
+            Self::NewToken => "the token has changed",
             Self::Adopted => "taken over from Registrator",
             Self::Gone => "no such container runs",
             Self::Unchanged => "unchanged",
@@ -151,6 +156,8 @@ impl Circumstances<'_> {
             && endpoint(&actual.address, actual.port) == wanted.endpoint;
         if is_same && self.damaged.contains(id) {
             (Action::Register, Why::CheckLost)
+        } else if is_same && self.outdated.contains(id) {
+            (Action::Register, Why::NewToken)
         } else if is_same {
             (Action::Keep, Why::Unchanged)
         } else if self.is_of_other_writer(actual) {
@@ -178,6 +185,24 @@ impl Circumstances<'_> {
         } else {
             (Action::Deregister, Why::Gone)
         })
+    }
+
+    /// Registrator's services that are not taken over because their IDs have another host's name, by that name.
+    pub(super) fn of_other_hosts<'s>(
+        &self,
+        actual: &'s BTreeMap<String, AgentService>,
+    ) -> BTreeMap<&'s str, Vec<&'s str>> {
+        let mut others: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        let foreign = actual
+            .iter()
+            .filter(|(_, own)| !own.meta.contains_key(OWNER));
+        for (id, _) in foreign.filter(|_| self.adopt.is_some()) {
+            let host = LegacyId::parse(id).map(|legacy| legacy.host);
+            if let Some(host) = host.filter(|host| self.adopt != Some(host)) {
+                others.entry(host).or_default().push(id);
+            }
+        }
+        others
     }
 
     /// The ID, if it is one of Registrator's that are to be taken over.
@@ -294,6 +319,7 @@ mod tests {
         adopt: bool,
         kept: &'static [&'static str],
         damaged: &'static [&'static str],
+        outdated: &'static [&'static str],
         expected: &'static [(Action, Why, &'static str)],
     }
 
@@ -306,6 +332,7 @@ mod tests {
             writers.observe(other, Instant::now());
             let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
             let damaged = set(self.damaged);
+            let outdated = set(self.outdated);
             let kept = self.kept.iter();
             let kept = kept
                 .map(|name| (format!("id-of-{name}"), (*name).to_owned()))
@@ -316,6 +343,7 @@ mod tests {
                 adopt: self.adopt.then_some("host"),
                 kept: &kept,
                 damaged: &damaged,
+                outdated: &outdated,
             };
             let actual = self.actual.into_iter();
             let actual = actual
@@ -331,7 +359,6 @@ mod tests {
     }
 
     const WEB: &str = "host:web:80";
-    use crate::register::identity::OWNER;
     use Action::{Deregister, Keep, Leave, Register};
 
     #[test]
@@ -376,6 +403,17 @@ mod tests {
             actual: vec![(WEB, service(&[(OWNER, "me"), (HASH, HASH_NOW)]))],
             damaged: &[WEB],
             expected: &[(Register, Why::CheckLost, WEB)],
+            ..Case::default()
+        }
+        .check();
+    }
+
+    #[test]
+    fn a_new_token_is_told_to_the_agent() {
+        Case {
+            actual: vec![(WEB, service(&[(OWNER, "me"), (HASH, HASH_NOW)]))],
+            outdated: &[WEB],
+            expected: &[(Register, Why::NewToken, WEB)],
             ..Case::default()
         }
         .check();

@@ -13,15 +13,20 @@ use tracing::{error, info, warn};
 use crate::consul::{Agent, AgentError, AgentService};
 use crate::docker::{self, Problem, Severity, Snapshot, View, desired};
 
+use super::checks::{Checks, Memory, own_check};
 use super::due::{HealthReports, OUTPUT, Retries};
 use super::identity::{Identity, WRITER, Writers};
 use super::metrics::{Metrics, Report, count};
 use super::plan::{Action, Circumstances, Step, Why, plan};
+use super::tokens::Tokens;
 use super::wanted::{Wanted, wanted};
 
 /// The agent is looked at this often even if a resync is further away: one that was restarted may
 /// have forgotten everything.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// However much there is to do, two looks are as far apart.
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
 
 /// First and longest pause while the agent cannot be asked.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -64,14 +69,20 @@ pub struct Reconciler {
     health: HealthReports,
     /// Services whose check the agent does not know.
     damaged: BTreeSet<String>,
+    checks: Memory,
+    tokens: Tokens,
     /// What the log has told already.
     told: BTreeSet<Problem>,
     conflicts: BTreeMap<String, Why>,
+    of_other_hosts: BTreeMap<String, Vec<String>>,
 }
 
 /// Both sides, compared.
 struct Comparison {
     wanted: BTreeMap<String, Wanted>,
+    /// Services of ours that are to go.
+    going: BTreeMap<String, AgentService>,
+    checks: Checks,
     steps: Vec<Step>,
     /// Something of Registrator's has to wait until more is known of its container.
     is_adoption_open: bool,
@@ -98,8 +109,11 @@ impl Reconciler {
             retries: Retries::default(),
             health: HealthReports::default(),
             damaged: BTreeSet::new(),
+            checks: Memory::default(),
+            tokens: Tokens::default(),
             told: BTreeSet::new(),
             conflicts: BTreeMap::new(),
+            of_other_hosts: BTreeMap::new(),
         }
     }
 
@@ -120,7 +134,9 @@ impl Reconciler {
         for step in &comparison.steps {
             let wanted = comparison.wanted.get(&step.id);
             match (step.action, wanted) {
-                (Action::Register, Some(wanted)) => self.register(step, wanted).await?,
+                (Action::Register, Some(wanted)) => {
+                    self.register(step, wanted, &comparison).await?;
+                }
                 (Action::Deregister, _) => self.deregister(step).await?,
                 _ => self.retries.settled(&step.id),
             }
@@ -170,10 +186,20 @@ impl Reconciler {
             };
         }
         let actual = self.agent.services().await?;
+        let checks = Checks::new(self.agent.checks().await?);
         self.observe(&actual);
         let desired = desired(&snapshot.containers, &mapping);
         self.tell(&desired.problems);
         let wanted = wanted(&desired.registrations, &self.identity);
+        let now = Instant::now();
+        let lost = self
+            .checks
+            .observe(&wanted, &actual, &checks, &self.identity, now);
+        self.damaged.extend(lost);
+        let ours = actual.iter().filter(|(_, own)| self.identity.owns(own));
+        let outdated = self
+            .tokens
+            .outdated(self.agent.token(), ours.map(|(id, _)| id), now);
         let kept = snapshot.kept();
         let circumstances = Circumstances {
             identity: &self.identity,
@@ -181,18 +207,55 @@ impl Reconciler {
             adopt: self.adopting.then_some(mapping.host_name.as_str()),
             kept: &kept,
             damaged: &self.damaged,
+            outdated: &outdated,
         };
         let steps = plan(&wanted, &actual, &circumstances);
+        let of_others = circumstances.of_other_hosts(&actual);
+        let of_others: BTreeMap<String, Vec<String>> = of_others
+            .into_iter()
+            .map(|(host, ids)| {
+                (
+                    host.to_owned(),
+                    ids.into_iter().map(str::to_owned).collect(),
+                )
+            })
+            .collect();
         let is_adoption_open = steps
             .iter()
             .filter(|step| step.why == Why::ContainerKept)
             .filter_map(|step| actual.get(&step.id))
             .any(|service| !self.identity.owns(service));
+        self.tell_of_other_hosts(of_others);
+        let is_going = |id: &str, service: &AgentService| {
+            self.identity.owns(service) && !wanted.contains_key(id)
+        };
+        let going = actual.into_iter();
+        let going = going
+            .filter(|(id, service)| is_going(id, service))
+            .collect();
         Ok(Comparison {
             wanted,
+            going,
+            checks,
             steps,
             is_adoption_open,
         })
+    }
+
+    /// Tells once which of Registrator's services are left because of another host's name.
+    fn tell_of_other_hosts(&mut self, others: BTreeMap<String, Vec<String>>) {
+        if self.of_other_hosts == others {
+            return;
+        }
+        for (host, ids) in &others {
+            warn!(
+                host,
+                services = ids.join(", "),
+                "Registrator registered these under another host name, so they are left alone: start \
+                 `register --adopt` under that name, or deregister them by hand"
+            );
+        }
+        self.of_other_hosts = others;
     }
 
     /// Notes who wrote what is ours, and tells of others that do so now.
@@ -233,14 +296,34 @@ impl Reconciler {
         self.metrics.problems.set(count(problems.len()));
     }
 
-    async fn register(&mut self, step: &Step, wanted: &Wanted) -> Result<(), AgentError> {
-        let id = &step.id;
-        if !self.retries.is_due(id, &wanted.hash, Instant::now()) {
+    async fn register(
+        &mut self,
+        step: &Step,
+        wanted: &Wanted,
+        comparison: &Comparison,
+    ) -> Result<(), AgentError> {
+        let (id, now) = (&step.id, Instant::now());
+        if !self.retries.is_due(id, &wanted.hash, now) {
             return Ok(());
         }
-        let body = wanted.body.to_string().into_bytes();
-        let result = self.agent.register(body).await;
+        let Comparison { going, checks, .. } = comparison;
+        let begins = match step.why {
+            Why::New | Why::CheckLost => self.checks.begins(id, wanted, going, checks),
+            // A check that is there keeps its status.
+            _ => None,
+        };
+        let body = wanted.beginning_as(begins.as_deref()).to_string();
+        let others = checks.has_others(id);
+        let result = self.agent.register(body.into_bytes(), others).await;
         if self.has_succeeded(step, "register", &wanted.hash, result)? {
+            if others && !wanted.has_check() {
+                // It is the one that the definition had before.
+                self.agent.deregister_check(&own_check(id)).await?;
+            }
+            if step.why == Why::CheckLost {
+                self.checks.restored(id, now);
+            }
+            self.tokens.told(id);
             self.writers.wrote(id);
             self.damaged.remove(id);
             match &wanted.health {
@@ -313,7 +396,8 @@ impl Reconciler {
             let Some(reported) = health.filter(|_| step.action != Action::Leave) else {
                 continue;
             };
-            if !self.health.is_due(id, &reported.status, now) {
+            let is_held = self.health.is_held(id, reported.is_paused, now);
+            if is_held || !self.health.is_due(id, &reported.status, now) {
                 continue;
             }
             let (check, status) = (&reported.check, &reported.status);
@@ -339,7 +423,15 @@ impl Reconciler {
         let Comparison { wanted, steps, .. } = comparison;
         let ids: BTreeSet<&str> = steps.iter().map(|step| step.id.as_str()).collect();
         self.retries.retain(|id| ids.contains(id));
-        self.health.retain(|id| wanted.contains_key(id));
+        // What is left alone is never reported, so it must not be waited for either.
+        let left = |step: &&Step| step.action == Action::Leave;
+        let left: BTreeSet<&str> = steps
+            .iter()
+            .filter(left)
+            .map(|step| step.id.as_str())
+            .collect();
+        self.health
+            .retain(|id| wanted.contains_key(id) && !left.contains(id));
         self.damaged.retain(|id| wanted.contains_key(id));
         // Once, and not before all of it is done.
         let is_open = |step: &Step| step.why == Why::Adopted && self.retries.contains(&step.id);
@@ -392,11 +484,17 @@ impl Reconciler {
 
     /// When to look without being told to.
     fn next_look(&self) -> Instant {
-        let regular = Instant::now() + self.settings.resync.min(LOOK_EVERY);
-        [self.retries.next(), self.health.next()]
-            .into_iter()
-            .flatten()
-            .fold(regular, Instant::min)
+        let now = Instant::now();
+        let regular = now + self.settings.resync.min(LOOK_EVERY);
+        [
+            self.retries.next(),
+            self.health.next(now),
+            self.tokens.next(),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(regular, Instant::min)
+        .max(now + LEAST_PAUSE)
     }
 }
 

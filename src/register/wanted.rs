@@ -35,9 +35,25 @@ pub(super) struct Reported {
     pub(super) check: String,
     /// `passing`, `warning` or `critical`.
     pub(super) status: String,
+    /// It may be over in a moment.
+    pub(super) is_paused: bool,
 }
 
 impl Wanted {
+    /// Is it to have a check of its own?
+    pub(super) fn has_check(&self) -> bool {
+        self.body.get("Check").is_some()
+    }
+
+    /// What is sent, with a status that the check begins with, if it is another one than HEALTHCHECK's.
+    pub(super) fn beginning_as(&self, status: Option<&str>) -> Value {
+        let mut body = self.body.clone();
+        if let (Some(status), true, None) = (status, self.has_check(), &self.health) {
+            body["Check"]["Status"] = status.into();
+        }
+        body
+    }
+
     fn new(registration: &Registration, identity: &Identity) -> Self {
         let mut body = body(registration, TTL);
         body["Meta"][CONTAINER] = registration.container_id.as_str().into();
@@ -56,6 +72,7 @@ impl Wanted {
             health: status.map(|status| Reported {
                 check: registration.check_id(),
                 status,
+                is_paused: registration.health == Some(Healthcheck::Paused),
             }),
         }
     }
@@ -122,7 +139,7 @@ pub fn status(registration: &Registration) -> Option<&str> {
     let check = registration.check.as_ref()?;
     match (&check.probe, registration.health?) {
         (Probe::Health, Healthcheck::Healthy) => Some("passing"),
-        (Probe::Health, Healthcheck::Unhealthy) => Some("critical"),
+        (Probe::Health, Healthcheck::Unhealthy | Healthcheck::Paused) => Some("critical"),
         (Probe::Health, Healthcheck::Starting) => {
             Some(check.initial_status.as_deref().unwrap_or("critical"))
         }

@@ -5,6 +5,7 @@ use crate::{
     support::{
         directory,
         dns::Query,
+        ensure, eventually,
         portolan::run_to_end,
         upstream::{self, Action, Upstream},
         wire::{rcode, rtype::A},
@@ -12,7 +13,7 @@ use crate::{
     },
 };
 use hickory_proto::rr::{Name, RData, Record, rdata};
-use std::{net::Ipv4Addr, path::Path};
+use std::{net::Ipv4Addr, path::Path, time::Duration};
 
 const PTR: u16 = 12;
 
@@ -222,4 +223,42 @@ fn check_says_where_names_go_and_what_contradicts() {
     ] {
         assert!(wrong.stderr.contains(part), "{part}: {}", wrong.stderr);
     }
+}
+
+/// SIGHUP keeps what was learned and what is known of upstreams, but for names that are somebody else's from then on.
+#[test]
+fn a_reload_keeps_what_is_known() {
+    let (everywhere, office) = (directory(), directory());
+    let mut everywhere = named(
+        everywhere.path(),
+        &[("example", "host.far A 192.0.2.1\nhost.corp A 192.0.2.2\n")],
+    );
+    let office = named(office.path(), &[("corp.example", "host A 10.1.2.3\n")]);
+    let files = directory();
+    let write = |forward: &str| {
+        let text = format!(
+            "[recursion]\nupstreams = [\"{}\"]\nforward = [{forward}]\n",
+            everywhere.address
+        );
+        write_file(files.path(), "portolan.toml", &text)
+    };
+    let config = write("").display().to_string();
+    let portolan = launch(&[]).args(["--config", &config]).start();
+    let said = |name: &str| Query::new(name, A).ask(portolan.dns());
+    assert_eq!(said("host.far.example").data(), ["192.0.2.1"]);
+    assert_eq!(said("host.corp.example").data(), ["192.0.2.2"]);
+    write(&format!("\"corp.example={}\"", office.address));
+    everywhere.process.kill();
+    portolan.signal("HUP");
+    eventually(
+        Duration::from_secs(10),
+        "the domain has another resolver",
+        || {
+            let reply = said("host.corp.example");
+            ensure(reply.data() == ["10.1.2.3"], || reply.summary())
+        },
+    );
+    let known = said("host.far.example");
+    assert_eq!(known.data(), ["192.0.2.1"], "{}", known.summary());
+    assert!(known.extended_errors().is_empty(), "it has not run down");
 }

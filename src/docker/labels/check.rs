@@ -155,6 +155,11 @@ fn words(
         ));
         return None;
     };
+    if needs_shell(script, &words) {
+        trouble.warn(format!(
+            "{key} has shell syntax, and Consul runs it without a shell: write sh -c '…' around it"
+        ));
+    }
     let put_in = |word: String| {
         word.replace("${SERVICE_IP}", &ip)
             .replace("${SERVICE_PORT}", &port)
@@ -162,6 +167,38 @@ fn words(
             .replace("$SERVICE_PORT", &port)
     };
     Some(words.into_iter().map(put_in).collect())
+}
+
+/// Is there anything in a command line that only a shell would do? A shell that is called by name does it with what is
+/// in quotes.
+fn needs_shell(script: &str, words: &[String]) -> bool {
+    const SHELLS: [&str; 6] = ["sh", "ash", "bash", "dash", "ksh", "zsh"];
+    let program = words.first().map(String::as_str).unwrap_or_default();
+    let program = program.rsplit('/').next().unwrap_or_default();
+    let has_shell = SHELLS.contains(&program);
+    let mut script = script.to_owned();
+    for ours in [
+        "${SERVICE_IP}",
+        "${SERVICE_PORT}",
+        "$SERVICE_IP",
+        "$SERVICE_PORT",
+    ] {
+        script = script.replace(ours, "");
+    }
+    let (mut quote, mut is_escaped) = (None, false);
+    for character in script.chars() {
+        let was_escaped = std::mem::take(&mut is_escaped);
+        match (character, quote) {
+            _ if was_escaped => {}
+            ('\\', None | Some('"')) => is_escaped = true,
+            ('\'' | '"', None) => quote = Some(character),
+            (end, Some(begin)) if end == begin => quote = None,
+            ('|' | '&' | ';' | '<' | '>' | '(' | ')', None) => return true,
+            ('$' | '`', None | Some('"')) if !(has_shell && quote.is_some()) => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 fn initial_status(values: &Values<'_>, trouble: &mut Trouble<'_>) -> Option<String> {

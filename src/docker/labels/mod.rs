@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::catalog::Weights;
+use crate::http;
 
 use super::container::{Container, Port, Protocol, Run};
 
@@ -122,8 +123,16 @@ fn registrations_of(
     reached
         .into_iter()
         .filter(|(_, values, _)| is_wanted(values, settings))
-        .map(|(port, values, place)| {
-            registration(container, settings, port, &values, place, is_group, trouble)
+        .filter_map(|(port, values, place)| {
+            let made = registration(container, settings, port, &values, place, is_group, trouble);
+            if http::is_addressable(&made.name) {
+                return Some(made);
+            }
+            trouble.warn(format!(
+                "Consul could not be asked for the service name {:?}: left out",
+                made.name
+            ));
+            None
         })
         .collect()
 }
@@ -175,7 +184,7 @@ fn id(
         Protocol::Sctp => ":sctp",
     };
     let given = values.value("id");
-    let usable = given.filter(|given| is_addressable(given.text));
+    let usable = given.filter(|given| http::is_addressable(given.text));
     if given.is_some() && usable.is_none() {
         trouble.warn(
             "SERVICE_ID cannot stand in a path, so Consul could not be told to remove it: the \
@@ -195,12 +204,6 @@ fn id(
             settings.host_name, container.name, port.number
         ),
     }
-}
-
-/// Consul's API has ids in paths, which its server tidies up first (`//`, `.`, `..`).
-fn is_addressable(id: &str) -> bool {
-    let is_part = |part: &str| !["", ".", ".."].contains(&part);
-    id.split('/').all(is_part)
 }
 
 fn name(

@@ -106,7 +106,9 @@ impl<'a> Places<'a> {
         trouble: &mut Trouble<'_>,
     ) -> Option<Place> {
         let given = values.get("ip").and_then(|text| {
-            let address: Option<IpAddr> = text.trim().parse().ok();
+            // Who is used to write a network's length behind it means the address.
+            let bare = text.trim().parse::<IpNet>().map(|network| network.addr());
+            let address = bare.ok().or_else(|| text.trim().parse().ok());
             // Consul refuses 0.0.0.0 and ::, which are nowhere.
             let address = address.filter(|address| !address.is_unspecified());
             if address.is_none() {

@@ -15,11 +15,9 @@ use serde_json::json;
 use std::time::Duration;
 
 /// Healthy for as long as there is a file.
-const CHECK: [&str; 8] = [
+const CHECK: [&str; 6] = [
     "--health-cmd",
     "cat /healthy",
-    "--health-interval",
-    "200ms",
     "--health-retries",
     "1",
     "--health-timeout",
@@ -28,7 +26,13 @@ const CHECK: [&str; 8] = [
 
 /// A container with a HEALTHCHECK that is good as long as `/healthy` exists.
 pub(crate) fn checked(host: &Host, name: &str) -> Container {
-    let options = [&["-e", "SERVICE_NAME=checked", "-p", ":80"][..], &CHECK].concat();
+    checked_every(host, name, "200ms")
+}
+
+/// The same, which is looked at so often.
+pub(crate) fn checked_every(host: &Host, name: &str, interval: &str) -> Container {
+    let mut options = [&["-e", "SERVICE_NAME=checked", "-p", ":80"][..], &CHECK].concat();
+    options.extend(["--health-interval", interval]);
     let script = "touch /healthy; sleep 1000000";
     host.docker.run(name, &options, &["sh", "-c", script])
 }

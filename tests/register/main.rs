@@ -11,4 +11,5 @@ mod modes;
 mod others;
 mod refused;
 mod secrets;
+mod truth;
 mod world;

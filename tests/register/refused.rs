@@ -3,21 +3,17 @@
 use crate::{
     support::{
         consul::{Consul, Options},
-        docker::Docker,
-        docker_proxy::DockerProxy,
-        ensure, eventually, http,
-        recorder::Recorder,
-        write_file,
+        ensure, eventually, http, write_file,
     },
     world::{Host, SOON},
 };
 use serde_json::json;
 use std::time::Duration;
 
-const ROOT: &str = "00000000-1111-2222-3333-444444444444";
+pub(crate) const ROOT: &str = "00000000-1111-2222-3333-444444444444";
 
 /// A Consul that registers nothing without a token.
-fn with_acl() -> Host {
+pub(crate) fn with_acl() -> Host {
     let acl = json!({ "acl": { "enabled": true, "default_policy": "deny",
         "tokens": { "master": ROOT, "agent": ROOT } } });
     let consul = Consul::launch(Options {
@@ -32,17 +28,11 @@ fn with_acl() -> Host {
             ensure(policies.status == 200, || format!("{policies:?}"))
         },
     );
-    let docker = Docker::new();
-    Host {
-        proxy: DockerProxy::showing(&docker.label()),
-        recorder: Recorder::before(consul.http()),
-        docker,
-        consul,
-    }
+    Host::with(consul)
 }
 
 /// A token with these rules.
-fn token(host: &Host, rules: &str) -> String {
+pub(crate) fn token(host: &Host, rules: &str) -> String {
     let put = |path: &str, body: serde_json::Value| {
         let path = format!("{path}?token={ROOT}");
         let response = http::put(host.consul.http(), &path, &body.to_string()).expect("an answer");

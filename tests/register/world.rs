@@ -31,8 +31,12 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn start() -> Self {
+        Self::with(Consul::start())
+    }
+
+    /// The same with this Consul.
+    pub(crate) fn with(consul: Consul) -> Self {
         let docker = Docker::new();
-        let consul = Consul::start();
         Self {
             proxy: DockerProxy::showing(&docker.label()),
             recorder: Recorder::before(consul.http()),

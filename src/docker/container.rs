@@ -10,6 +10,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use super::health::{HealthJson, Healthcheck};
+
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
@@ -46,19 +48,6 @@ pub struct Attachment {
     pub ipv4: Option<IpAddr>,
     /// Its global IPv6 address there.
     pub ipv6: Option<IpAddr>,
-}
-
-/// What a container's HEALTHCHECK says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Healthcheck {
-    /// Not known yet.
-    Starting,
-    /// Good.
-    Healthy,
-    /// Bad.
-    Unhealthy,
-    /// It was well, and is paused now, so that nothing can be said.
-    Paused,
 }
 
 /// What a container does.
@@ -180,22 +169,6 @@ struct StateJson {
     health: Option<HealthJson>,
 }
 
-/// What an inspection says of a HEALTHCHECK, and from API 1.52 the list too.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct HealthJson {
-    status: Option<String>,
-    failing_streak: Option<i64>,
-    log: Option<Vec<ProbeJson>>,
-}
-
-/// What one probe found.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct ProbeJson {
-    exit_code: Option<i64>,
-}
-
 impl Container {
     /// Reads what Docker's inspection of one container says.
     ///
@@ -214,7 +187,8 @@ impl Container {
         let network = network_settings.unwrap_or_default();
         let state = state.unwrap_or_default();
         let name = name.unwrap_or_default();
-        let health = state.health();
+        let is_paused = state.status.as_deref() == Some("paused");
+        let health = state.health.as_ref().and_then(|own| own.meant(is_paused));
         Ok(Self {
             name: name.trim_start_matches('/').to_owned(),
             image: config.image.unwrap_or_default(),
@@ -272,42 +246,9 @@ impl StateJson {
     }
 }
 
-impl StateJson {
-    /// What the HEALTHCHECK says. Docker calls a container unhealthy as soon as it pauses it, be it for the moment
-    /// that `docker commit` takes, and until the next probe. No probe has failed then, and the last one holds.
-    fn health(&self) -> Option<Healthcheck> {
-        let health = self.health.as_ref()?;
-        let told = Healthcheck::parse(health.status.as_deref()?)?;
-        if told != Healthcheck::Unhealthy || health.failing_streak != Some(0) {
-            return Some(told);
-        }
-        if self.status.as_deref() == Some("paused") {
-            return Some(Healthcheck::Paused);
-        }
-        let last = health.log.as_ref().and_then(|log| log.last());
-        match last.map(|probe| probe.exit_code) {
-            Some(Some(0)) => Some(Healthcheck::Healthy),
-            Some(_) => Some(told),
-            None => Some(Healthcheck::Starting),
-        }
-    }
-}
-
 /// Does a container in this state run? One that waits for its next restart does not.
 fn is_running(state: &str) -> bool {
     matches!(state, "running" | "paused")
-}
-
-impl Healthcheck {
-    /// Reads Docker's word; `none` and words of the future are no health.
-    fn parse(word: &str) -> Option<Self> {
-        match word {
-            "starting" => Some(Self::Starting),
-            "healthy" => Some(Self::Healthy),
-            "unhealthy" => Some(Self::Unhealthy),
-            _ => None,
-        }
-    }
 }
 
 impl Port {
@@ -445,7 +386,7 @@ impl Summary {
 
     fn health(&self) -> Option<Healthcheck> {
         if let Some(health) = &self.health {
-            return Healthcheck::parse(health.status.as_deref()?);
+            return health.word();
         }
         let (_, word) = self.status.as_deref()?.rsplit_once('(')?;
         let word = word.trim_end_matches(')');

@@ -16,14 +16,16 @@ mod container;
 mod containers;
 mod events;
 mod follower;
+mod health;
 mod labels;
 mod metrics;
 mod source;
 
 pub use client::{Client, Error};
-pub use container::{Attachment, Binding, Container, Healthcheck, Port, Protocol, Run};
+pub use container::{Attachment, Binding, Container, Port, Protocol, Run};
 pub use containers::{Deregister, Ended, Snapshot};
 pub use follower::{Follow, Follower, View};
+pub use health::Healthcheck;
 pub use labels::{
     Check, Desired, Probe, Problem, Reach, Registration, Settings, Severity, desired,
 };

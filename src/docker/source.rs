@@ -13,8 +13,8 @@ use crate::catalog::{
 };
 
 use super::client::Client;
-use super::container::Healthcheck;
 use super::follower::{Follow, Follower, View};
+use super::health::Healthcheck;
 use super::labels::{Desired, Problem, Registration, Settings, Severity, desired};
 
 /// The host that the containers run on.

@@ -6,6 +6,7 @@
 //! its checking comes back (AD, signatures, Extended DNS Errors). A client's other options stay here.
 
 mod cache;
+mod error;
 mod flight;
 mod link;
 mod metrics;
@@ -17,9 +18,6 @@ mod special;
 mod system;
 mod told;
 
-use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +31,7 @@ use crate::shares::Client;
 use crate::upstream::{Address, Trust};
 
 use cache::Cache;
+pub use error::Error;
 use flight::Flights;
 pub use link::Form;
 use link::{Age, Link};
@@ -43,44 +42,6 @@ pub use settings::{Forward, Settings, Upstreams};
 pub use system::{ResolvConf, check_loops, own_addresses};
 pub use told::Told;
 use told::{Found, told};
-
-/// Why recursion cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Recursion without an upstream.
-    #[error("no upstream to recurse through")]
-    NoUpstreams,
-    /// The operating system's list of resolvers cannot be read.
-    #[error("{}: {source}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// An upstream is one of our own listeners.
-    #[error(
-        "upstream {upstream} is Portolan itself (it listens on {listener}): every question would \
-         come back; name another resolver with --upstream, or --upstream none"
-    )]
-    Loop {
-        /// The upstream.
-        upstream: Box<Address>,
-        /// The listener that it reaches.
-        listener: SocketAddr,
-    },
-    /// The system does not list its interfaces.
-    #[error("cannot list this host's addresses: {0}")]
-    Interfaces(io::Error),
-    /// An upstream cannot be asked.
-    #[error("upstream {upstream}: {message}")]
-    Upstream {
-        /// The upstream.
-        upstream: Box<Address>,
-        /// Why.
-        message: String,
-    },
-}
 
 /// Extended DNS Errors (RFC 8914 section 4) that say why there is no answer, where no upstream says it:
 /// there was none a moment ago; too much is under way; no upstream has one.

@@ -1,5 +1,6 @@
 //! Recursion against scripted upstreams on the loopback interface.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,8 +12,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::dns::{Data, types};
-
-use std::net::IpAddr;
 
 use super::*;
 

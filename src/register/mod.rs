@@ -12,11 +12,13 @@ mod identity;
 mod metrics;
 mod plan;
 mod reconciler;
+mod run;
 mod tokens;
 mod wanted;
 
 pub use identity::{Identity, OwnerError, owner};
 pub use metrics::{Metrics, Report};
 pub use plan::{Action, Step, Why, table};
-pub use reconciler::{Failed, Reconciler, Settings, Unfollowed, run};
+pub use reconciler::{Failed, Reconciler, Settings};
+pub use run::{Unfollowed, run};
 pub use wanted::{body, status};

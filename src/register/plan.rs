@@ -188,18 +188,18 @@ impl Circumstances<'_> {
     }
 
     /// Registrator's services that are not taken over because their IDs have another host's name, by that name.
-    pub(super) fn of_other_hosts<'s>(
+    pub(super) fn of_other_hosts(
         &self,
-        actual: &'s BTreeMap<String, AgentService>,
-    ) -> BTreeMap<&'s str, Vec<&'s str>> {
-        let mut others: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        actual: &BTreeMap<String, AgentService>,
+    ) -> BTreeMap<String, Vec<String>> {
+        let mut others: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let foreign = actual
             .iter()
             .filter(|(_, own)| !own.meta.contains_key(OWNER));
         for (id, _) in foreign.filter(|_| self.adopt.is_some()) {
             let host = LegacyId::parse(id).map(|legacy| legacy.host);
             if let Some(host) = host.filter(|host| self.adopt != Some(host)) {
-                others.entry(host).or_default().push(id);
+                others.entry(host.to_owned()).or_default().push(id.clone());
             }
         }
         others

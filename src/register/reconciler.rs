@@ -1,17 +1,14 @@
-//! Compares what runs with what is registered, does what follows from it, and waits until something
-//! may have changed.
+//! Compares what runs with what is registered, and does what follows from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::consul::{Agent, AgentError, AgentService};
-use crate::docker::{self, Problem, Severity, Snapshot, View, desired};
+use crate::docker::{self, Problem, Severity, Snapshot, desired};
 
 use super::checks::{Checks, Memory, own_check};
 use super::due::{HealthReports, OUTPUT, Retries};
@@ -27,15 +24,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// However much there is to do, two looks are as far apart.
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
-
-/// First and longest pause while the agent cannot be asked.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-
-/// Whoever followed the containers has ended, and not because of a stop.
-#[derive(Debug, thiserror::Error)]
-#[error("the containers are no longer watched; restart Portolan")]
-pub struct Unfollowed;
 
 /// How services are registered.
 #[derive(Debug, Clone)]
@@ -211,15 +199,6 @@ impl Reconciler {
         };
         let steps = plan(&wanted, &actual, &circumstances);
         let of_others = circumstances.of_other_hosts(&actual);
-        let of_others: BTreeMap<String, Vec<String>> = of_others
-            .into_iter()
-            .map(|(host, ids)| {
-                (
-                    host.to_owned(),
-                    ids.into_iter().map(str::to_owned).collect(),
-                )
-            })
-            .collect();
         let is_adoption_open = steps
             .iter()
             .filter(|step| step.why == Why::ContainerKept)
@@ -423,23 +402,17 @@ impl Reconciler {
         let Comparison { wanted, steps, .. } = comparison;
         let ids: BTreeSet<&str> = steps.iter().map(|step| step.id.as_str()).collect();
         self.retries.retain(|id| ids.contains(id));
+        let left = steps.iter().filter(|step| step.action == Action::Leave);
+        let conflicts: BTreeMap<String, Why> =
+            left.map(|step| (step.id.clone(), step.why)).collect();
         // What is left alone is never reported, so it must not be waited for either.
-        let left = |step: &&Step| step.action == Action::Leave;
-        let left: BTreeSet<&str> = steps
-            .iter()
-            .filter(left)
-            .map(|step| step.id.as_str())
-            .collect();
         self.health
-            .retain(|id| wanted.contains_key(id) && !left.contains(id));
+            .retain(|id| wanted.contains_key(id) && !conflicts.contains_key(id));
         self.damaged.retain(|id| wanted.contains_key(id));
         // Once, and not before all of it is done.
         let is_open = |step: &Step| step.why == Why::Adopted && self.retries.contains(&step.id);
         self.adopting &= comparison.is_adoption_open || steps.iter().any(is_open);
 
-        let left = steps.iter().filter(|step| step.action == Action::Leave);
-        let conflicts: BTreeMap<String, Why> =
-            left.map(|step| (step.id.clone(), step.why)).collect();
         for (id, why) in &conflicts {
             if self.conflicts.get(id) != Some(why) {
                 warn!(id, "left alone: {why}");
@@ -465,7 +438,7 @@ impl Reconciler {
     }
 
     /// The agent cannot be asked.
-    fn unreachable(&mut self, error: &AgentError) {
+    pub(super) fn unreachable(&mut self, error: &AgentError) {
         self.metrics.pass(error.kind());
         self.report.set(Err(format!(
             "cannot read the services of Consul's agent: {error}"
@@ -477,13 +450,13 @@ impl Reconciler {
 
     /// From now on, another mapping. What was refused is tried again at once: it may help, and so
     /// may a new token.
-    fn adopt(&mut self, mapping: docker::Settings) {
+    pub(super) fn adopt(&mut self, mapping: docker::Settings) {
         self.settings.mapping = mapping;
         self.retries = Retries::default();
     }
 
     /// When to look without being told to.
-    fn next_look(&self) -> Instant {
+    pub(super) fn next_look(&self) -> Instant {
         let now = Instant::now();
         let regular = now + self.settings.resync.min(LOOK_EVERY);
         [
@@ -495,110 +468,5 @@ impl Reconciler {
         .flatten()
         .fold(regular, Instant::min)
         .max(now + LEAST_PAUSE)
-    }
-}
-
-/// Reconciles until the stop: whenever what runs has changed, whenever `mapping` is sent anew, and at
-/// every resync. Trouble with either side never ends it. While Docker is away what was last known
-/// of it holds.
-///
-/// # Errors
-/// [`Unfollowed`] if nothing will ever be known of the containers again.
-pub async fn run(
-    reconciler: &mut Reconciler,
-    mut view: watch::Receiver<View>,
-    mut mapping: watch::Receiver<docker::Settings>,
-    stop: &CancellationToken,
-) -> Result<(), Unfollowed> {
-    let mut pause = None;
-    while !stop.is_cancelled() {
-        let snapshot = view.borrow_and_update().snapshot.clone();
-        // Before the first list nothing is known, and so nothing is done.
-        if let Some(snapshot) = snapshot {
-            let pass = reconciler.reconcile(&snapshot);
-            let Some(result) = stop.run_until_cancelled(pass).await else {
-                return Ok(());
-            };
-            if let Err(error) = result {
-                reconciler.unreachable(&error);
-                if pause.is_none() {
-                    warn!(%error, "cannot use Consul's agent; still trying");
-                }
-                let length = pause.map_or(FIRST_PAUSE, |pause: Duration| pause * 2);
-                let length = length.min(LONGEST_PAUSE);
-                pause = Some(length);
-                // What changes meanwhile is seen at the next look.
-                tokio::select! {
-                    () = stop.cancelled() => return Ok(()),
-                    Ok(()) = mapping.changed() => adopt(reconciler, &mut mapping),
-                    () = sleep(length) => {}
-                }
-                continue;
-            }
-            if pause.take().is_some() {
-                info!("Consul's agent answers again");
-            }
-        }
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            Ok(()) = mapping.changed() => adopt(reconciler, &mut mapping),
-            changed = view.changed() => if changed.is_err() && !stop.is_cancelled() {
-                return Err(Unfollowed);
-            },
-            () = sleep_until(reconciler.next_look()) => {}
-        }
-    }
-    Ok(())
-}
-
-/// Takes over what an operator has sent.
-fn adopt(reconciler: &mut Reconciler, mapping: &mut watch::Receiver<docker::Settings>) {
-    reconciler.adopt(mapping.borrow_and_update().clone());
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use prometheus_client::registry::Registry;
-
-    use crate::consul::Client;
-    use crate::http::Tls;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn that_nobody_follows_any_more_is_an_error_unless_told_to_stop() {
-        let mapping = docker::Settings {
-            reach: docker::Reach::Published,
-            explicit: false,
-            ip: None,
-            host: Ipv4Addr::LOCALHOST.into(),
-            tags: Vec::new(),
-            host_name: "host".to_owned(),
-        };
-        // It is never asked: there is no list yet.
-        let client = Client::new(&[], &Tls::default(), None).expect("a client");
-        let mut reconciler = Reconciler::new(
-            Agent::new(client),
-            Identity::new("me"),
-            Settings {
-                mapping: mapping.clone(),
-                adopt: false,
-                resync: Duration::from_secs(30),
-            },
-            Metrics::new(&mut Registry::default()),
-            Report::default(),
-        );
-        for is_stopped in [true, false] {
-            let (_, view) = watch::channel(View::default());
-            let (_mapping, mapping) = watch::channel(mapping.clone());
-            let stop = CancellationToken::new();
-            if is_stopped {
-                stop.cancel();
-            }
-            let result = run(&mut reconciler, view, mapping, &stop).await;
-            assert_eq!(result.is_ok(), is_stopped);
-        }
     }
 }

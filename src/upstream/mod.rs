@@ -7,6 +7,7 @@
 
 mod address;
 mod datagram;
+mod dial;
 mod group;
 mod health;
 mod https;
@@ -160,7 +161,7 @@ impl Upstream {
                 streams: Streams::new(&address, None, runtime(), counts.clone()),
             },
             Way::Tls(name) => {
-                let tls = stream::Tls::new(&address, name.as_deref(), trust()?)?;
+                let tls = dial::Tls::new(&address, name.as_deref(), trust()?)?;
                 Road::Tls(Streams::new(&address, Some(tls), runtime(), counts.clone()))
             }
             Way::Https(url) => Road::Https(Https::new(&address, url, trust()?, runtime())?),

@@ -9,19 +9,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{sleep_until, timeout_at};
-use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::dns::{Query, QueryEdns, Response, begin_frame, end_frame, split_frame};
 
+use super::dial::{Tls, connect};
 use super::metrics::{Counts, Odd};
-use super::trust::{Trust, distrust};
+use super::trust::distrust;
 use super::{Address, Failure, read};
 
 /// Connections to one upstream.
@@ -59,46 +57,6 @@ pub(super) struct Streams {
     runtime: Handle,
     habits: Arc<Mutex<Habits>>,
     counts: Counts,
-}
-
-/// How a connection is made one of TLS.
-#[derive(Clone)]
-pub(super) struct Tls {
-    connector: TlsConnector,
-    name: ServerName<'static>,
-}
-
-impl Tls {
-    /// To one whose certificate is for this name, or else for its address, if somebody of these vouches for it.
-    pub(super) fn new(
-        address: &Address,
-        name: Option<&str>,
-        trust: &Trust,
-    ) -> Result<Self, String> {
-        let name = match name {
-            Some(name) => ServerName::try_from(name.to_owned())
-                .map_err(|_| format!("{name} cannot be the name of a certificate"))?,
-            None => ServerName::from(address.ip()),
-        };
-        let connector = Arc::new(trust.speaking(&["dot"])).into();
-        Ok(Self { connector, name })
-    }
-}
-
-/// What a connection is made of.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
-
-/// Opens a connection.
-async fn connect(to: Arc<(Address, Option<Tls>)>) -> io::Result<Box<dyn Stream>> {
-    let (address, tls) = &*to;
-    let stream = TcpStream::connect(address.socket()?).await?;
-    // Questions are whole messages: waiting for more to send only delays them.
-    stream.set_nodelay(true)?;
-    Ok(match tls {
-        None => Box::new(stream),
-        Some(tls) => Box::new(tls.connector.connect(tls.name.clone(), stream).await?),
-    })
 }
 
 /// What is known of how a server treats connections.

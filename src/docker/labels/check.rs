@@ -4,7 +4,8 @@
 
 use std::net::SocketAddr;
 
-use crate::docker::container::{Container, Healthcheck};
+use crate::docker::container::Container;
+use crate::docker::health::Healthcheck;
 use crate::duration;
 
 use super::registration::{Check, Probe};

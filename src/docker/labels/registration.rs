@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::catalog::Weights;
-use crate::docker::container::Healthcheck;
+use crate::docker::health::Healthcheck;
 
 /// Everything that a registration can say, in Consul's terms. What Consul would reject is not in
 /// here: see [`super::desired`].

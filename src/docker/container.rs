@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::health::{HealthJson, Healthcheck};
+use super::health::{HealthJson, Healthcheck, ProbingJson};
 
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,6 +128,7 @@ struct ConfigJson {
     exposed_ports: Option<BTreeMap<String, IgnoredAny>>,
     stop_signal: Option<String>,
     stop_timeout: Option<i64>,
+    healthcheck: Option<ProbingJson>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -187,8 +188,12 @@ impl Container {
         let network = network_settings.unwrap_or_default();
         let state = state.unwrap_or_default();
         let name = name.unwrap_or_default();
+        let retries = config.healthcheck.unwrap_or_default().retries();
         let is_paused = state.status.as_deref() == Some("paused");
-        let health = state.health.as_ref().and_then(|own| own.meant(is_paused));
+        let health = state
+            .health
+            .as_ref()
+            .and_then(|own| own.meant(is_paused, retries));
         Ok(Self {
             name: name.trim_start_matches('/').to_owned(),
             image: config.image.unwrap_or_default(),

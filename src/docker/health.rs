@@ -11,7 +11,7 @@ pub enum Healthcheck {
     Healthy,
     /// Bad.
     Unhealthy,
-    /// It was well, and is paused now, so that nothing can be said.
+    /// It is paused, so that nothing can be said.
     Paused,
 }
 
@@ -49,22 +49,43 @@ impl HealthJson {
         Healthcheck::parse(self.status.as_deref()?)
     }
 
-    /// What it means. Docker calls a container unhealthy as soon as it pauses it, be it for the moment that
-    /// `docker commit` takes, and until the next probe. No probe has failed then, and the last one holds.
-    pub(super) fn meant(&self, is_paused: bool) -> Option<Healthcheck> {
+    /// What it means, where so many probes in a row have to fail. Docker calls a container unhealthy as soon as it pauses
+    /// it, be it for the moment that `docker commit` takes, and until the next probe. Fewer have failed then, and
+    /// what it was before holds.
+    pub(super) fn meant(&self, is_paused: bool, retries: i64) -> Option<Healthcheck> {
         let told = self.word()?;
-        if told != Healthcheck::Unhealthy || self.failing_streak != Some(0) {
+        if told != Healthcheck::Unhealthy {
             return Some(told);
         }
         if is_paused {
             return Some(Healthcheck::Paused);
         }
-        let last = self.log.as_ref().and_then(|log| log.last());
-        match last.map(|probe| probe.exit_code) {
-            Some(Some(0)) => Some(Healthcheck::Healthy),
-            Some(_) => Some(told),
-            None => Some(Healthcheck::Starting),
+        if self.failing_streak.is_none_or(|streak| streak >= retries) {
+            return Some(told);
         }
+        let mut log = self.log.iter().flatten();
+        match log.any(|probe| probe.exit_code == Some(0)) {
+            true => Some(Healthcheck::Healthy),
+            false => Some(Healthcheck::Starting),
+        }
+    }
+}
+
+/// How a container is probed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ProbingJson {
+    retries: Option<i64>,
+}
+
+/// How many probes fail before Docker calls a container unhealthy, if nothing is said.
+const RETRIES: i64 = 3;
+
+impl ProbingJson {
+    /// How many probes in a row have to fail.
+    pub(super) fn retries(&self) -> i64 {
+        let said = self.retries.filter(|retries| *retries > 0);
+        said.unwrap_or(RETRIES)
     }
 }
 
@@ -75,42 +96,30 @@ mod tests {
     #[test]
     fn a_pause_is_told_from_an_illness() {
         use Healthcheck::{Healthy, Paused, Starting, Unhealthy};
+        let unhealthy = |rest: &str| format!(r#"{{"Status":"unhealthy"{rest}}}"#);
+        let good = r#","FailingStreak":0,"Log":[{"ExitCode":1},{"ExitCode":0}]"#;
+        let once = r#","FailingStreak":1,"Log":[{"ExitCode":0},{"ExitCode":1}]"#;
         for (json, is_paused, meant) in [
             (
-                r#"{"Status":"healthy","FailingStreak":0}"#,
+                r#"{"Status":"healthy","FailingStreak":0}"#.to_owned(),
                 false,
                 Some(Healthy),
             ),
-            (r#"{"Status":"none"}"#, false, None),
-            (r#"{"Status":"unhealthy"}"#, false, Some(Unhealthy)),
+            (r#"{"Status":"none"}"#.to_owned(), false, None),
+            (unhealthy(""), false, Some(Unhealthy)),
+            (unhealthy(r#","FailingStreak":3"#), false, Some(Unhealthy)),
+            (unhealthy(r#","FailingStreak":3"#), true, Some(Paused)),
             (
-                r#"{"Status":"unhealthy","FailingStreak":3}"#,
-                true,
-                Some(Unhealthy),
-            ),
-            (
-                r#"{"Status":"unhealthy","FailingStreak":0}"#,
-                true,
-                Some(Paused),
-            ),
-            (
-                r#"{"Status":"unhealthy","FailingStreak":0,"Log":null}"#,
+                unhealthy(r#","FailingStreak":0,"Log":null"#),
                 false,
                 Some(Starting),
             ),
-            (
-                r#"{"Status":"unhealthy","FailingStreak":0,"Log":[{"ExitCode":1},{"ExitCode":0}]}"#,
-                false,
-                Some(Healthy),
-            ),
-            (
-                r#"{"Status":"unhealthy","FailingStreak":0,"Log":[{"ExitCode":0},{"ExitCode":1}]}"#,
-                false,
-                Some(Unhealthy),
-            ),
+            (unhealthy(good), true, Some(Paused)),
+            (unhealthy(good), false, Some(Healthy)),
+            (unhealthy(once), false, Some(Healthy)),
         ] {
-            let health: HealthJson = serde_json::from_str(json).expect(json);
-            assert_eq!(health.meant(is_paused), meant, "{json} {is_paused}");
+            let health: HealthJson = serde_json::from_str(&json).expect(&json);
+            assert_eq!(health.meant(is_paused, 3), meant, "{json} {is_paused}");
         }
     }
 }

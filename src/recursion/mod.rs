@@ -18,7 +18,7 @@ mod special;
 mod system;
 mod told;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -105,6 +105,8 @@ enum What {
 /// Answers questions through upstreams. Share it in an `Arc`.
 pub struct Recursor {
     plan: ArcSwap<Plan>,
+    /// Who changes the plan goes by the one before.
+    changing: Mutex<()>,
     cache: Arc<Cache>,
     flights: Arc<Flights>,
     /// Places for questions of our own: nobody waits for them.
@@ -139,6 +141,7 @@ impl Recursor {
         let plan = Plan::new(addresses, settings, trust, runtime, of_upstreams, None)?;
         Ok(Self {
             plan: ArcSwap::from_pointee(plan),
+            changing: Mutex::default(),
             cache,
             flights,
             own: Arc::new(Semaphore::new(MAX_OWN)),
@@ -163,6 +166,7 @@ impl Recursor {
         settings: Settings,
         trust: Option<Trust>,
     ) -> Result<(), Error> {
+        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.plan.load();
         let bytes = settings.links_cache();
         let metrics = &self.metrics.upstreams;
@@ -181,11 +185,15 @@ impl Recursor {
         Ok(())
     }
 
-    /// From now on these are asked for what is not forwarded.
+    /// From now on these are asked for what is not forwarded, if the system's resolvers are.
     ///
     /// # Errors
     /// As for [`Self::adopt`].
     pub fn follow(&self, addresses: &[Address]) -> Result<(), Error> {
+        let _turn = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.follows_system() {
+            return Ok(());
+        }
         let metrics = &self.metrics.upstreams;
         let plan = self
             .plan
@@ -418,13 +426,19 @@ impl Recursor {
             }
             Err(errors) => {
                 self.metrics.failures.inc();
-                let before = self.cache.failure(question, mark);
+                // What those could not say who were asked before says nothing of those who are asked now.
+                let is_past = !Arc::ptr_eq(&self.plan.load_full(), &plan);
+                let before = self.cache.failure(question, mark).filter(|_| !is_past);
                 let failed = Arc::new(Link::failed(errors, before.as_deref(), now));
                 if let Some((link, _)) = self.cache.get(question, mark, plan.settings.stale, now)
                     && !link.is_failure()
+                    && !is_past
                 {
                     // It is served instead, and says for how long upstreams are not asked.
                     link.put_off(now);
+                    return vec![(name.clone(), failed)];
+                }
+                if is_past {
                     return vec![(name.clone(), failed)];
                 }
                 // RFC 9520: or every client's retry would go to every upstream again.

@@ -193,7 +193,9 @@ impl Plan {
             return true;
         }
         match (self.whom(one), self.whom(other)) {
-            (Whom::Group(one, _), Whom::Group(other, _)) => std::ptr::eq(one, other),
+            (Whom::Group(one, own), Whom::Group(other, its)) => {
+                std::ptr::eq(one, other) && own == its
+            }
             _ => false,
         }
     }

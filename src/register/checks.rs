@@ -108,8 +108,10 @@ impl Memory {
             .iter()
             .filter(|(_, service)| same_container(service))
             .collect();
-        // Of several ports the same one.
-        before.sort_by_key(|(_, own)| endpoint(&own.address, own.port) != wanted.endpoint);
+        // Of several ports the same one; another port may be well where this one is not.
+        if before.len() > 1 {
+            before.retain(|(_, own)| endpoint(&own.address, own.port) == wanted.endpoint);
+        }
         let (other, _) = before.first()?;
         checks.own(other).map(str::to_owned)
     }

@@ -171,6 +171,12 @@ impl Writers {
         }
     }
 
+    /// Did another one write this that still writes?
+    pub(super) fn have(&self, service: &AgentService) -> bool {
+        let writer = service.meta.get(WRITER);
+        writer.is_some_and(|writer| self.is_living(writer))
+    }
+
     /// Whether the writer is another process that is alive.
     pub(super) fn is_living(&self, writer: &str) -> bool {
         self.living.contains_key(writer)

@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::consul::AgentService;
 
-use super::identity::{CONTAINER, HASH, Identity, OWNER, WRITER, Writers};
+use super::identity::{CONTAINER, HASH, Identity, OWNER, Writers};
 use super::wanted::{Wanted, endpoint};
 
 /// What is known beside the two sides that are compared.
@@ -160,7 +160,7 @@ impl Circumstances<'_> {
             (Action::Register, Why::NewToken)
         } else if is_same {
             (Action::Keep, Why::Unchanged)
-        } else if self.is_of_other_writer(actual) {
+        } else if self.writers.have(actual) {
             (Action::Leave, Why::OtherWriter)
         } else {
             (Action::Register, Why::Changed)
@@ -178,7 +178,7 @@ impl Circumstances<'_> {
             });
         }
         let container = actual.meta.get(CONTAINER);
-        Some(if self.is_of_other_writer(actual) {
+        Some(if self.writers.have(actual) {
             (Action::Leave, Why::OtherWriter)
         } else if container.is_some_and(|container| self.kept.contains_key(container)) {
             (Action::Keep, Why::ContainerKept)
@@ -209,11 +209,6 @@ impl Circumstances<'_> {
     fn adopted<'i>(&self, id: &'i str) -> Option<LegacyId<'i>> {
         let host = self.adopt?;
         LegacyId::parse(id).filter(|id| id.host == host)
-    }
-
-    fn is_of_other_writer(&self, actual: &AgentService) -> bool {
-        let writer = actual.meta.get(WRITER);
-        writer.is_some_and(|writer| self.writers.is_living(writer))
     }
 }
 
@@ -284,6 +279,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::register::identity::WRITER;
 
     const HASH_NOW: &str = "1-1111111111111111";
 

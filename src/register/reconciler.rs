@@ -145,9 +145,7 @@ impl Reconciler {
             let actual = self.agent.services().await?;
             self.observe(&actual);
             for (id, service) in &actual {
-                let writer = service.meta.get(WRITER);
-                let is_theirs = writer.is_some_and(|writer| self.writers.is_living(writer));
-                if self.identity.owns(service) && !is_theirs {
+                if self.identity.owns(service) && !self.writers.have(service) {
                     match self.agent.deregister(id).await {
                         Ok(()) => {
                             self.metrics.write("deregister", "ok");
@@ -184,7 +182,10 @@ impl Reconciler {
             .checks
             .observe(&wanted, &actual, &checks, &self.identity, now);
         self.damaged.extend(lost);
-        let ours = actual.iter().filter(|(_, own)| self.identity.owns(own));
+        let is_ours = |own: &AgentService| self.identity.owns(own) && !self.writers.have(own);
+        let ours = actual
+            .iter()
+            .filter(|(id, own)| wanted.contains_key(*id) && is_ours(own));
         let outdated = self
             .tokens
             .outdated(self.agent.token(), ours.map(|(id, _)| id), now);
@@ -205,13 +206,8 @@ impl Reconciler {
             .filter_map(|step| actual.get(&step.id))
             .any(|service| !self.identity.owns(service));
         self.tell_of_other_hosts(of_others);
-        let is_going = |id: &str, service: &AgentService| {
-            self.identity.owns(service) && !wanted.contains_key(id)
-        };
-        let going = actual.into_iter();
-        let going = going
-            .filter(|(id, service)| is_going(id, service))
-            .collect();
+        let mut going = actual;
+        going.retain(|id, own| self.identity.owns(own) && !wanted.contains_key(id));
         Ok(Comparison {
             wanted,
             going,
@@ -293,12 +289,17 @@ impl Reconciler {
         };
         let body = wanted.beginning_as(begins.as_deref()).to_string();
         let others = checks.has_others(id);
-        let result = self.agent.register(body.into_bytes(), others).await;
+        // Where the checks of others are to stay, the one that the definition had before would stay as well.
+        let is_left_over = others && !wanted.has_check() && checks.own(id).is_some();
+        let cleared = match is_left_over {
+            true => self.agent.deregister_check(&own_check(id)).await,
+            false => Ok(()),
+        };
+        let result = match cleared {
+            Ok(()) => self.agent.register(body.into_bytes(), others).await,
+            Err(error) => Err(error),
+        };
         if self.has_succeeded(step, "register", &wanted.hash, result)? {
-            if others && !wanted.has_check() {
-                // It is the one that the definition had before.
-                self.agent.deregister_check(&own_check(id)).await?;
-            }
             if step.why == Why::CheckLost {
                 self.checks.restored(id, now);
             }
@@ -406,8 +407,9 @@ impl Reconciler {
         let conflicts: BTreeMap<String, Why> =
             left.map(|step| (step.id.clone(), step.why)).collect();
         // What is left alone is never reported, so it must not be waited for either.
+        let reports = |id: &str| wanted.get(id).is_some_and(|own| own.health.is_some());
         self.health
-            .retain(|id| wanted.contains_key(id) && !conflicts.contains_key(id));
+            .retain(|id| reports(id) && !conflicts.contains_key(id));
         self.damaged.retain(|id| wanted.contains_key(id));
         // Once, and not before all of it is done.
         let is_open = |step: &Step| step.why == Why::Adopted && self.retries.contains(&step.id);

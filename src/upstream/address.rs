@@ -202,7 +202,7 @@ fn https(text: &str) -> Result<Address, String> {
     let place = match (url.host(), ip) {
         (Some(Host::Ipv4(ip)), None) => Place::Socket(SocketAddr::new(ip.into(), port)),
         (Some(Host::Ipv6(ip)), None) => Place::Socket(SocketAddr::new(ip.into(), port)),
-        (Some(_), Some(ip)) => place(&ip, port)
+        (Some(Host::Domain(_)), Some(ip)) => place(&ip, port)
             .filter(|place| place.port() == port)
             .ok_or_else(expected)?,
         // Whoever is asked for names cannot ask for that of whom it asks.
@@ -211,7 +211,8 @@ fn https(text: &str) -> Result<Address, String> {
                 "say at which address {name} is: {text}#IP, such as https://dns.quad9.net/dns-query#9.9.9.9"
             ));
         }
-        (None, _) => return Err(expected()),
+        // An address needs no other.
+        (_, _) => return Err(expected()),
     };
     Ok(Address {
         place,
@@ -331,6 +332,7 @@ mod tests {
                 "expected https://NAME/PATH#IP",
             ),
             ("https://", "expected https://NAME/PATH#IP"),
+            ("https://0.0.0.0/q#9.9.9.9", "expected https://NAME/PATH#IP"),
             ("quic://9.9.9.9", "expected tls:// or https://"),
         ] {
             let error = text.parse::<Address>().expect_err(text);

@@ -149,7 +149,7 @@ pub(crate) fn watch<S: AsRawFd>(socket: S) -> io::Result<AsyncFd<S>> {
 }
 
 /// Sockets of one upstream that are kept for the next questions, for each runtime.
-const KEPT_SOCKETS: usize = 64;
+const KEPT_SOCKETS: usize = 32;
 
 /// Sockets to one upstream whose question has been answered. They are connected to nobody and have no port,
 /// until there is another question: that costs less than to make new ones.
@@ -164,8 +164,10 @@ impl Sockets {
             socket.connect(&to.into())?;
             socket.send(bytes)
         };
-        if let Some(socket) = self.take() {
-            go(socket.get_ref())?;
+        // One to which the network has said something since may refuse; a new one has nothing against it.
+        if let Some(socket) = self.take()
+            && go(socket.get_ref()).is_ok()
+        {
             return Ok(socket);
         }
         let kind = Type::DGRAM.nonblocking();

@@ -43,10 +43,11 @@ pub struct Group {
     settings: Settings,
 }
 
-/// For how long after its last answer an upstream that refuses connections is taken to be starting anew, and how often
-/// it is looked for meanwhile.
+/// For how long after its last answer an upstream that refuses connections is taken to be starting anew, and how long
+/// the pauses are meanwhile, the first one and those that follow at most.
 const RESTART: Duration = Duration::from_secs(3);
-const LOOK: Duration = Duration::from_millis(50);
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+const LATER_LOOK: Duration = Duration::from_millis(200);
 
 type Asking<'a> = Pin<Box<dyn Future<Output = Result<Response, Failure>> + Send + 'a>>;
 
@@ -76,28 +77,30 @@ impl Group {
     /// # Errors
     /// What the upstreams say of it, if none has an answer until `by`.
     pub async fn ask(&self, query: &Query, by: Instant) -> Result<Response, Vec<ExtendedError>> {
+        let (mut refused, mut pause) = (None, FIRST_LOOK);
         loop {
             match self.race(query, by).await {
                 Ok(response) => return Ok(response),
                 Err(lost) => {
                     let now = Instant::now();
-                    if !lost.is_refused || now + LOOK >= by || !self.start_anew(now) {
+                    let since = *refused.get_or_insert(now);
+                    if !lost.is_refused || now + pause >= by || !self.start_anew(since, now) {
                         return Err(lost.errors);
                     }
                     // In a place of its own, or every question would have to make room for it.
-                    Box::pin(sleep(LOOK)).await;
+                    Box::pin(sleep(pause)).await;
+                    pause = (pause * 2).min(LATER_LOOK);
                 }
             }
         }
     }
 
-    /// Has one of them answered but a moment ago?
-    fn start_anew(&self, now: Instant) -> bool {
-        let mut upstreams = self.upstreams.iter();
-        upstreams.any(|own| {
-            let answered = own.with(|memory| memory.answered);
-            answered.is_some_and(|at| now.saturating_duration_since(at) < RESTART)
-        })
+    /// Has one of them answered but a moment ago, and none since this question was refused? Who answers others is
+    /// there, and means this one.
+    fn start_anew(&self, refused: Instant, now: Instant) -> bool {
+        let answered = |own: &Arc<Upstream>| own.with(|memory| memory.answered);
+        let last = self.upstreams.iter().filter_map(answered).max();
+        last.is_some_and(|at| at <= refused && now.saturating_duration_since(at) < RESTART)
     }
 
     async fn race(&self, query: &Query, by: Instant) -> Result<Response, Lost> {

@@ -5,7 +5,7 @@
 //! library sends the heads of several requests before their bodies.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -55,6 +55,10 @@ pub(super) struct Https {
     /// Where connections live, whoever asks on them.
     runtime: Handle,
     places: Semaphore,
+    /// One question opens a connection, and the others then find it: the library would open one for each.
+    opening: tokio::sync::Mutex<()>,
+    /// When there was last an answer; `None` after a connection has ended.
+    answered: Mutex<Option<Instant>>,
 }
 
 /// Where a server is, whatever its name.
@@ -95,7 +99,18 @@ impl Https {
             url: url.clone(),
             runtime,
             places: Semaphore::new(IN_FLIGHT),
+            opening: tokio::sync::Mutex::default(),
+            answered: Mutex::default(),
         })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Is there a connection, as far as can be told?
+    fn has_connection(&self) -> bool {
+        self.lock().is_some_and(|at| at.elapsed() < IDLE)
     }
 
     /// Asks it, again if the connection ends before there is an answer.
@@ -113,17 +128,23 @@ impl Https {
             let mut url = self.url.clone();
             url.query_pairs_mut()
                 .append_pair("dns", &URL_SAFE_NO_PAD.encode(&bytes));
-            let mut said = Err(Failure::Network);
             for _ in 0..TRIES {
+                let _turn = match self.has_connection() {
+                    true => None,
+                    false => Some(self.opening.lock().await).filter(|_| !self.has_connection()),
+                };
                 let exchange = exchange(self.client.clone(), url.clone());
                 // Whoever gives up waiting wants no answer either.
                 let exchange = AbortOnDropHandle::new(self.runtime.spawn(exchange));
-                said = exchange.await.unwrap_or(Err(Failure::Network));
-                if !matches!(said, Err(Failure::Network)) {
-                    break;
+                let said = exchange.await.unwrap_or(Ok(Err(Failure::Network)));
+                let is_there = matches!(said, Ok(Ok(_) | Err(Failure::Unreadable)));
+                *self.lock() = is_there.then(Instant::now);
+                // What broke off is asked again.
+                if let Ok(said) = said {
+                    return said;
                 }
             }
-            said
+            Err(Failure::Network)
         };
         let body = timeout_at(by.into(), asking)
             .await
@@ -137,33 +158,39 @@ impl Https {
     }
 }
 
+/// A connection ended while it was asked on: another one may not.
+struct BrokeOff;
+
 /// Asks once; what comes back is a message, as far as its server says.
-async fn exchange(client: Client, url: Url) -> Result<Vec<u8>, Failure> {
+async fn exchange(client: Client, url: Url) -> Result<Result<Vec<u8>, Failure>, BrokeOff> {
     let request = client.get(url).header(ACCEPT, MESSAGE);
     let response = match request.send().await {
         Ok(response) => response,
         Err(error) => {
             if let Some(why) = distrust(&error) {
-                return Err(Failure::Untrusted(why));
+                return Ok(Err(Failure::Untrusted(why)));
             }
+            let is_refused = error.is_connect();
             tracing::debug!(error = http::transport(error), "a request broke off");
-            return Err(Failure::Network);
+            return match is_refused {
+                true => Ok(Err(Failure::Network)),
+                false => Err(BrokeOff),
+            };
         }
     };
     let is_message = response.headers().get(CONTENT_TYPE) == Some(&MESSAGE);
     if response.status() != StatusCode::OK || !is_message {
         tracing::debug!(status = %response.status(), "no message in a response");
-        return Err(Failure::Unreadable);
+        return Ok(Err(Failure::Unreadable));
     }
-    http::body(response, LONGEST)
-        .await
-        .map_err(|fault| match fault {
-            http::Fault::TooLong => Failure::Unreadable,
-            http::Fault::Transport(error) => {
-                tracing::debug!(error, "a response broke off");
-                Failure::Network
-            }
-        })
+    match http::body(response, LONGEST).await {
+        Ok(body) => Ok(Ok(body)),
+        Err(http::Fault::TooLong) => Ok(Err(Failure::Unreadable)),
+        Err(http::Fault::Transport(error)) => {
+            tracing::debug!(error, "a response broke off");
+            Err(BrokeOff)
+        }
+    }
 }
 
 impl std::fmt::Debug for Place {

@@ -88,7 +88,7 @@ impl From<&Failure> for Outcome {
     fn from(failure: &Failure) -> Self {
         match failure {
             Failure::Timeout => Self::Timeout,
-            Failure::Network => Self::Network,
+            Failure::Network | Failure::NoStream => Self::Network,
             Failure::Unreadable => Self::Unreadable,
             Failure::Lame => Self::Lame,
             Failure::Untrusted(_) => Self::Untrusted,

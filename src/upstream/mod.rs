@@ -48,6 +48,8 @@ pub enum Failure {
     Timeout,
     /// The network refused.
     Network,
+    /// Its answer fits into no datagram, and over TCP it cannot be asked.
+    NoStream,
     /// What came was not a reply that can be read.
     Unreadable,
     /// It answered with an error, and perhaps with why.
@@ -247,7 +249,12 @@ impl Upstream {
             }
         };
         // Few questions come this far over UDP, and all would carry what it needs.
-        whole(Box::pin(streams.ask(query, edns(true), time, by)).await?)
+        let said = Box::pin(streams.ask(query, edns(true), time, by)).await;
+        whole(said.map_err(|failure| match failure {
+            // It is there: it has just answered.
+            Failure::Network if !self.address.is_encrypted() => Failure::NoStream,
+            other => other,
+        })?)
     }
 
     /// How long it takes, about.

@@ -31,7 +31,10 @@ const IN_FLIGHT: usize = 64;
 /// Connections that a question is tried on, when one after the other ends.
 const TRIES: usize = 3;
 
-/// For how long a server is given one question per connection that was seen to answer no more.
+/// So many answers on a connection are few.
+const FEW: u32 = 4;
+
+/// For how long a server is given one question per connection that was seen to answer few more.
 const SINGLE: Duration = Duration::from_secs(10 * 60);
 
 /// How long a connection may be silent with questions open, at least.
@@ -239,6 +242,7 @@ impl Streams {
             counts: self.counts.clone(),
             idle: IDLE,
             is_one_by_one: self.to.1.is_some(),
+            answers: 0,
             has_left: false,
             _place: place,
         };
@@ -317,6 +321,8 @@ struct Connection {
     /// Each question is written alone, so that it becomes a TLS record of its own: dnsdist (1.7) overlooks a
     /// question that is not the first in a record until something else comes.
     is_one_by_one: bool,
+    /// How often it has answered.
+    answers: u32,
     /// When it last answered, it had more to answer.
     has_left: bool,
     _place: OwnedSemaphorePermit,
@@ -439,6 +445,7 @@ impl Connection {
     }
 
     fn answered(&mut self) {
+        self.answers = self.answers.saturating_add(1);
         self.has_left = !self.open.is_empty();
         let mut state = self.lock();
         state.open = state.open.saturating_sub(1);
@@ -455,7 +462,8 @@ impl Connection {
 
     /// Nothing more comes. Those who still wait will ask elsewhere.
     fn end(self, by_server: bool) {
-        if by_server && self.has_left {
+        // One that ends after many answers starts anew, or has a limit that does no harm.
+        if by_server && self.has_left && self.answers <= FEW {
             let mut habits = self.habits.lock().unwrap_or_else(PoisonError::into_inner);
             habits.single = Some(Instant::now() + SINGLE);
         }

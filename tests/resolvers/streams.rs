@@ -3,9 +3,18 @@
 
 use crate::{
     servers::{Server, portolan},
-    support::{directory, dns::Query, portolan::Portolan, wire::rtype::A, write_file},
+    support::{
+        directory,
+        dns::Query,
+        portolan::Portolan,
+        upstream::{self, Action, Transport, Upstream},
+        wire::{rcode, rtype::A},
+        write_file,
+    },
 };
+use hickory_proto::rr::RecordType;
 use std::{
+    net::Ipv4Addr,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -121,4 +130,33 @@ fn after_a_truncated_answer_the_next_questions_go_over_udp() {
         assert_eq!(ask(&format!("n{at}.far.example")), ["192.0.2.1"]);
     }
     assert_eq!(ask("two.big.far.example"), ["192.0.2.99"]);
+}
+
+/// An upstream that answers others and breaks off this question is there, and means it: neither is it taken to be
+/// starting anew, nor asked again and again.
+#[test]
+fn who_refuses_one_question_is_not_hammered() {
+    let upstream = Upstream::start(|query, transport| {
+        let name = upstream::question(query).name.to_string();
+        match (name.starts_with("big"), transport) {
+            (false, _) => upstream::addresses(query, 300, &[Ipv4Addr::new(192, 0, 2, 1)]),
+            (true, Transport::Udp) => Action::Truncated,
+            // The connection is closed.
+            (true, Transport::Tcp) => Action::Silence,
+        }
+    });
+    let portolan = portolan(&[upstream.address()]);
+    let ask = |name: &str| {
+        let query = Query::new(name, A).patience(Duration::from_secs(6));
+        query.ask(portolan.dns())
+    };
+    for round in 0..3 {
+        let other = ask(&format!("other{round}.far.example"));
+        assert_eq!(other.answers.len(), 1, "{}", other.summary());
+        let big = format!("big{round}.far.example");
+        let reply = ask(&big);
+        assert_eq!(reply.rcode(), rcode::SERVFAIL, "{}", reply.summary());
+        let asked = upstream.count(&format!("{big}."), RecordType::A);
+        assert!(asked <= 6, "asked {asked} times");
+    }
 }

@@ -79,12 +79,14 @@ impl Group {
     pub async fn ask(&self, query: &Query, by: Instant) -> Result<Response, Vec<ExtendedError>> {
         let (mut refused, mut pause) = (None, FIRST_LOOK);
         loop {
+            let asked = Instant::now();
             match self.race(query, by).await {
                 Ok(response) => return Ok(response),
                 Err(lost) => {
                     let now = Instant::now();
                     let since = *refused.get_or_insert(now);
-                    if !lost.is_refused || now + pause >= by || !self.start_anew(since, now) {
+                    let is_over = now + pause >= by || !self.start_anew(since, asked, now);
+                    if !lost.is_refused || is_over {
                         return Err(lost.errors);
                     }
                     // In a place of its own, or every question would have to make room for it.
@@ -95,12 +97,13 @@ impl Group {
         }
     }
 
-    /// Has one of them answered but a moment ago, and none since this question was refused? Who answers others is
-    /// there, and means this one.
-    fn start_anew(&self, refused: Instant, now: Instant) -> bool {
+    /// Has one of them answered but a moment ago, and none between the first time that this question was refused and
+    /// the last time that it was asked? Who answers others then is there, and means this one.
+    fn start_anew(&self, refused: Instant, asked: Instant, now: Instant) -> bool {
         let answered = |own: &Arc<Upstream>| own.with(|memory| memory.answered);
         let last = self.upstreams.iter().filter_map(answered).max();
-        last.is_some_and(|at| at <= refused && now.saturating_duration_since(at) < RESTART)
+        let is_there = |at: Instant| at > refused && at < asked;
+        last.is_some_and(|at| !is_there(at) && now.saturating_duration_since(at) < RESTART)
     }
 
     async fn race(&self, query: &Query, by: Instant) -> Result<Response, Lost> {

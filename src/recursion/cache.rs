@@ -71,24 +71,30 @@ pub(super) struct Cache {
     negative: Kept<Key, Arc<Link>, Bytes>,
 }
 
+/// Of so many bytes those for what there is, and those for absences.
+fn shares(bytes: u64) -> (u64, u64) {
+    let negative = bytes / NEGATIVE_SHARE;
+    (bytes - negative, negative)
+}
+
 impl Cache {
     /// A cache that takes about so many bytes at most.
     pub(super) fn new(bytes: u64) -> Self {
-        let negative = bytes / NEGATIVE_SHARE;
+        let (positive, negative) = shares(bytes);
         let part = |bytes: u64| {
             let items = usize::try_from(bytes / USUAL).unwrap_or(usize::MAX);
             Kept::with_weighter(items.max(1), bytes, Bytes)
         };
         Self {
-            positive: part(bytes - negative),
+            positive: part(positive),
             negative: part(negative),
         }
     }
 
     /// From now on it takes so many bytes.
     pub(super) fn resize(&self, bytes: u64) {
-        let negative = bytes / NEGATIVE_SHARE;
-        self.positive.set_capacity(bytes - negative);
+        let (positive, negative) = shares(bytes);
+        self.positive.set_capacity(positive);
         self.negative.set_capacity(negative);
     }
 

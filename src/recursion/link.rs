@@ -312,6 +312,11 @@ impl Link {
         self.refresh.swap(UNDER_WAY, Ordering::AcqRel) != UNDER_WAY
     }
 
+    /// Nothing came of asking for it anew, which says nothing of what would come now.
+    pub(super) fn end_refresh(&self) {
+        self.refresh.store(0, Ordering::Release);
+    }
+
     /// Upstreams could not say anything about it: they are left alone with it for a while.
     pub(super) fn put_off(&self, now: Instant) {
         let until = (self.aged(now) + RECHECK).as_millis();

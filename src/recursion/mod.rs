@@ -430,19 +430,20 @@ impl Recursor {
                 let is_past = !Arc::ptr_eq(&self.plan.load_full(), &plan);
                 let before = self.cache.failure(question, mark).filter(|_| !is_past);
                 let failed = Arc::new(Link::failed(errors, before.as_deref(), now));
-                if let Some((link, _)) = self.cache.get(question, mark, plan.settings.stale, now)
-                    && !link.is_failure()
-                    && !is_past
-                {
+                let kept = self.cache.get(question, mark, plan.settings.stale, now);
+                let kept = kept.filter(|(link, _)| !link.is_failure());
+                match &kept {
+                    Some((link, _)) if is_past => link.end_refresh(),
                     // It is served instead, and says for how long upstreams are not asked.
-                    link.put_off(now);
-                    return vec![(name.clone(), failed)];
+                    Some((link, _)) => link.put_off(now),
+                    None => {}
                 }
-                if is_past {
-                    return vec![(name.clone(), failed)];
+                let links = vec![(name.clone(), failed)];
+                if is_past || kept.is_some() {
+                    return links;
                 }
                 // RFC 9520: or every client's retry would go to every upstream again.
-                vec![(name.clone(), failed)]
+                links
             }
         };
         for (own, link) in &links {

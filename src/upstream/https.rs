@@ -62,6 +62,7 @@ pub(super) struct Https {
 }
 
 /// Where a server is, whatever its name.
+#[derive(Debug)]
 struct Place(Address);
 
 impl dns::Resolve for Place {
@@ -190,11 +191,5 @@ async fn exchange(client: Client, url: Url) -> Result<Result<Vec<u8>, Failure>, 
             tracing::debug!(error, "a response broke off");
             Err(BrokeOff)
         }
-    }
-}
-
-impl std::fmt::Debug for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
     }
 }

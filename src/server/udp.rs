@@ -28,7 +28,7 @@ use crate::shares::{Client, Shares};
 use crate::upstream::watch;
 
 use super::cache::Room;
-use super::late::{LATE, Lateness, is_late};
+use super::late::{LATE, Lateness};
 use super::reply_from::{ReplyFrom, std_address};
 use super::responder::{Handled, Responder, Shard};
 use super::sockets::SOCKET_BUFFER;
@@ -313,6 +313,7 @@ impl Worker {
         let done = setsockopt(socket, sockopt::ReceiveTimestampns, &is_timed);
         if done.is_ok() {
             self.is_timed = is_timed;
+            self.lateness.told(SystemTime::now());
             self.size_buffer(SOCKET_BUFFER);
         }
         done.is_ok()
@@ -342,9 +343,9 @@ impl Worker {
             })
         };
         let fd = self.socket.as_raw_fd();
+        let asked = self.is_timed.then(SystemTime::now);
         let messages = recvmmsg(fd, headers, slices.iter_mut(), flags, None)?;
         self.shard.begin();
-        let now = self.is_timed.then(SystemTime::now);
         let (mut taken, mut late) = (0, 0);
         for message in messages {
             taken += 1;
@@ -372,8 +373,8 @@ impl Worker {
                     }
                 }
             }
-            if let (Some(came), Some(now)) = (came, now)
-                && is_late(came, now)
+            if let (Some(came), Some(asked)) = (came, asked)
+                && self.lateness.is_late(came, asked)
             {
                 late += 1;
                 continue;

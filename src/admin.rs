@@ -1,7 +1,7 @@
-//! The HTTP side for operators: `/healthz`, `/ready` and `/metrics`.
+//! The HTTP side for operators: `/healthz`, `/ready`, `/metrics`, and pages of JSON.
 //!
-//! It shows what other rooms report and knows none of them: they hand it a registry of metrics
-//! and, for each part that must be ready, a function that says whether it is.
+//! It shows what other rooms report and knows none of them: they hand it a registry of metrics,
+//! for each part that must be ready a function that says whether it is, and for each page one that makes it.
 
 use std::fmt;
 use std::future::Future;
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 /// What the encoder writes. Prometheus asks for it by this name.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const JSON_TYPE: &str = "application/json";
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 
 /// How long a stop waits for answers that are being sent.
@@ -45,11 +46,15 @@ pub enum Readiness {
 /// Asks a part whether it is ready. It is called for every request of `/ready`: it must not wait.
 pub type Probe = Arc<dyn Fn() -> Readiness + Send + Sync>;
 
+/// Makes a page of JSON. It is called for every request: it must not wait.
+pub type Page = Arc<dyn Fn() -> serde_json::Result<String> + Send + Sync>;
+
 /// What the server shows.
 #[derive(Clone)]
 pub struct Pages {
     registry: Arc<Registry>,
     parts: Vec<(String, Probe)>,
+    pages: Vec<(&'static str, Page)>,
 }
 
 impl Pages {
@@ -59,7 +64,15 @@ impl Pages {
         Self {
             registry,
             parts: Vec::new(),
+            pages: Vec::new(),
         }
+    }
+
+    /// Adds a page of JSON.
+    #[must_use]
+    pub fn with_page(mut self, name: &'static str, page: Page) -> Self {
+        self.pages.push((name, page));
+        self
     }
 
     /// Adds a part that has to be ready.
@@ -145,18 +158,31 @@ async fn serve_and_drain(
 }
 
 fn router(state: Pages) -> Router {
-    let metrics = state.clone();
-    Router::new()
+    let (metrics, pages) = (state.clone(), state.pages.clone());
+    let mut paths = "not found, there are:\n/healthz\n/ready\n/metrics\n".to_owned();
+    let mut router = Router::new()
         .route(
             "/healthz",
             get(async || answer(StatusCode::OK, TEXT_TYPE, "ok\n".to_owned())),
         )
         .route("/ready", get(async move || state.ready()))
-        .route("/metrics", get(async move || metrics.metrics()))
-        .fallback(async || {
-            let paths = "not found, there are:\n/healthz\n/ready\n/metrics\n".to_owned();
-            answer(StatusCode::NOT_FOUND, TEXT_TYPE, paths)
-        })
+        .route("/metrics", get(async move || metrics.metrics()));
+    for (name, page) in pages {
+        let path = format!("/{name}");
+        paths.push_str(&format!("{path}\n"));
+        router = router.route(&path, get(async move || json(&page)));
+    }
+    router.fallback(async || answer(StatusCode::NOT_FOUND, TEXT_TYPE, paths))
+}
+
+fn json(page: &Page) -> Response {
+    match page() {
+        Ok(text) => answer(StatusCode::OK, JSON_TYPE, text + "\n"),
+        Err(error) => {
+            let text = format!("the page cannot be written: {error}\n");
+            answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT_TYPE, text)
+        }
+    }
 }
 
 fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response {

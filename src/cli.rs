@@ -61,6 +61,7 @@ where
                 adopt: is_given("adopt"),
                 once: is_given("once"),
                 dry_run: is_given("dry-run"),
+                explain: matches.get_one::<String>("explain").cloned(),
             };
             Command::Register(flags(Verb::Register)?, mode)
         }
@@ -191,10 +192,18 @@ fn register() -> clap::Command {
         .arg(switch("adopt", adopt))
         .arg(switch("once", "Compare once, do what is needed, and end"))
         .arg(switch("dry-run", "Print what would be done, and end"))
+        .arg(
+            Arg::new("explain")
+                .long("explain")
+                .value_name("CONTAINER")
+                .help("Say what became of a container: registered as what, or why not, and since when; and end")
+                .conflicts_with_all(["once", "dry-run"]),
+        )
         .after_help(
             "Example:
   portolan register --consul http://127.0.0.1:8500
   docker run -d -e SERVICE_NAME=hello1 -p :80 IMAGE
+  portolan register --consul http://127.0.0.1:8500 --explain hello1
 
 It removes only services that it has registered itself. --dry-run says what it would do.",
         )
@@ -381,6 +390,7 @@ mod tests {
             adopt: true,
             once: true,
             dry_run: true,
+            explain: None,
         };
         let command = parse_line("portolan register --adopt --once --dry-run");
         let expected = Command::Register(Flags::new(Verb::Register), mode);

@@ -3,21 +3,13 @@
 //! which is what a container's HEALTHCHECK runs, where there is no other program to ask with.
 
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
-
-use reqwest::{ClientBuilder, Method};
-use url::Url;
 
 use crate::config::{Config, Flags};
 use crate::docker;
-use crate::http::{self, Endpoint, Tls};
 
 use super::build::{Local, Unnamed};
+use super::running::{self, Said};
 use super::{Failure, process};
-
-/// How long the answer of a running server may take. It is made from memory.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// `portolan check`: checks, and prints a summary; or asks the `running` server, and prints what
 /// it says.
@@ -82,44 +74,12 @@ fn list<T: Display>(items: impl Iterator<Item = T>) -> String {
 #[expect(clippy::print_stdout, reason = "the answer is the command's output")]
 fn ask(config: &Config) -> Result<(), Failure> {
     let not_ready = |why: String| Failure::NotReady { why };
-    let Some(address) = config.admin.listen else {
-        let why = "the admin address is `none`: set admin.listen to use --running".to_owned();
-        return Err(not_ready(why));
-    };
-    let url = format!("http://{}/ready", reachable(address));
-    let refused = |error: &dyn Display| not_ready(format!("{url}: {error}"));
-    let parsed = Url::parse(&url).map_err(|error| refused(&error))?;
-    let tune = |builder: ClientBuilder| builder.timeout(PATIENCE);
-    let client = http::Client::new(&Endpoint::Http(parsed.clone()), &Tls::default(), tune);
-    let client = client.map_err(|error| refused(&error))?;
-    let answer = process::runtime()?.block_on(async {
-        let response = client.request(Method::GET, parsed).send().await?;
-        let ready = response.status().is_success();
-        Ok::<_, reqwest::Error>((ready, response.text().await?))
-    });
-    match answer {
-        Ok((true, said)) => {
-            print!("{said}");
-            Ok(())
-        }
-        Ok((false, said)) => Err(not_ready(said.trim_end().replace('\n', ", "))),
-        Err(error) => {
-            let why = if error.is_connect() {
-                format!("nobody listens on {address}, the admin address")
-            } else {
-                format!("{url}: {}", error.without_url())
-            };
-            Err(not_ready(why))
-        }
+    let said = process::runtime()?.block_on(running::ask(config.admin.listen, "ready"));
+    let Said { is_success, text } = said.map_err(not_ready)?;
+    if is_success {
+        print!("{text}");
+        Ok(())
+    } else {
+        Err(not_ready(text.trim_end().replace('\n', ", ")))
     }
-}
-
-/// Where to ask a server that listens on `address`, which may be all addresses.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip: IpAddr = match address.ip() {
-        ip if !ip.is_unspecified() => ip,
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    };
-    SocketAddr::new(ip, address.port())
 }

@@ -71,6 +71,12 @@ pub enum Failure {
         /// What it said, or why it said nothing.
         why: String,
     },
+    /// `register --explain`: no such container.
+    #[error("no container is called {name:?}, or it does not run")]
+    NoContainer {
+        /// What was asked for.
+        name: String,
+    },
     /// The admin socket.
     #[error(
         "cannot listen on {address} for --admin: {source}; choose another address or `--admin none`"
@@ -138,6 +144,7 @@ impl Failure {
             | Self::Bind(_)
             | Self::Inherit(_)
             | Self::NotReady { .. }
+            | Self::NoContainer { .. }
             | Self::Admin { .. }
             | Self::Docker(_)
             | Self::Owner(_)

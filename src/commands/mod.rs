@@ -8,6 +8,7 @@ mod failure;
 mod haproxy;
 mod process;
 mod register;
+mod running;
 mod serve;
 
 pub use check::check;

@@ -1,6 +1,6 @@
 //! `portolan register`: Docker, the reconciler and Consul's agent, and the admin server around them.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,24 +14,28 @@ use tracing::{error, info, warn};
 use crate::admin::{self, Readiness};
 use crate::config::{self, Config, Flags, Loaded, OnExit};
 use crate::consul::{Agent, Client};
-use crate::docker::{self, Follower, View};
-use crate::register::{self, Failed, Identity, OwnerError, Reconciler, Report, table};
+use crate::docker::{self, Follower, Snapshot, View};
+use crate::register::{self, Explained, Failed, Identity, OwnerError, Reconciler, Report, table};
 use crate::secret::{Token, TokenSource};
 
 use super::Failure;
 use super::build::{self, Mistakes};
 use super::process::{self, Signal, Signals};
+use super::running;
 
 /// How long the end may take: taking services away, and then everything else. Together they stay
 /// below the 5 s that a stop may take.
 const WITHDRAWING: Duration = Duration::from_millis(3500);
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// The admin server's page about containers.
+const CONTAINERS: &str = "containers";
+
 /// How often Docker is asked for its ID while it does not answer.
 const OWNER_EVERY: Duration = Duration::from_secs(1);
 
 /// What a registrar is to do beside what its configuration says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RegisterMode {
     /// Take over what Registrator registered under this host's name.
     pub adopt: bool,
@@ -39,6 +43,8 @@ pub struct RegisterMode {
     pub once: bool,
     /// Say what would be done, and end.
     pub dry_run: bool,
+    /// Say what became of the container of this name or ID, and end.
+    pub explain: Option<String>,
 }
 
 /// `portolan register`: registers containers until it is told to stop, or once.
@@ -51,9 +57,11 @@ pub fn register(flags: &Flags, mode: RegisterMode) -> Result<(), Failure> {
     process::start_log(loaded.config.log.format);
     let local = Local::new(loaded)?;
     let mut registry = Registry::default();
-    let registrar = Registrar::new(&local, mode, &mut registry);
+    let registrar = Registrar::new(&local, mode.clone(), &mut registry);
     process::runtime()?.block_on(async {
-        if mode.once || mode.dry_run {
+        if let Some(name) = &mode.explain {
+            registrar.explain(local.config.admin.listen, name).await
+        } else if mode.once || mode.dry_run {
             registrar.once().await
         } else {
             run(&local.config, registrar, registry, &|| Local::new(load())).await
@@ -126,7 +134,7 @@ impl Registrar {
         }
     }
 
-    fn reconciler(&self, owner: String) -> Result<Reconciler, Failure> {
+    fn reconciler(&self, identity: Identity) -> Result<Reconciler, Failure> {
         let settings = register::Settings {
             mapping: mapping(&self.config)?,
             adopt: self.mode.adopt,
@@ -134,23 +142,63 @@ impl Registrar {
         };
         Ok(Reconciler::new(
             Agent::new(self.consul.clone()),
-            Identity::new(owner),
+            identity,
             settings,
             self.metrics.clone(),
             self.report.clone(),
         ))
     }
 
+    /// What runs now, and who compares it.
+    async fn look(&self) -> Result<(Snapshot, Reconciler), Failure> {
+        let snapshot = Follower::once(&self.docker, &self.follow);
+        let snapshot = snapshot.await.map_err(Failure::Docker)?;
+        let identity = match &self.config.owner {
+            Some(owner) => Identity::new(owner),
+            None => register::of_engine(&self.docker).await?,
+        };
+        Ok((snapshot, self.reconciler(identity)?))
+    }
+
+    /// `--explain`: what the registrar that runs says of a container, or what one would do with it.
+    #[expect(clippy::print_stdout, reason = "the answer is the command's output")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "whose answer it is does not belong to it"
+    )]
+    async fn explain(&self, admin: Option<SocketAddr>, name: &str) -> Result<(), Failure> {
+        let said = running::ask(admin, CONTAINERS).await;
+        let said = said.map(|said| serde_json::from_str::<Vec<Explained>>(&said.text));
+        let containers = match said {
+            Ok(Ok(containers)) => containers,
+            not => {
+                let why = match not {
+                    Err(why) => why,
+                    Ok(_) => "whoever listens on the admin address is no registrar".to_owned(),
+                };
+                eprintln!("No registrar was asked ({why}). This is what one would do:");
+                let (snapshot, mut reconciler) = self.look().await?;
+                reconciler.explain(&snapshot).await?
+            }
+        };
+        let called: Vec<&Explained> = containers
+            .iter()
+            .filter(|container| container.is_called(name))
+            .collect();
+        if called.is_empty() {
+            let name = name.to_owned();
+            return Err(Failure::NoContainer { name });
+        }
+        for container in called {
+            print!("{}", container.text());
+        }
+        Ok(())
+    }
+
     /// `--once` and `--dry-run`.
     #[expect(clippy::print_stdout, reason = "the plan is the command's output")]
     async fn once(&self) -> Result<(), Failure> {
-        let snapshot = Follower::once(&self.docker, &self.follow);
-        let snapshot = snapshot.await.map_err(Failure::Docker)?;
-        let owner = match &self.config.owner {
-            Some(owner) => owner.clone(),
-            None => register::owner(&self.docker).await?,
-        };
-        let mut reconciler = self.reconciler(owner)?;
+        let (snapshot, mut reconciler) = self.look().await?;
         if self.mode.dry_run {
             print!("{}", table(&reconciler.preview(&snapshot).await?));
             return Ok(());
@@ -168,14 +216,15 @@ impl Registrar {
         mapping: watch::Receiver<docker::Settings>,
         stop: CancellationToken,
     ) -> Result<(), Failure> {
-        let owner = self.owner();
-        let owner = match stop.run_until_cancelled(owner).await {
+        let identity = self.identity();
+        let identity = match stop.run_until_cancelled(identity).await {
             // Docker was never there, so we have registered nothing.
             None => return Ok(()),
-            Some(owner) => owner?,
+            Some(identity) => identity?,
         };
+        let owner = identity.owner();
         info!(owner, "services are registered under this owner name");
-        let mut reconciler = self.reconciler(owner)?;
+        let mut reconciler = self.reconciler(identity)?;
         let followed = register::run(&mut reconciler, view, mapping, &stop).await;
         if self.config.on_exit == OnExit::Deregister {
             match timeout(WITHDRAWING, reconciler.withdraw()).await {
@@ -187,14 +236,14 @@ impl Registrar {
         Ok(followed?)
     }
 
-    /// The owner's name, as soon as it can be known.
-    async fn owner(&self) -> Result<String, OwnerError> {
+    /// Who we are, as soon as it can be known.
+    async fn identity(&self) -> Result<Identity, OwnerError> {
         if let Some(owner) = &self.config.owner {
-            return Ok(owner.clone());
+            return Ok(Identity::new(owner));
         }
         let mut told = false;
         loop {
-            match register::owner(&self.docker).await {
+            match register::of_engine(&self.docker).await {
                 Err(error) if !error.is_final() => {
                     self.report.set(Err(error.to_string()));
                     if !std::mem::replace(&mut told, true) {
@@ -245,7 +294,8 @@ async fn run(
         }
         let pages = admin::Pages::new(Arc::new(registry))
             .with_part("docker", docker_readiness(view.clone()))
-            .with_part("consul", consul_readiness(registrar.report.clone()));
+            .with_part("consul", consul_readiness(registrar.report.clone()))
+            .with_page(CONTAINERS, containers_page(registrar.report.clone()));
         tasks.spawn(admin::serve(listener, pages, stop.clone()));
     }
     if let source @ TokenSource::File(_) = config.consul.token.clone() {
@@ -278,6 +328,10 @@ fn docker_readiness(view: watch::Receiver<View>) -> admin::Probe {
             }
         }
     })
+}
+
+fn containers_page(report: Report) -> admin::Page {
+    Arc::new(move || serde_json::to_string_pretty(&report.containers()[..]))
 }
 
 fn consul_readiness(report: Report) -> admin::Probe {

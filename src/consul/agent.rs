@@ -31,6 +31,11 @@ impl AgentError {
         matches!(&self.0, RequestError::Status { .. })
     }
 
+    /// The token may not do it.
+    fn is_forbidden(&self) -> bool {
+        matches!(&self.0, RequestError::Status { status, .. } if status.as_u16() == 403)
+    }
+
     /// What was to be taken away is not there. Before 1.14 that is an internal error.
     fn is_unknown(&self) -> bool {
         match &self.0 {
@@ -76,6 +81,40 @@ pub struct AgentCheck {
     /// The service that it belongs to; empty for the node.
     #[serde(rename = "ServiceID")]
     pub service: String,
+}
+
+/// The node of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct AgentNode {
+    /// Its name.
+    #[serde(rename = "Name")]
+    pub name: String,
+    /// The address that it is known by.
+    #[serde(rename = "Addr")]
+    pub address: IpAddr,
+}
+
+/// What the servers have of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Entered {
+    /// Its services by ID.
+    pub services: BTreeMap<String, AgentService>,
+    /// Its checks by ID.
+    pub checks: BTreeMap<String, AgentCheck>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CatalogNodeJson {
+    #[serde(rename = "Services")]
+    services: Option<BTreeMap<String, AgentService>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CatalogCheckJson {
+    #[serde(rename = "CheckID")]
+    id: String,
+    #[serde(flatten)]
+    check: AgentCheck,
 }
 
 /// Consul writes `null` for a map that has nothing in it.
@@ -127,17 +166,51 @@ impl Agent {
         self.read(&["agent", "checks"]).await
     }
 
-    /// The address that the agent's node is known by.
+    /// Does it have a service of this ID that the token may not read? Lists leave those out.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn hides(&self, id: &str) -> Result<bool, AgentError> {
+        let ask = Ask {
+            may_be_refused: true,
+            ..Ask::new(&["agent", "service", id])
+        };
+        match self.client.get(&ask, Mode::Leader).await {
+            Ok(_) => Ok(false),
+            Err(error) => match AgentError(error) {
+                error if error.is_forbidden() => Ok(true),
+                error if error.is_refusal() => Ok(false),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Its node.
     ///
     /// # Errors
     /// [`AgentError`]; also where the token may not read the agent.
-    pub async fn address(&self) -> Result<IpAddr, AgentError> {
+    pub async fn node(&self) -> Result<AgentNode, AgentError> {
         let member = itself(&self.client).await?.member;
         let no_member = || serde_json::Error::missing_field("Member");
-        Ok(member
-            .ok_or_else(no_member)
-            .map_err(RequestError::from)?
-            .address)
+        Ok(member.ok_or_else(no_member).map_err(RequestError::from)?)
+    }
+
+    /// What the servers have of a node: its services and their checks. `None` where the token may not read the node, or
+    /// there is none of that name.
+    ///
+    /// # Errors
+    /// [`AgentError`]; also while there is no leader.
+    pub async fn catalog(&self, node: &str) -> Result<Option<Entered>, AgentError> {
+        let services: Option<CatalogNodeJson> = self.read(&["catalog", "node", node]).await?;
+        let Some(CatalogNodeJson { services }) = services else {
+            return Ok(None);
+        };
+        let checks: Vec<CatalogCheckJson> = self.read(&["health", "node", node]).await?;
+        let checks = checks.into_iter().map(|check| (check.id, check.check));
+        Ok(Some(Entered {
+            services: services.unwrap_or_default(),
+            checks: checks.collect(),
+        }))
     }
 
     /// Registers a service, or replaces the one with the same ID; its other checks stay only if they are to be kept.
@@ -213,19 +286,13 @@ impl Agent {
 pub(super) struct Itself {
     config: ConfigJson,
     debug_config: Option<DnsConfig>,
-    member: Option<MemberJson>,
+    member: Option<AgentNode>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct ConfigJson {
     version: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct MemberJson {
-    #[serde(rename = "Addr")]
-    address: IpAddr,
 }
 
 /// From this version on, Consul without Enterprise takes `default` for a namespace and a partition in names.

@@ -35,7 +35,9 @@ use std::time::Duration;
 use crate::http::Endpoint;
 use crate::secret::TokenSource;
 
-pub use agent::{Agent, AgentCheck, AgentError, AgentService, DnsConfig, TokenMark};
+pub use agent::{
+    Agent, AgentCheck, AgentError, AgentNode, AgentService, DnsConfig, Entered, TokenMark,
+};
 pub use client::{Client, ClientError};
 pub use json::TagsByName;
 pub use metrics::Metrics;

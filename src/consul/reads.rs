@@ -14,6 +14,7 @@ use tracing::debug;
 use crate::catalog::{
     Absence, Kind, Layer, PreparedKey, PreparedSlot, Realm, Scope, ServiceKey, Sought,
 };
+use crate::http::is_addressable;
 
 use super::client::{Ask, Mode, RequestError};
 use super::contact::Context;
@@ -38,6 +39,11 @@ pub(super) async fn execute(
         slot.excuse(Duration::ZERO);
         return;
     };
+    if !is_addressable(&key.name) {
+        // Consul would be asked for another one.
+        slot.executed(None, SHORTEST);
+        return;
+    }
     let scope = Scope {
         datacenter: key
             .scope

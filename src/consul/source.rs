@@ -1,6 +1,6 @@
 //! Which watches are open, and for how long.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -249,6 +249,7 @@ impl Source {
             context: context.clone(),
             realm: Arc::clone(realm),
             tags: if is_local { self.tags.take() } else { None },
+            left_out: BTreeSet::new(),
         };
         let nodes = Nodes {
             context: context.clone(),

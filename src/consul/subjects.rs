@@ -1,7 +1,7 @@
 //! What is watched: the names of all services with their tags, the nodes, the instances of one service, and
 //! the keys under a prefix.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -9,9 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use tokio::sync::watch::Sender;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::catalog::{Instance, Kind, Node, Realm, Scope, Service, ServiceKey, Slot};
+use crate::http::is_addressable;
 
 use super::client::Ask;
 use super::contact::Context;
@@ -64,11 +65,15 @@ pub(super) struct Names {
     pub(super) realm: Arc<Realm>,
     /// Where the tags are published.
     pub(super) tags: Option<Sender<Option<Arc<TagsByName>>>>,
+    /// Names that were told of because Consul's API cannot be asked for them.
+    pub(super) left_out: BTreeSet<String>,
 }
 
 /// What the list of services says.
 pub(super) struct NamesNews {
     names: HashSet<Arc<str>>,
+    /// Those that have no path in Consul's API: what is asked for in their stead would be another's.
+    left_out: BTreeSet<String>,
     /// Nothing where nobody wants them.
     tags: TagsByName,
 }
@@ -102,13 +107,28 @@ impl Subject for Names {
     type News = NamesNews;
 
     fn read(&self, body: &[u8]) -> serde_json::Result<Self::News> {
-        if self.tags.is_none() {
-            let tags = TagsByName::new();
-            return json::service_names(body).map(|names| NamesNews { names, tags });
-        }
-        let tags = json::service_tags(body)?;
-        let names = tags.keys().map(|name| Arc::from(name.as_str())).collect();
-        Ok(NamesNews { names, tags })
+        let (mut names, mut tags): (HashSet<Arc<str>>, TagsByName) = match self.tags {
+            None => (json::service_names(body)?, TagsByName::new()),
+            Some(_) => {
+                let tags = json::service_tags(body)?;
+                let names = tags.keys().map(|name| Arc::from(name.as_str())).collect();
+                (names, tags)
+            }
+        };
+        let mut left_out = BTreeSet::new();
+        names.retain(|name| {
+            let is_addressable = is_addressable(name);
+            if !is_addressable {
+                left_out.insert(name.to_string());
+                tags.remove(&**name);
+            }
+            is_addressable
+        });
+        Ok(NamesNews {
+            names,
+            left_out,
+            tags,
+        })
     }
 
     fn takes_away(&self, news: &Self::News) -> bool {
@@ -135,6 +155,14 @@ impl Subject for Names {
     }
 
     fn publish(&mut self, news: Self::News, index: Option<u64>) {
+        if news.left_out != self.left_out && !news.left_out.is_empty() {
+            warn!(
+                services = ?news.left_out,
+                "Consul's API cannot be asked for services of these names, so they are not answered: register them \
+                 under names that can stand in a URL"
+            );
+        }
+        self.left_out = news.left_out;
         // Who has heard of a service by its tag may ask for its name at once.
         if self.realm.publish_names(news.names, index) {
             self.context.metrics.published.inc();

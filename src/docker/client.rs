@@ -93,14 +93,19 @@ struct VersionJson {
 }
 
 #[derive(Debug, Deserialize)]
-struct InfoJson {
-    #[serde(rename = "ID", default)]
-    id: String,
-}
-
-#[derive(Debug, Deserialize)]
 struct MessageJson {
     message: String,
+}
+
+/// An engine, as it describes itself (`GET /info`).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Engine {
+    /// Its ID, which lasts for as long as its data does. Empty if it has none; a copy of the data has the same.
+    #[serde(rename = "ID", default)]
+    pub id: String,
+    /// The name of its host.
+    #[serde(rename = "Name", default)]
+    pub host: String,
 }
 
 impl Client {
@@ -168,13 +173,12 @@ impl Client {
         Ok(agreed)
     }
 
-    /// The ID of the engine, which lasts for as long as its data does. Empty if it has none.
+    /// What the engine says of itself.
     ///
     /// # Errors
     /// [`Error`]; also where a proxy does not let `GET /info` pass.
-    pub async fn engine_id(&self) -> Result<String, Error> {
-        let info: InfoJson = self.json("info", self.versioned("info"), LIST_TIME).await?;
-        Ok(info.id)
+    pub async fn engine(&self) -> Result<Engine, Error> {
+        self.json("info", self.versioned("info"), LIST_TIME).await
     }
 
     /// The containers in these states, or all, in short.

@@ -4,6 +4,7 @@
 //! Podman differ, and none of it is worth losing a container.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde::Deserialize;
@@ -30,6 +31,17 @@ pub struct Port {
     pub number: u16,
     /// The protocol.
     pub protocol: Protocol,
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        };
+        write!(f, "{}/{protocol}", self.number)
+    }
 }
 
 /// Where on the host a port is published.

@@ -21,7 +21,7 @@ mod labels;
 mod metrics;
 mod source;
 
-pub use client::{Client, Error};
+pub use client::{Client, Engine, Error};
 pub use container::{Attachment, Binding, Container, Port, Protocol, Run};
 pub use containers::{Deregister, Ended, Snapshot};
 pub use follower::{Follow, Follower, View};

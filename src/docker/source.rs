@@ -94,6 +94,7 @@ impl Source {
                 let Desired {
                     registrations,
                     problems,
+                    reasons: _,
                 } = desired(&snapshot.containers, &settings);
                 tell(&mut told, problems);
                 if published.as_ref() != Some(&registrations) {
@@ -122,6 +123,7 @@ fn tell(told: &mut BTreeSet<Problem>, problems: Vec<Problem>) {
             container, message, ..
         } = problem;
         match problem.severity {
+            Severity::Reason => {}
             Severity::Note => info!(container, "{message}"),
             Severity::Warning => warn!(container, "{message}"),
         }

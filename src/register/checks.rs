@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::consul::{AgentCheck, AgentService};
 
-use super::identity::{CONTAINER, HASH, Identity};
+use super::identity::{CONTAINER, HASH};
 use super::wanted::{Wanted, endpoint};
 
 /// A check that was brought back and is gone again is not brought back any sooner.
@@ -27,6 +27,15 @@ impl Checks {
     pub(super) fn own(&self, id: &str) -> Option<&str> {
         let own = self.0.get(&own_check(id))?;
         Some(&own.status)
+    }
+
+    /// Do the servers have the service's checks with other statuses, or not at all?
+    pub(super) fn differ(&self, id: &str, entered: &BTreeMap<String, AgentCheck>) -> bool {
+        let own = self.0.iter().filter(|(_, check)| check.service == id);
+        own.into_iter().any(|(name, check)| {
+            let other = entered.get(name);
+            other.is_none_or(|other| other.status != check.status)
+        })
     }
 
     /// Has anybody else added a check to the service?
@@ -58,12 +67,12 @@ impl Memory {
         &mut self,
         wanted: &BTreeMap<String, Wanted>,
         actual: &BTreeMap<String, AgentService>,
+        ours: &BTreeSet<String>,
         checks: &Checks,
-        identity: &Identity,
         now: Instant,
     ) -> BTreeSet<String> {
         let mut lost = BTreeSet::new();
-        for (id, service) in actual.iter().filter(|(_, own)| identity.owns(own)) {
+        for (id, service) in actual.iter().filter(|(id, _)| ours.contains(*id)) {
             match (checks.own(id), service.meta.get(HASH)) {
                 (Some(status), Some(hash)) => {
                     let seen = (hash.clone(), status.to_owned());
@@ -101,7 +110,7 @@ impl Memory {
         if let Some((hash, status)) = self.seen.get(id) {
             return (*hash == wanted.hash).then(|| status.clone());
         }
-        let container = wanted.body["Meta"][CONTAINER].as_str();
+        let container = wanted.container_id();
         let same_container =
             |service: &&AgentService| service.meta.get(CONTAINER).map(String::as_str) == container;
         let mut before: Vec<(&String, &AgentService)> = others

@@ -51,6 +51,11 @@ impl Retries {
         is_news
     }
 
+    /// What was said when the last attempt was refused, if it was.
+    pub(super) fn error(&self, id: &str) -> Option<String> {
+        self.refusals.get(id).map(|refusal| refusal.error.clone())
+    }
+
     /// An attempt went well, or there is nothing to be done any more.
     pub(super) fn settled(&mut self, id: &str) {
         self.refusals.remove(id);

@@ -9,23 +9,21 @@
 //! registrar runs on the host or in a container, and through every restart of either, which a host name
 //! is not.
 //!
-//! What another process of ours wrote before this one began is our own past. What appears later
-//! under the name of another process means that two of them run: each would take away what only
-//! the other knows, for ever. So what a living one wrote is left as it is, and an operator is told.
+//! Machines that were made from one template have engines with one ID. Where the owner's name is that of the engine,
+//! the name that the engine gives its host stands beside it, and what bears another host's is not ours.
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::consul::AgentService;
-use crate::docker::{Client, Error};
+use crate::docker::{Client, Engine, Error};
 
 /// Who answers for the service.
 pub(super) const OWNER: &str = "portolan-owner";
+/// The host of the engine whose ID is the owner's name.
+pub(super) const HOST: &str = "portolan-host";
 /// What was registered.
 pub(super) const HASH: &str = "portolan-hash";
 /// The container that it is in.
@@ -36,25 +34,32 @@ pub(super) const WRITER: &str = "portolan-writer";
 /// Changes when the same hash no longer means the same registration.
 const HASH_VERSION: u8 = 1;
 
-/// A process that has written nothing for this long is our past as well: it may have been one
-/// that ended just after this one began.
-const CALM: Duration = Duration::from_secs(180);
-
 /// Who we are to Consul.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     owner: String,
+    /// The engine's host; `None` where an operator has named the owner, and so answers for its being the only one.
+    host: Option<String>,
     writer: String,
 }
 
 impl Identity {
-    /// A new process of the owner.
+    /// A new process of the owner that an operator has named.
     pub fn new(owner: impl Into<String>) -> Self {
         // The standard library's seeds are random; nothing here has to be a secret.
         let writer = RandomState::new().hash_one(std::process::id());
         Self {
             owner: owner.into(),
+            host: None,
             writer: format!("{writer:016x}"),
+        }
+    }
+
+    /// A new process on the host of a Docker engine.
+    pub fn of_engine(engine: Engine) -> Self {
+        Self {
+            host: Some(engine.host),
+            ..Self::new(engine.id)
         }
     }
 
@@ -68,8 +73,21 @@ impl Identity {
         &self.writer
     }
 
-    /// Whether the service bears our owner's name.
+    /// Whether the service bears our marks.
     pub fn owns(&self, service: &AgentService) -> bool {
+        let is_of_host = self.host.is_none()
+            || service.meta.get(HOST) == self.host.as_ref()
+            || service.meta.get(WRITER) == Some(&self.writer);
+        is_of_host && self.is_named(service)
+    }
+
+    /// Whether it bears our owner's name, and is not ours by its marks: it was registered by a release that did not
+    /// name the host, on a host that is called otherwise since, or on a clone of this machine.
+    pub(super) fn is_namesake(&self, service: &AgentService) -> bool {
+        self.is_named(service) && !self.owns(service)
+    }
+
+    fn is_named(&self, service: &AgentService) -> bool {
         service.meta.get(OWNER) == Some(&self.owner)
     }
 
@@ -77,6 +95,9 @@ impl Identity {
     pub(super) fn mark(&self, mut body: Value, hash: &str) -> Value {
         let meta = &mut body["Meta"];
         meta[OWNER] = self.owner.as_str().into();
+        if let Some(host) = &self.host {
+            meta[HOST] = host.as_str().into();
+        }
         meta[HASH] = hash.into();
         meta[WRITER] = self.writer.as_str().into();
         body
@@ -110,81 +131,15 @@ impl OwnerError {
     }
 }
 
-/// The name of the owner.
+/// Who we are where nobody has named the owner.
 ///
 /// # Errors
 /// [`OwnerError`].
-pub async fn owner(docker: &Client) -> Result<String, OwnerError> {
-    let (one, other) = (docker.engine_id().await?, docker.engine_id().await?);
-    match one.is_empty() || one != other {
+pub async fn of_engine(docker: &Client) -> Result<Identity, OwnerError> {
+    let (one, other) = (docker.engine().await?, docker.engine().await?);
+    match one.id.is_empty() || one.id != other.id {
         true => Err(OwnerError::Unstable),
-        false => Ok(one),
-    }
-}
-
-/// Who wrote what bears our owner's name.
-#[derive(Debug)]
-pub(super) struct Writers {
-    /// This process.
-    me: String,
-    /// Who wrote each service, as last seen; `None` before the first look.
-    seen: Option<BTreeMap<String, String>>,
-    /// Others that write, and when they last did.
-    living: BTreeMap<String, Instant>,
-}
-
-impl Writers {
-    pub(super) fn new(me: &str) -> Self {
-        Self {
-            me: me.to_owned(),
-            seen: None,
-            living: BTreeMap::new(),
-        }
-    }
-
-    /// Takes note of all services of our owner, by ID, with their writers. Gives the writers that
-    /// were not known to be alive.
-    pub(super) fn observe(
-        &mut self,
-        services: BTreeMap<String, String>,
-        now: Instant,
-    ) -> Vec<String> {
-        self.living
-            .retain(|_, last| now.duration_since(*last) < CALM);
-        let mut found = Vec::new();
-        if let Some(seen) = &self.seen {
-            for (id, writer) in &services {
-                let is_news = *writer != self.me && seen.get(id) != Some(writer);
-                if is_news && self.living.insert(writer.clone(), now).is_none() {
-                    found.push(writer.clone());
-                }
-            }
-        }
-        self.seen = Some(services);
-        found
-    }
-
-    /// This process has written a service.
-    pub(super) fn wrote(&mut self, id: &str) {
-        if let Some(seen) = &mut self.seen {
-            seen.insert(id.to_owned(), self.me.clone());
-        }
-    }
-
-    /// Did another one write this that still writes?
-    pub(super) fn have(&self, service: &AgentService) -> bool {
-        let writer = service.meta.get(WRITER);
-        writer.is_some_and(|writer| self.is_living(writer))
-    }
-
-    /// Whether the writer is another process that is alive.
-    pub(super) fn is_living(&self, writer: &str) -> bool {
-        self.living.contains_key(writer)
-    }
-
-    /// How many others are alive.
-    pub(super) fn living(&self) -> usize {
-        self.living.len()
+        false => Ok(Identity::of_engine(one)),
     }
 }
 
@@ -220,50 +175,5 @@ mod tests {
         let (one, other) = (Identity::new("o"), Identity::new("o"));
         assert_ne!(one.writer(), other.writer());
         assert_eq!(one.writer().len(), 16);
-    }
-
-    fn services(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        let owned = |(id, writer): &(&str, &str)| ((*id).to_owned(), (*writer).to_owned());
-        pairs.iter().map(owned).collect()
-    }
-
-    #[test]
-    fn the_past_is_no_other_writer() {
-        let now = Instant::now();
-        let mut writers = Writers::new("me");
-        let past = [("a", "old"), ("b", "older")];
-        assert!(writers.observe(services(&past), now).is_empty());
-        writers.wrote("a");
-        let taken_over = [("a", "me"), ("b", "older")];
-        assert!(writers.observe(services(&taken_over), now).is_empty());
-        assert!(!writers.is_living("old") && !writers.is_living("older"));
-    }
-
-    #[test]
-    fn what_others_write_later_tells_them() {
-        let now = Instant::now();
-        let mut writers = Writers::new("me");
-        writers.observe(services(&[("a", "me")]), now);
-        // One that was ours, and one that is new.
-        let found = writers.observe(services(&[("a", "x"), ("b", "x"), ("c", "y")]), now);
-        assert_eq!(found, ["x", "y"]);
-        assert!(writers.is_living("x") && writers.is_living("y"));
-        // Told once.
-        let found = writers.observe(services(&[("a", "x"), ("d", "x")]), now);
-        assert!(found.is_empty());
-        assert_eq!(writers.living(), 2);
-    }
-
-    #[test]
-    fn one_that_is_calm_is_the_past() {
-        let now = Instant::now();
-        let mut writers = Writers::new("me");
-        writers.observe(services(&[]), now);
-        writers.observe(services(&[("a", "x")]), now);
-        writers.observe(services(&[("a", "x")]), now + CALM);
-        assert!(!writers.is_living("x"));
-        // Until it writes again.
-        let again = services(&[("a", "x"), ("b", "x")]);
-        assert_eq!(writers.observe(again, now + CALM), ["x"]);
     }
 }

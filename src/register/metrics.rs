@@ -8,6 +8,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::explain::Explained;
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(super) struct Write {
     pub(super) action: &'static str,
@@ -29,6 +31,7 @@ pub struct Metrics {
     pub(super) conflicts: Gauge,
     pub(super) problems: Gauge,
     pub(super) other_writers: Gauge,
+    pub(super) unsynced: Gauge,
 }
 
 impl Metrics {
@@ -72,6 +75,11 @@ impl Metrics {
                 "Other processes that write under our owner's name",
                 &metrics.other_writers,
             ),
+            (
+                "unsynced",
+                "Services that Consul's servers do not have as the agent has them, and are therefore registered anew",
+                &metrics.unsynced,
+            ),
         ];
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());
@@ -98,10 +106,11 @@ pub(super) fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// How it stands with Consul, as of the last comparison. Cheap to clone.
+/// How it stands with Consul, and what became of each container, as of the last comparison. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Report {
     now: Arc<Mutex<Result<String, String>>>,
+    containers: Arc<Mutex<Arc<[Explained]>>>,
 }
 
 impl Default for Report {
@@ -110,6 +119,7 @@ impl Default for Report {
             now: Arc::new(Mutex::new(Err(
                 "waiting for the first comparison of Docker with Consul".to_owned(),
             ))),
+            containers: Arc::new(Mutex::new(Arc::new([]))),
         }
     }
 }
@@ -124,6 +134,24 @@ impl Report {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// What became of each container, by name.
+    pub fn containers(&self) -> Arc<[Explained]> {
+        Arc::clone(
+            &self
+                .containers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Says what became of each container.
+    pub(super) fn set_containers(&self, containers: Vec<Explained>) {
+        *self
+            .containers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = containers.into();
     }
 
     /// Says how it stands.

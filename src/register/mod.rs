@@ -6,17 +6,24 @@
 //!
 //! Only what bears our owner's name is ever taken away.
 
+mod catalog;
 mod checks;
 mod due;
+mod explain;
+mod heritage;
 mod identity;
 mod metrics;
 mod plan;
 mod reconciler;
 mod run;
+mod sight;
 mod tokens;
+mod told;
 mod wanted;
+mod writers;
 
-pub use identity::{Identity, OwnerError, owner};
+pub use explain::{Explained, ExplainedService};
+pub use identity::{Identity, OwnerError, of_engine};
 pub use metrics::{Metrics, Report};
 pub use plan::{Action, Step, Why, table};
 pub use reconciler::{Failed, Reconciler, Settings};

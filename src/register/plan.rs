@@ -6,14 +6,18 @@ use std::fmt;
 
 use crate::consul::AgentService;
 
-use super::identity::{CONTAINER, HASH, Identity, OWNER, Writers};
+use super::heritage::LegacyId;
+use super::identity::{CONTAINER, HASH, Identity};
 use super::wanted::{Wanted, endpoint};
+use super::writers::Writers;
 
 /// What is known beside the two sides that are compared.
 #[derive(Debug)]
 pub(super) struct Circumstances<'a> {
     /// Who we are.
     pub(super) identity: &'a Identity,
+    /// Services that are ours, by ID.
+    pub(super) ours: &'a BTreeSet<String>,
     /// Who else writes under our owner's name.
     pub(super) writers: &'a Writers,
     /// Take over what Registrator registered as this host.
@@ -22,6 +26,8 @@ pub(super) struct Circumstances<'a> {
     pub(super) kept: &'a BTreeMap<String, String>,
     /// Services whose check has been lost, by ID.
     pub(super) damaged: &'a BTreeSet<String>,
+    /// Services that the servers do not have as the agent has them, by ID.
+    pub(super) unsynced: &'a BTreeSet<String>,
     /// Services that the agent knows with a token of before, by ID.
     pub(super) outdated: &'a BTreeSet<String>,
 }
@@ -50,6 +56,10 @@ pub enum Why {
     CheckLost,
     /// The agent is to keep it up with another token.
     NewToken,
+    /// The servers have not heard of it from the agent.
+    Unsynced,
+    /// The agent does not have it, and the servers do.
+    Ghost,
     /// Registrator registered it.
     Adopted,
     /// Its container does not run.
@@ -60,6 +70,8 @@ pub enum Why {
     ContainerKept,
     /// It does not bear our owner's name.
     NotOurs,
+    /// It bears our engine's ID and is of a host with another name.
+    Namesake,
     /// Another process writes it under our owner's name.
     OtherWriter,
 }
@@ -82,11 +94,14 @@ impl fmt::Display for Why {
             Self::Changed => "changed",
             Self::CheckLost => "its check is gone",
             Self::NewToken => "the token has changed",
+            Self::Unsynced => "Consul's servers do not have it as the agent has it",
+            Self::Ghost => "Consul's servers have it, and the agent does not",
             Self::Adopted => "taken over from Registrator",
             Self::Gone => "no such container runs",
             Self::Unchanged => "unchanged",
             Self::ContainerKept => "its container failed or is unknown",
             Self::NotOurs => "registered by somebody else; --adopt takes over Registrator's",
+            Self::Namesake => "registered under this engine's ID on a host of another name",
             Self::OtherWriter => "another process writes it under our owner name",
         })
     }
@@ -105,6 +120,19 @@ pub struct Step {
     pub service: String,
     /// `IP:PORT`.
     pub address: String,
+}
+
+impl Step {
+    /// Takes away what the servers have and the agent does not.
+    pub(super) fn ghost(id: &str, service: &AgentService) -> Self {
+        Self {
+            action: Action::Deregister,
+            why: Why::Ghost,
+            id: id.to_owned(),
+            service: service.name.clone(),
+            address: endpoint(&service.address, service.port),
+        }
+    }
 }
 
 /// Compares. The steps are sorted by what is done, then by ID: what comes is registered before what
@@ -145,19 +173,23 @@ impl Circumstances<'_> {
         let Some(actual) = actual else {
             return (Action::Register, Why::New);
         };
-        if !self.identity.owns(actual) {
+        if !self.ours.contains(id) {
             return match self.adopted(id) {
+                _ if self.identity.is_namesake(actual) => (Action::Leave, Why::Namesake),
                 Some(_) => (Action::Register, Why::Adopted),
                 None => (Action::Leave, Why::NotOurs),
             };
         }
-        let is_same = actual.meta.get(HASH) == Some(&wanted.hash)
+        let is_same = self.identity.owns(actual)
+            && actual.meta.get(HASH) == Some(&wanted.hash)
             && actual.name == wanted.name
             && endpoint(&actual.address, actual.port) == wanted.endpoint;
         if is_same && self.damaged.contains(id) {
             (Action::Register, Why::CheckLost)
         } else if is_same && self.outdated.contains(id) {
             (Action::Register, Why::NewToken)
+        } else if is_same && self.unsynced.contains(id) {
+            (Action::Register, Why::Unsynced)
         } else if is_same {
             (Action::Keep, Why::Unchanged)
         } else if self.writers.have(actual) {
@@ -168,7 +200,10 @@ impl Circumstances<'_> {
     }
 
     fn of_unwanted(&self, id: &str, actual: &AgentService) -> Option<(Action, Why)> {
-        if !self.identity.owns(actual) {
+        if self.identity.is_namesake(actual) && !self.ours.contains(id) {
+            return None;
+        }
+        if !self.ours.contains(id) {
             return self.adopted(id).map(|id| {
                 // Registrator's IDs have the container's name alone.
                 match self.kept.values().any(|name| name == id.container) {
@@ -187,56 +222,10 @@ impl Circumstances<'_> {
         })
     }
 
-    /// Registrator's services that are not taken over because their IDs have another host's name, by that name.
-    pub(super) fn of_other_hosts(
-        &self,
-        actual: &BTreeMap<String, AgentService>,
-    ) -> BTreeMap<String, Vec<String>> {
-        let mut others: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        let foreign = actual
-            .iter()
-            .filter(|(_, own)| !own.meta.contains_key(OWNER));
-        for (id, _) in foreign.filter(|_| self.adopt.is_some()) {
-            let host = LegacyId::parse(id).map(|legacy| legacy.host);
-            if let Some(host) = host.filter(|host| self.adopt != Some(host)) {
-                others.entry(host.to_owned()).or_default().push(id.clone());
-            }
-        }
-        others
-    }
-
     /// The ID, if it is one of Registrator's that are to be taken over.
     fn adopted<'i>(&self, id: &'i str) -> Option<LegacyId<'i>> {
         let host = self.adopt?;
         LegacyId::parse(id).filter(|id| id.host == host)
-    }
-}
-
-/// One of Registrator's IDs, `<host>:<container>:<port>` with `:udp` after it for UDP, taken apart. What
-/// `SERVICE_ID` sets is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct LegacyId<'a> {
-    /// The name of the host, or in a container of its own the ID of Registrator's container.
-    host: &'a str,
-    /// The container's name.
-    container: &'a str,
-}
-
-impl<'a> LegacyId<'a> {
-    /// Takes an ID apart, as Registrator's own cleanup does:
-    /// `^(.+?):([a-zA-Z0-9][a-zA-Z0-9_.-]+):[0-9]+(?::udp)?$`.
-    fn parse(id: &'a str) -> Option<Self> {
-        let rest = id.strip_suffix(":udp").unwrap_or(id);
-        let (rest, port) = rest.rsplit_once(':')?;
-        let (host, container) = rest.split_once(':')?;
-        let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-        let mut letters = container.bytes();
-        let is_container = container.len() > 1
-            && letters
-                .next()
-                .is_some_and(|byte| byte.is_ascii_alphanumeric())
-            && letters.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-        (is_port && is_container && !host.is_empty()).then_some(Self { host, container })
     }
 }
 
@@ -279,7 +268,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::register::identity::WRITER;
+    use crate::register::identity::{OWNER, WRITER};
 
     const HASH_NOW: &str = "1-1111111111111111";
 
@@ -316,6 +305,7 @@ mod tests {
         kept: &'static [&'static str],
         damaged: &'static [&'static str],
         outdated: &'static [&'static str],
+        unsynced: &'static [&'static str],
         expected: &'static [(Action, Why, &'static str)],
     }
 
@@ -329,16 +319,24 @@ mod tests {
             let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
             let damaged = set(self.damaged);
             let outdated = set(self.outdated);
+            let unsynced = set(self.unsynced);
             let kept = self.kept.iter();
             let kept = kept
                 .map(|name| (format!("id-of-{name}"), (*name).to_owned()))
                 .collect();
+            let ours = self.actual.iter();
+            let ours = ours
+                .filter(|(_, own)| identity.owns(own))
+                .map(|(id, _)| (*id).to_owned())
+                .collect();
             let circumstances = Circumstances {
                 identity: &identity,
+                ours: &ours,
                 writers: &writers,
                 adopt: self.adopt.then_some("host"),
                 kept: &kept,
                 damaged: &damaged,
+                unsynced: &unsynced,
                 outdated: &outdated,
             };
             let actual = self.actual.into_iter();
@@ -410,6 +408,17 @@ mod tests {
             actual: vec![(WEB, service(&[(OWNER, "me"), (HASH, HASH_NOW)]))],
             outdated: &[WEB],
             expected: &[(Register, Why::NewToken, WEB)],
+            ..Case::default()
+        }
+        .check();
+    }
+
+    #[test]
+    fn what_the_servers_lack_is_told_to_the_agent_again() {
+        Case {
+            actual: vec![(WEB, service(&[(OWNER, "me"), (HASH, HASH_NOW)]))],
+            unsynced: &[WEB],
+            expected: &[(Register, Why::Unsynced, WEB)],
             ..Case::default()
         }
         .check();
@@ -518,27 +527,5 @@ mod tests {
             ..Case::default()
         }
         .check();
-    }
-
-    #[test]
-    fn registrators_ids_are_known() {
-        for (id, host) in [
-            ("node1:hello1:80", Some("node1")),
-            ("node1:hello1:53:udp", Some("node1")),
-            ("node-1.example:my_app.1-a:8080", Some("node-1.example")),
-            ("node1:hello1", None),
-            ("node1:hello1:http", None),
-            ("node1:h:80", None),
-            ("node1:-hello:80", None),
-            ("node1:hel/lo:80", None),
-            ("node1:a1:b1:80", None),
-            (":hello1:80", None),
-            ("hello1", None),
-            ("", None),
-        ] {
-            assert_eq!(LegacyId::parse(id).map(|id| id.host), host, "{id}");
-        }
-        let id = LegacyId::parse("node1:my_app.1-a:53:udp");
-        assert_eq!(id.map(|id| id.container), Some("my_app.1-a"));
     }
 }

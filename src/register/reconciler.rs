@@ -2,21 +2,28 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
-use crate::consul::{Agent, AgentError, AgentService};
-use crate::docker::{self, Problem, Severity, Snapshot, desired};
+use crate::consul::{Agent, AgentError, AgentService, Entered};
+use crate::docker::{self, Desired, Snapshot, desired};
 
+use super::catalog::{Drift, Watch};
 use super::checks::{Checks, Memory, own_check};
 use super::due::{HealthReports, OUTPUT, Retries};
-use super::identity::{Identity, WRITER, Writers};
+use super::explain::{Explained, Since};
+use super::heritage;
+use super::identity::{Identity, WRITER};
 use super::metrics::{Metrics, Report, count};
 use super::plan::{Action, Circumstances, Step, Why, plan};
+use super::sight::Sight;
 use super::tokens::Tokens;
-use super::wanted::{Wanted, wanted};
+use super::told::{BLIND, Told};
+use super::wanted::{Wanted, going, wanted};
+use super::writers::Writers;
 
 /// The agent is looked at this often even if a resync is further away: one that was restarted may
 /// have forgotten everything.
@@ -59,10 +66,14 @@ pub struct Reconciler {
     damaged: BTreeSet<String>,
     checks: Memory,
     tokens: Tokens,
-    /// What the log has told already.
-    told: BTreeSet<Problem>,
-    conflicts: BTreeMap<String, Why>,
-    of_other_hosts: BTreeMap<String, Vec<String>>,
+    sight: Sight,
+    servers: Watch,
+    /// What the servers have, as soon as they have said so.
+    reading: Option<JoinHandle<Result<Option<Entered>, AgentError>>>,
+    /// When they are to be asked again.
+    next_reading: Instant,
+    told: Told,
+    since: Since,
 }
 
 /// Both sides, compared.
@@ -71,7 +82,10 @@ struct Comparison {
     /// Services of ours that are to go.
     going: BTreeMap<String, AgentService>,
     checks: Checks,
+    /// Services that the servers have and the agent does not.
+    ghosts: BTreeMap<String, AgentService>,
     steps: Vec<Step>,
+    desired: Desired,
     /// Something of Registrator's has to wait until more is known of its container.
     is_adoption_open: bool,
 }
@@ -99,9 +113,12 @@ impl Reconciler {
             damaged: BTreeSet::new(),
             checks: Memory::default(),
             tokens: Tokens::default(),
-            told: BTreeSet::new(),
-            conflicts: BTreeMap::new(),
-            of_other_hosts: BTreeMap::new(),
+            sight: Sight::default(),
+            servers: Watch::default(),
+            reading: None,
+            next_reading: Instant::now(),
+            told: Told::default(),
+            since: Since::default(),
         }
     }
 
@@ -111,6 +128,15 @@ impl Reconciler {
     /// [`AgentError`] if the agent cannot be asked.
     pub async fn preview(&mut self, snapshot: &Snapshot) -> Result<Vec<Step>, AgentError> {
         Ok(self.compare(snapshot).await?.steps)
+    }
+
+    /// What would become of each container, without doing anything.
+    ///
+    /// # Errors
+    /// As [`Reconciler::preview`].
+    pub async fn explain(&mut self, snapshot: &Snapshot) -> Result<Vec<Explained>, AgentError> {
+        let comparison = self.compare(snapshot).await?;
+        Ok(self.explained(snapshot, &comparison, false))
     }
 
     /// Compares once and does what is needed.
@@ -125,12 +151,19 @@ impl Reconciler {
                 (Action::Register, Some(wanted)) => {
                     self.register(step, wanted, &comparison).await?;
                 }
-                (Action::Deregister, _) => self.deregister(step).await?,
+                (Action::Deregister, _) => self.deregister(step, &comparison).await?,
                 _ => self.retries.settled(&step.id),
             }
         }
         self.report_health(&comparison).await?;
+        if let Some(id) = self.sight.untried(self.agent.token()) {
+            let is_hidden = self.agent.hides(&id).await?;
+            self.sight.set_blind(is_hidden);
+        }
+        self.ask_servers();
         self.settle(&comparison);
+        let explained = self.explained(snapshot, &comparison, true);
+        self.report.set_containers(explained);
         Ok(Failed(self.retries.len()))
     }
 
@@ -142,12 +175,15 @@ impl Reconciler {
     pub async fn withdraw(&mut self) -> Result<(), AgentError> {
         // Twice: a registration that the stop cut short may have been on its way at the first look.
         for _ in 0..2 {
-            let actual = self.agent.services().await?;
-            self.observe(&actual);
-            for (id, service) in &actual {
-                if self.identity.owns(service) && !self.writers.have(service) {
+            let (actual, _) = self.actual().await?;
+            let ours = actual.iter().filter(|(_, own)| self.identity.owns(own));
+            let ours = ours.map(|(id, _)| id.clone()).collect();
+            self.observe(&actual, &ours);
+            for (id, service) in actual.iter().filter(|(id, _)| ours.contains(*id)) {
+                if !self.writers.have(service) {
                     match self.agent.deregister(id).await {
                         Ok(()) => {
+                            self.sight.forget(id);
                             self.metrics.write("deregister", "ok");
                             info!(service = service.name, id, "deregistered on exit");
                         }
@@ -168,76 +204,140 @@ impl Reconciler {
         if mapping.ip.is_none() {
             mapping.host = match self.host {
                 Some(host) => host,
-                None => *self.host.insert(self.agent.address().await?),
+                None => *self.host.insert(self.agent.node().await?.address),
             };
         }
-        let actual = self.agent.services().await?;
+        let was_blind = self.sight.is_blind();
+        let (actual, hidden) = self.actual().await?;
         let checks = Checks::new(self.agent.checks().await?);
-        self.observe(&actual);
         let desired = desired(&snapshot.containers, &mapping);
-        self.tell(&desired.problems);
+        self.told.problems(&desired.problems);
+        self.metrics.problems.set(count(desired.problems.len()));
         let wanted = wanted(&desired.registrations, &self.identity);
+        let ours = heritage::ours(&actual, &wanted, &self.identity, &mapping.host_name);
+        if was_blind || self.tokens.is_other(&self.agent.token()) {
+            self.writers.look_anew();
+        }
+        self.observe(&actual, &ours);
         let now = Instant::now();
-        let lost = self
-            .checks
-            .observe(&wanted, &actual, &checks, &self.identity, now);
+        let shown: BTreeSet<String> = ours.difference(&hidden).cloned().collect();
+        let lost = self.checks.observe(&wanted, &actual, &shown, &checks, now);
         self.damaged.extend(lost);
-        let is_ours = |own: &AgentService| self.identity.owns(own) && !self.writers.have(own);
-        let ours = actual
-            .iter()
-            .filter(|(id, own)| wanted.contains_key(*id) && is_ours(own));
+        let kept_up = actual.iter().filter(|(id, own)| {
+            wanted.contains_key(*id) && ours.contains(*id) && !self.writers.have(own)
+        });
         let outdated = self
             .tokens
-            .outdated(self.agent.token(), ours.map(|(id, _)| id), now);
+            .outdated(self.agent.token(), kept_up.map(|(id, _)| id), now);
+        let Drift { behind, ghosts } = self.drift(&actual, &shown, &checks).await;
         let kept = snapshot.kept();
         let circumstances = Circumstances {
             identity: &self.identity,
+            ours: &ours,
             writers: &self.writers,
             adopt: self.adopting.then_some(mapping.host_name.as_str()),
             kept: &kept,
             damaged: &self.damaged,
+            unsynced: &behind,
             outdated: &outdated,
         };
-        let steps = plan(&wanted, &actual, &circumstances);
-        let of_others = circumstances.of_other_hosts(&actual);
+        let mut steps = plan(&wanted, &actual, &circumstances);
+        steps.extend(ghosts.iter().map(|(id, own)| Step::ghost(id, own)));
         let is_adoption_open = steps
             .iter()
-            .filter(|step| step.why == Why::ContainerKept)
-            .filter_map(|step| actual.get(&step.id))
-            .any(|service| !self.identity.owns(service));
-        self.tell_of_other_hosts(of_others);
+            .any(|step| step.why == Why::ContainerKept && !ours.contains(&step.id));
+        let others = self.adopting.then_some(mapping.host_name.as_str());
+        let others = others.map(|host| heritage::of_other_hosts(&actual, host));
+        self.told.of_other_hosts(others.unwrap_or_default());
+        let namesakes = heritage::namesakes(&actual, &ours, &self.identity);
+        self.told.namesakes(namesakes);
         let mut going = actual;
-        going.retain(|id, own| self.identity.owns(own) && !wanted.contains_key(id));
+        going.retain(|id, _| ours.contains(id) && !wanted.contains_key(id));
         Ok(Comparison {
             wanted,
             going,
             checks,
+            ghosts,
             steps,
+            desired,
             is_adoption_open,
         })
     }
 
-    /// Tells once which of Registrator's services are left because of another host's name.
-    fn tell_of_other_hosts(&mut self, others: BTreeMap<String, Vec<String>>) {
-        if self.of_other_hosts == others {
+    /// The agent's services, and the IDs of those among them that it does not show to our token.
+    async fn actual(
+        &mut self,
+    ) -> Result<(BTreeMap<String, AgentService>, BTreeSet<String>), AgentError> {
+        let mut actual = self.agent.services().await?;
+        let missing = self.sight.missing(&actual);
+        let is_hidden = match &missing {
+            Some(id) => self.agent.hides(id).await?,
+            None => false,
+        };
+        self.sight.set_blind(is_hidden);
+        let mut hidden = BTreeSet::new();
+        if is_hidden {
+            let shown: BTreeSet<String> = actual.keys().cloned().collect();
+            self.sight.complete(&mut actual);
+            hidden.extend(actual.keys().filter(|id| !shown.contains(*id)).cloned());
+        } else if let Some(id) = missing {
+            self.sight.forget(&id);
+        }
+        Ok((actual, hidden))
+    }
+
+    /// What the servers do not have as the agent has it, if they have said meanwhile what they have.
+    async fn drift(
+        &mut self,
+        actual: &BTreeMap<String, AgentService>,
+        ours: &BTreeSet<String>,
+        checks: &Checks,
+    ) -> Drift {
+        let Some(reading) = self.reading.take_if(|reading| reading.is_finished()) else {
+            return Drift::default();
+        };
+        let entered = match reading.await {
+            Ok(Ok(Some(entered))) => entered,
+            Ok(Ok(None)) => {
+                self.told.catalog_hidden(true);
+                return Drift::default();
+            }
+            Ok(Err(error)) => {
+                debug!(%error, "cannot read what the servers have of this node");
+                return Drift::default();
+            }
+            Err(_) => return Drift::default(),
+        };
+        self.told.catalog_hidden(false);
+        let held = actual.iter().filter(|(id, _)| ours.contains(*id)).collect();
+        let is_held = |id: &str| actual.contains_key(id);
+        let drift = self
+            .servers
+            .observe(&held, checks, &entered, &self.identity, is_held);
+        self.metrics
+            .unsynced
+            .set(count(drift.behind.len() + drift.ghosts.len()));
+        drift
+    }
+
+    /// Asks the servers now and then what they have of this node. Nothing waits for the answer: without a leader there is
+    /// none for a long time.
+    fn ask_servers(&mut self) {
+        let now = Instant::now();
+        if self.reading.is_some() || self.sight.is_blind() || now < self.next_reading {
             return;
         }
-        for (host, ids) in &others {
-            warn!(
-                host,
-                services = ids.join(", "),
-                "Registrator registered these under another host name, so they are left alone: start \
-                 `register --adopt` under that name, or deregister them by hand"
-            );
-        }
-        self.of_other_hosts = others;
+        self.next_reading = now + self.settings.resync;
+        let agent = self.agent.clone();
+        self.reading = Some(tokio::spawn(async move {
+            let node = agent.node().await?;
+            agent.catalog(&node.name).await
+        }));
     }
 
     /// Notes who wrote what is ours, and tells of others that do so now.
-    fn observe(&mut self, actual: &BTreeMap<String, AgentService>) {
-        let ours = actual
-            .iter()
-            .filter(|(_, service)| self.identity.owns(service));
+    fn observe(&mut self, actual: &BTreeMap<String, AgentService>, ours: &BTreeSet<String>) {
+        let ours = actual.iter().filter(|(id, _)| ours.contains(*id));
         let writers = ours
             .map(|(id, service)| {
                 let writer = service.meta.get(WRITER).cloned().unwrap_or_default();
@@ -255,20 +355,24 @@ impl Reconciler {
         self.metrics.other_writers.set(count(self.writers.living()));
     }
 
-    /// Tells of each problem once, and of those that are over not at all.
-    fn tell(&mut self, problems: &[Problem]) {
-        for problem in problems
-            .iter()
-            .filter(|problem| !self.told.contains(problem))
-        {
-            let (container, message) = (&problem.container, &problem.message);
-            match problem.severity {
-                Severity::Note => info!(container, "{message}"),
-                Severity::Warning => warn!(container, "{message}"),
-            }
-        }
-        self.told = problems.iter().cloned().collect();
-        self.metrics.problems.set(count(problems.len()));
+    /// What became of each container, or would.
+    fn explained(
+        &mut self,
+        snapshot: &Snapshot,
+        comparison: &Comparison,
+        is_done: bool,
+    ) -> Vec<Explained> {
+        let Desired {
+            problems, reasons, ..
+        } = &comparison.desired;
+        self.since.explain(
+            snapshot,
+            &comparison.wanted,
+            &comparison.steps,
+            &[problems, reasons],
+            is_done.then_some(&self.retries),
+            SystemTime::now(),
+        )
     }
 
     async fn register(
@@ -305,6 +409,7 @@ impl Reconciler {
             }
             self.tokens.told(id);
             self.writers.wrote(id);
+            self.sight.wrote(id, wanted.shown());
             self.damaged.remove(id);
             match &wanted.health {
                 // A service that was there keeps the status it had: the next report says it anew.
@@ -324,13 +429,24 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn deregister(&mut self, step: &Step) -> Result<(), AgentError> {
+    async fn deregister(&mut self, step: &Step, comparison: &Comparison) -> Result<(), AgentError> {
         let (id, attempt) = (&step.id, "deregister");
         if !self.retries.is_due(id, attempt, Instant::now()) {
             return Ok(());
         }
-        let result = self.agent.deregister(id).await;
+        let known = match comparison.ghosts.get(id) {
+            Some(ghost) => {
+                let body = going(id, ghost).to_string();
+                self.agent.register(body.into_bytes(), false).await
+            }
+            None => Ok(()),
+        };
+        let result = match known {
+            Ok(()) => self.agent.deregister(id).await,
+            Err(error) => Err(error),
+        };
         if self.has_succeeded(step, "deregister", attempt, result)? {
+            self.sight.forget(id);
             info!(service = step.service, id, why = %step.why, "deregistered");
         }
         Ok(())
@@ -415,21 +531,17 @@ impl Reconciler {
         let is_open = |step: &Step| step.why == Why::Adopted && self.retries.contains(&step.id);
         self.adopting &= comparison.is_adoption_open || steps.iter().any(is_open);
 
-        for (id, why) in &conflicts {
-            if self.conflicts.get(id) != Some(why) {
-                warn!(id, "left alone: {why}");
-            }
-        }
-        self.conflicts = conflicts;
-
-        let (failing, conflicts) = (self.retries.len(), self.conflicts.len());
+        let (failing, left_alone) = (self.retries.len(), conflicts.len());
+        self.told.conflicts(conflicts);
+        self.told.blind(self.sight.is_blind());
         self.metrics.pass("ok");
         self.metrics.services.set(count(wanted.len()));
         self.metrics.failing.set(count(failing));
-        self.metrics.conflicts.set(count(conflicts));
+        self.metrics.conflicts.set(count(left_alone));
         self.report.set(match self.writers.living() {
+            _ if self.sight.is_blind() => Err(BLIND.to_owned()),
             0 => Ok(format!(
-                "{} services, {failing} refused, {conflicts} left alone",
+                "{} services, {failing} refused, {left_alone} left alone",
                 wanted.len()
             )),
             _ => Err(format!(

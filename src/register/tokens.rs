@@ -51,6 +51,11 @@ impl Tokens {
         due
     }
 
+    /// Is it another token than the last?
+    pub(super) fn is_other(&self, token: &TokenMark) -> bool {
+        self.last.as_ref().is_some_and(|last| last != token)
+    }
+
     /// The agent has been told of a service with the token of now.
     pub(super) fn told(&mut self, id: &str) {
         self.outdated.retain(|own| own != id);

@@ -6,6 +6,7 @@ use std::fmt::Display;
 
 use serde_json::{Map, Value, json};
 
+use crate::consul::AgentService;
 use crate::docker::{Check, Healthcheck, Probe, Registration};
 
 use super::due::TTL;
@@ -40,6 +41,28 @@ pub(super) struct Reported {
 }
 
 impl Wanted {
+    /// The ID of its container.
+    pub(super) fn container_id(&self) -> Option<&str> {
+        self.body["Meta"][CONTAINER].as_str()
+    }
+
+    /// Its address.
+    pub(super) fn address(&self) -> Option<&str> {
+        self.body["Address"].as_str()
+    }
+
+    /// As the agent shows it once it is registered.
+    pub(super) fn shown(&self) -> AgentService {
+        let meta = self.body["Meta"].as_object().into_iter().flatten();
+        let meta = meta.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+        AgentService {
+            name: self.name.clone(),
+            meta: meta.collect(),
+            address: self.address().unwrap_or_default().to_owned(),
+            port: self.body["Port"].as_i64().unwrap_or_default(),
+        }
+    }
+
     /// Is it to have a check of its own?
     pub(super) fn has_check(&self) -> bool {
         self.body.get("Check").is_some()
@@ -88,6 +111,19 @@ pub(super) fn wanted(
         (registration.id.clone(), wanted)
     };
     registrations.iter().map(entry).collect()
+}
+
+/// The body by which a service that has gone is registered once more, so that the agent has a token to take it away
+/// with. Nobody is to find it in between.
+pub(super) fn going(id: &str, service: &AgentService) -> Value {
+    json!({
+        "ID": id,
+        "Name": service.name,
+        "Address": service.address,
+        "Port": service.port,
+        "Meta": service.meta,
+        "Check": { "TTL": TTL, "Status": "critical" },
+    })
 }
 
 /// An address and a port for people; an IPv6 address in brackets.

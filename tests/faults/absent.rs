@@ -20,6 +20,7 @@ use crate::{
     },
     world::{Services, new_data},
 };
+use serde_json::json;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -257,4 +258,54 @@ fn what_fails_once_is_answered_all_the_same() {
             assert_eq!(asked.ask(portolan.dns()), Ok(()), "{name}, {lie:?}");
         }
     }
+}
+
+/// Names that no path of Consul's API can have: neither they are asked for nor what would be left of them in a URL.
+#[test]
+fn what_consul_cannot_be_asked_for_is_not() {
+    let _alone = alone();
+    let consul = Consul::start();
+    let odd = ["tab\tx", "line\nx", "wide\u{200b}x", "hard\u{a0}x"];
+    for name in odd.into_iter().chain(["tabx"]) {
+        consul
+            .agent_register(&json!({ "ID": "id-of-".to_owned() + name, "Name": name, "Port": 80 }));
+    }
+    let recorder = Recorder::before(consul.http());
+    let portolan = Launch::new("serve")
+        .args(["--consul", &recorder.url(), "--upstream", "none"])
+        .start();
+    new_data(&consul, portolan.dns(), "fresh", 1);
+    let before = recorder.paths().len();
+    for name in odd {
+        for name in [
+            format!("{name}.service.consul"),
+            format!("tag.{name}.service.consul"),
+            format!("{name}.query.consul"),
+            format!("{name}.connect.consul"),
+            format!("{name}.node.consul"),
+        ] {
+            for _ in 0..5 {
+                let reply = Query::new(&name, A).ask(portolan.dns());
+                assert_eq!(
+                    reply.rcode,
+                    rcode::NXDOMAIN,
+                    "{name:?}: {}",
+                    reply.summary()
+                );
+            }
+        }
+    }
+    let paths = recorder.paths().split_off(before);
+    let caused: Vec<&String> = paths
+        .iter()
+        .filter(|path| !ALWAYS.contains(&path.as_str()))
+        .collect();
+    assert!(caused.is_empty(), "{caused:?}");
+    let reply = Query::new("tabx.service.consul", A).ask(portolan.dns());
+    assert_eq!(reply.answers.len(), 1, "{}", reply.summary());
+    assert!(
+        portolan
+            .log()
+            .contains("API cannot be asked for services of these names")
+    );
 }

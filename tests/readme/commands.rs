@@ -458,6 +458,19 @@ impl Reader {
             assert_eq!(outcome.code, Some(0), "{outcome:?}");
             let is_told = outcome.stdout.contains("hello1");
             assert_eq!(is_told, self.has_container, "{outcome:?}");
+        } else if let ["--explain", name] = mode {
+            let admin = self.registrar().admin();
+            let (proxy, consul) = (self.containers.proxy.url(), self.consul.url());
+            let name = self.containers.docker.name(name);
+            let arguments = ["register", "--docker", &proxy, "--consul", &consul];
+            let more = ["--admin", &admin, "--explain", &name];
+            eventually(Duration::from_secs(5), "it is explained", || {
+                let outcome = run_to_end(&[&arguments[..], &more].concat(), &[]);
+                let is_told = outcome.stdout.contains("registered since");
+                ensure(outcome.code == Some(0) && is_told, || {
+                    format!("{outcome:?}")
+                })
+            });
         } else {
             assert!(mode.is_empty(), "{}: {mode:?}", command.place);
             self.registrar();

@@ -4,12 +4,17 @@
 mod support;
 
 mod chaos;
+mod clones;
 mod containers;
+mod explain;
 mod health;
 mod many;
 mod modes;
 mod others;
 mod refused;
 mod secrets;
+mod servers;
+mod sight;
+mod steps;
 mod truth;
 mod world;

@@ -3,9 +3,14 @@
 use crate::{
     health::{checked, wait_for_health},
     support::{docker::Container, ensure, eventually, soak},
-    world::{Host, LATE},
+    world::{Host, LATE, host_name},
 };
-use std::{thread::sleep, time::Duration};
+use serde_json::json;
+use std::{
+    io::{Write, stderr},
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 /// As many as one host may well have.
 const MANY: u16 = 200;
@@ -126,5 +131,54 @@ fn one_start(host: &Host) {
     assert!(
         lists <= starts.len() && inspections <= starts.len(),
         "{asked:?}"
+    );
+}
+
+/// A hundred services, of which somebody else has the IDs of ten, cost the agent next to nothing while nothing happens.
+#[test]
+fn many_at_rest_cost_next_to_nothing() {
+    const THEIRS: usize = 10;
+    let host = Host::start();
+    let original = host.service("original", "original");
+    host.proxy.multiply(&original.id, 99);
+    for copy in 0..THEIRS {
+        let id = format!("{}:copy-{copy}:80", host_name());
+        host.consul
+            .agent_register(&json!({ "ID": id, "Name": "theirs", "Port": 1 }));
+    }
+    let registrar = host.registrar(&[]);
+    eventually(
+        LATE,
+        "all are registered, and those of others are left alone",
+        || {
+            let conflicts = registrar.metric("portolan_register_conflicts");
+            let found = (host.ids().len(), conflicts);
+            ensure(found == (100, THEIRS as f64), || format!("{found:?}"))
+        },
+    );
+    quiet(&host);
+    let all = || host.recorder.requests();
+    let (before, start) = (all(), Instant::now());
+    let mut busiest = 0;
+    let mut last = before;
+    while start.elapsed() < Duration::from_secs(60) {
+        sleep(Duration::from_secs(5));
+        let now = all();
+        busiest = busiest.max(now - last);
+        last = now;
+    }
+    let asked = last - before;
+    let rate = asked as f64 / start.elapsed().as_secs_f64();
+    let _ = writeln!(
+        stderr(),
+        "figure: {asked} requests in 60 s at rest, {busiest} in the busiest 5 s"
+    );
+    assert!(
+        rate < 2.0 && busiest < 10,
+        "{rate} a second, {busiest} in 5 s"
+    );
+    assert_eq!(
+        registrar.metric("portolan_register_conflicts"),
+        THEIRS as f64
     );
 }

@@ -34,7 +34,11 @@ fn wait_for_status(host: &Host, id: &str, within: Duration, status: &str) {
 }
 
 /// Looks again and again for so long; it has to be so each time.
-fn throughout(lasting: Duration, what: &str, mut look: impl FnMut() -> Result<(), String>) {
+pub(crate) fn throughout(
+    lasting: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Result<(), String>,
+) {
     let until = Instant::now() + lasting;
     while Instant::now() < until {
         look().unwrap_or_else(|otherwise| panic!("{what}: {otherwise}"));

@@ -26,6 +26,8 @@ pub(crate) enum Info {
     Refused,
     /// Another ID each time, as Podman does.
     Changing,
+    /// What it says, on a host of this name.
+    OnHost(&'static str),
 }
 
 /// A proxy before the Docker Engine.
@@ -229,6 +231,11 @@ impl Shared {
                 let asked = lock(&self.asked).len();
                 let body = json!({ "ID": asked.to_string() });
                 return (200, body.to_string().into_bytes());
+            }
+            Some(Info::OnHost(name)) => {
+                let mut info: Value = serde_json::from_slice(&body).expect("JSON");
+                info["Name"] = json!(name);
+                return (status, info.to_string().into_bytes());
             }
             None => {}
         }

@@ -13,6 +13,8 @@ struct Noted {
     requests: Vec<String>,
     /// All that clients sent.
     bytes: Vec<u8>,
+    /// How many requests there were.
+    count: usize,
 }
 
 /// A proxy before one server.
@@ -49,6 +51,11 @@ impl Recorder {
         paths.map(str::to_owned).collect()
     }
 
+    /// How many requests have passed so far.
+    pub(crate) fn requests(&self) -> usize {
+        self.noted.lock().expect("no thread panics").count
+    }
+
     /// What was written since the last call: `PUT /path`, without parameters.
     pub(crate) fn take_writes(&self) -> Vec<String> {
         let mut noted = self.noted.lock().expect("no thread panics");
@@ -74,6 +81,7 @@ fn note(bytes: &[u8], noted: &Mutex<Noted>) {
     if let (Some(method @ ("GET" | "PUT" | "POST" | "DELETE")), Some(path)) =
         (words.next(), words.next())
     {
+        noted.count += 1;
         noted.requests.push(format!("{method} {path}"));
     }
 }

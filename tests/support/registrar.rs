@@ -47,6 +47,11 @@ impl Registrar {
         }
     }
 
+    /// Where its admin server is, for `--admin`.
+    pub(crate) fn admin(&self) -> String {
+        self.admin.to_string()
+    }
+
     /// `GET path` of the admin server.
     pub(crate) fn get(&self, path: &str) -> Result<http::Response, String> {
         http::get(self.admin, path)

@@ -29,6 +29,8 @@ use values::{Metadata, Trouble, Values};
 /// How much a [`Problem`] matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
+    /// Nothing is wrong: it says why something is not registered, to who asks.
+    Reason,
     /// Worth knowing: something is guessed, or works differently than in Registrator.
     Note,
     /// Something that was asked for is left out.
@@ -54,6 +56,8 @@ pub struct Desired {
     pub registrations: Vec<Registration>,
     /// Sorted by container, each once.
     pub problems: Vec<Problem>,
+    /// Why something is not registered that nothing is wrong with, sorted by container.
+    pub reasons: Vec<Problem>,
 }
 
 /// What should be registered when these containers exist. Of two registrations with one id the
@@ -83,9 +87,13 @@ pub fn desired(containers: &[Arc<Container>], settings: &Settings) -> Desired {
             }
         }
     }
+    let (reasons, problems) = problems
+        .into_iter()
+        .partition(|problem: &Problem| problem.severity == Severity::Reason);
     Desired {
         registrations: registrations.into_values().collect(),
-        problems: problems.into_iter().collect(),
+        problems,
+        reasons,
     }
 }
 
@@ -101,10 +109,21 @@ fn registrations_of(
         .into_iter()
         .map(|port| (port, metadata.for_port(port)))
         .collect();
+    if wanted.is_empty() {
+        trouble.reason(
+            "it exposes and publishes no port: publish one (-p), or name one in SERVICE_PORT"
+                .to_owned(),
+        );
+    }
+    for (port, values) in &wanted {
+        if let Some(why) = unwanted(values, settings) {
+            trouble.reason(format!("port {port}: {why}"));
+        }
+    }
     // Whoever is left out altogether is not to be told what is wrong with it.
     if wanted
         .iter()
-        .all(|(_, values)| !is_wanted(values, settings))
+        .all(|(_, values)| unwanted(values, settings).is_some())
     {
         return Vec::new();
     }
@@ -122,7 +141,7 @@ fn registrations_of(
     let is_group = reached.len() > 1;
     reached
         .into_iter()
-        .filter(|(_, values, _)| is_wanted(values, settings))
+        .filter(|(_, values, _)| unwanted(values, settings).is_none())
         .filter_map(|(port, values, place)| {
             let made = registration(container, settings, port, &values, place, is_group, trouble);
             if http::is_addressable(&made.name) {
@@ -137,9 +156,15 @@ fn registrations_of(
         .collect()
 }
 
-fn is_wanted(values: &Values<'_>, settings: &Settings) -> bool {
-    let named = values.get("name").is_some() || !settings.explicit;
-    named && values.flag("ignore") != Some(true)
+/// Why it is not to be registered, if it is not.
+fn unwanted(values: &Values<'_>, settings: &Settings) -> Option<&'static str> {
+    if values.flag("ignore") == Some(true) {
+        Some("SERVICE_IGNORE is set")
+    } else if settings.explicit && values.get("name").is_none() {
+        Some("it has no SERVICE_NAME, and only containers with one are registered (--explicit)")
+    } else {
+        None
+    }
 }
 
 fn registration(

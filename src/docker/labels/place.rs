@@ -122,7 +122,13 @@ impl<'a> Places<'a> {
         } else if self.is_internal(port, values) {
             self.internal(port, values, given.is_some(), trouble)?
         } else {
-            self.published(port)?
+            let published = self.published(port);
+            if published.is_none() {
+                trouble.reason(format!(
+                    "port {port}: it is not published: publish it (-p), or set SERVICE_INTERNAL=true"
+                ));
+            }
+            published?
         };
         Some(match given {
             Some(address) => Place::new(address, place.port),

@@ -159,6 +159,10 @@ impl<'a> Trouble<'a> {
         }
     }
 
+    pub(super) fn reason(&mut self, message: String) {
+        self.add(Severity::Reason, message);
+    }
+
     pub(super) fn note(&mut self, message: String) {
         self.add(Severity::Note, message);
     }

@@ -131,6 +131,7 @@ fn containers_become_exactly_these_registrations() {
                 .iter()
                 .map(|problem| {
                     let severity = match problem.severity {
+                        Severity::Reason => "reason",
                         Severity::Note => "note",
                         Severity::Warning => "warning",
                     };

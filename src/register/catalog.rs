@@ -3,8 +3,13 @@
 //! gone. Registering anew gives it a token that works.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use crate::consul::{AgentService, Entered};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::consul::{Agent, AgentError, AgentService, Entered};
 
 use super::checks::Checks;
 use super::identity::{HASH, Identity};
@@ -53,16 +58,46 @@ impl Drift {
     }
 }
 
-/// What was seen of it before.
+/// What the servers have of our node, asked for now and then, and what was seen of it before.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(super) struct Servers {
     before: Drift,
+    /// What they have, as soon as they have said so.
+    reading: Option<JoinHandle<Result<Option<Entered>, AgentError>>>,
+    /// When they are to be asked again.
+    next: Option<Instant>,
 }
 
-impl Watch {
+impl Servers {
+    /// Asks them, if that is due. Nothing waits for the answer: without a leader there is none for a long time.
+    pub(super) fn ask(&mut self, agent: &Agent, every: Duration) {
+        let now = Instant::now();
+        if self.reading.is_some() || self.next.is_some_and(|next| now < next) {
+            return;
+        }
+        self.next = Some(now + every);
+        let agent = agent.clone();
+        self.reading = Some(tokio::spawn(async move {
+            let node = agent.node().await?;
+            agent.catalog(&node.name).await
+        }));
+    }
+
+    /// What they have, if they have said so since the last time; `None` in it where the token may not know.
+    pub(super) async fn said(&mut self) -> Option<Option<Entered>> {
+        let reading = self.reading.take_if(|reading| reading.is_finished())?;
+        match reading.await.ok()? {
+            Ok(entered) => Some(entered),
+            Err(error) => {
+                debug!(%error, "cannot read what the servers have of this node");
+                None
+            }
+        }
+    }
+
     /// Takes note of what the servers have. Gives what they should have had since the last time: a moment's difference
     /// is usual. What is given once has to be seen twice again.
-    pub(super) fn observe(
+    pub(super) fn compare(
         &mut self,
         ours: &BTreeMap<&String, &AgentService>,
         checks: &Checks,
@@ -139,20 +174,20 @@ mod tests {
             (&held, Entered::default(), behind),
             (&none, of_others(entered("1", "passing")), ghost),
         ] {
-            let mut watch = Watch::default();
+            let mut servers = Servers::default();
             let checks = Checks::new(checks("passing"));
-            let mut observe = || {
+            let mut compare = || {
                 let is_held = |id: &str| ours.contains_key(&id.to_owned());
-                watch.observe(ours, &checks, &entered, &identity, is_held)
+                servers.compare(ours, &checks, &entered, &identity, is_held)
             };
-            assert_eq!(observe(), Drift::default(), "it may be on its way");
-            assert_eq!(observe(), expected);
+            assert_eq!(compare(), Drift::default(), "it may be on its way");
+            assert_eq!(compare(), expected);
             assert_eq!(
-                observe(),
+                compare(),
                 Drift::default(),
                 "what is done about it takes its time"
             );
-            assert_eq!(observe(), expected);
+            assert_eq!(compare(), expected);
         }
     }
 }

@@ -20,6 +20,7 @@ mod sight;
 mod tokens;
 mod told;
 mod wanted;
+mod write;
 mod writers;
 
 pub use explain::{Explained, ExplainedService};

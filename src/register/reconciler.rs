@@ -4,16 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info};
 
 use crate::consul::{Agent, AgentError, AgentService, Entered};
 use crate::docker::{self, Desired, Snapshot, desired};
 
-use super::catalog::{Drift, Watch};
-use super::checks::{Checks, Memory, own_check};
-use super::due::{HealthReports, OUTPUT, Retries};
+use super::catalog::{Drift, Servers};
+use super::checks::{Checks, Memory};
+use super::due::{HealthReports, Retries};
 use super::explain::{Explained, Since};
 use super::heritage;
 use super::identity::{Identity, WRITER};
@@ -22,7 +21,7 @@ use super::plan::{Action, Circumstances, Step, Why, plan};
 use super::sight::Sight;
 use super::tokens::Tokens;
 use super::told::{BLIND, Told};
-use super::wanted::{Wanted, going, wanted};
+use super::wanted::{Wanted, wanted};
 use super::writers::Writers;
 
 /// The agent is looked at this often even if a resync is further away: one that was restarted may
@@ -51,40 +50,36 @@ pub struct Failed(pub usize);
 /// Keeps what the agent holds equal to what runs.
 #[derive(Debug)]
 pub struct Reconciler {
-    agent: Agent,
+    pub(super) agent: Agent,
     identity: Identity,
     settings: Settings,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
     report: Report,
     /// The agent's address, once it is known.
     host: Option<IpAddr>,
     adopting: bool,
-    writers: Writers,
-    retries: Retries,
-    health: HealthReports,
+    pub(super) writers: Writers,
+    pub(super) retries: Retries,
+    pub(super) health: HealthReports,
     /// Services whose check the agent does not know.
-    damaged: BTreeSet<String>,
-    checks: Memory,
-    tokens: Tokens,
-    sight: Sight,
-    servers: Watch,
-    /// What the servers have, as soon as they have said so.
-    reading: Option<JoinHandle<Result<Option<Entered>, AgentError>>>,
-    /// When they are to be asked again.
-    next_reading: Instant,
+    pub(super) damaged: BTreeSet<String>,
+    pub(super) checks: Memory,
+    pub(super) tokens: Tokens,
+    pub(super) sight: Sight,
+    servers: Servers,
     told: Told,
     since: Since,
 }
 
 /// Both sides, compared.
-struct Comparison {
-    wanted: BTreeMap<String, Wanted>,
+pub(super) struct Comparison {
+    pub(super) wanted: BTreeMap<String, Wanted>,
     /// Services of ours that are to go.
-    going: BTreeMap<String, AgentService>,
-    checks: Checks,
+    pub(super) going: BTreeMap<String, AgentService>,
+    pub(super) checks: Checks,
     /// Services that the servers have and the agent does not.
-    ghosts: BTreeMap<String, AgentService>,
-    steps: Vec<Step>,
+    pub(super) ghosts: BTreeMap<String, AgentService>,
+    pub(super) steps: Vec<Step>,
     desired: Desired,
     /// Something of Registrator's has to wait until more is known of its container.
     is_adoption_open: bool,
@@ -114,9 +109,7 @@ impl Reconciler {
             checks: Memory::default(),
             tokens: Tokens::default(),
             sight: Sight::default(),
-            servers: Watch::default(),
-            reading: None,
-            next_reading: Instant::now(),
+            servers: Servers::default(),
             told: Told::default(),
             since: Since::default(),
         }
@@ -156,11 +149,10 @@ impl Reconciler {
             }
         }
         self.report_health(&comparison).await?;
-        if let Some(id) = self.sight.untried(self.agent.token()) {
-            let is_hidden = self.agent.hides(&id).await?;
-            self.sight.set_blind(is_hidden);
+        self.sight.try_token(&self.agent).await?;
+        if !self.sight.is_blind() {
+            self.servers.ask(&self.agent, self.settings.resync);
         }
-        self.ask_servers();
         self.settle(&comparison);
         let explained = self.explained(snapshot, &comparison, true);
         self.report.set_containers(explained);
@@ -175,7 +167,7 @@ impl Reconciler {
     pub async fn withdraw(&mut self) -> Result<(), AgentError> {
         // Twice: a registration that the stop cut short may have been on its way at the first look.
         for _ in 0..2 {
-            let (actual, _) = self.actual().await?;
+            let (actual, _) = self.sight.services(&self.agent).await?;
             let ours = actual.iter().filter(|(_, own)| self.identity.owns(own));
             let ours = ours.map(|(id, _)| id.clone()).collect();
             self.observe(&actual, &ours);
@@ -208,7 +200,7 @@ impl Reconciler {
             };
         }
         let was_blind = self.sight.is_blind();
-        let (actual, hidden) = self.actual().await?;
+        let (actual, hidden) = self.sight.services(&self.agent).await?;
         let checks = Checks::new(self.agent.checks().await?);
         let desired = desired(&snapshot.containers, &mapping);
         self.told.problems(&desired.problems);
@@ -229,7 +221,10 @@ impl Reconciler {
         let outdated = self
             .tokens
             .outdated(self.agent.token(), kept_up.map(|(id, _)| id), now);
-        let Drift { behind, ghosts } = self.drift(&actual, &shown, &checks).await;
+        let Drift { behind, ghosts } = match self.servers.said().await {
+            Some(entered) => self.drift(entered, &actual, &shown, &checks),
+            None => Drift::default(),
+        };
         let kept = snapshot.kept();
         let circumstances = Circumstances {
             identity: &self.identity,
@@ -264,75 +259,27 @@ impl Reconciler {
         })
     }
 
-    /// The agent's services, and the IDs of those among them that it does not show to our token.
-    async fn actual(
+    /// What the servers do not have as the agent has it, if the token may know.
+    fn drift(
         &mut self,
-    ) -> Result<(BTreeMap<String, AgentService>, BTreeSet<String>), AgentError> {
-        let mut actual = self.agent.services().await?;
-        let missing = self.sight.missing(&actual);
-        let is_hidden = match &missing {
-            Some(id) => self.agent.hides(id).await?,
-            None => false,
-        };
-        self.sight.set_blind(is_hidden);
-        let mut hidden = BTreeSet::new();
-        if is_hidden {
-            let shown: BTreeSet<String> = actual.keys().cloned().collect();
-            self.sight.complete(&mut actual);
-            hidden.extend(actual.keys().filter(|id| !shown.contains(*id)).cloned());
-        } else if let Some(id) = missing {
-            self.sight.forget(&id);
-        }
-        Ok((actual, hidden))
-    }
-
-    /// What the servers do not have as the agent has it, if they have said meanwhile what they have.
-    async fn drift(
-        &mut self,
+        entered: Option<Entered>,
         actual: &BTreeMap<String, AgentService>,
         ours: &BTreeSet<String>,
         checks: &Checks,
     ) -> Drift {
-        let Some(reading) = self.reading.take_if(|reading| reading.is_finished()) else {
+        self.told.catalog_hidden(entered.is_none());
+        let Some(entered) = entered else {
             return Drift::default();
         };
-        let entered = match reading.await {
-            Ok(Ok(Some(entered))) => entered,
-            Ok(Ok(None)) => {
-                self.told.catalog_hidden(true);
-                return Drift::default();
-            }
-            Ok(Err(error)) => {
-                debug!(%error, "cannot read what the servers have of this node");
-                return Drift::default();
-            }
-            Err(_) => return Drift::default(),
-        };
-        self.told.catalog_hidden(false);
         let held = actual.iter().filter(|(id, _)| ours.contains(*id)).collect();
         let is_held = |id: &str| actual.contains_key(id);
         let drift = self
             .servers
-            .observe(&held, checks, &entered, &self.identity, is_held);
+            .compare(&held, checks, &entered, &self.identity, is_held);
         self.metrics
             .unsynced
             .set(count(drift.behind.len() + drift.ghosts.len()));
         drift
-    }
-
-    /// Asks the servers now and then what they have of this node. Nothing waits for the answer: without a leader there is
-    /// none for a long time.
-    fn ask_servers(&mut self) {
-        let now = Instant::now();
-        if self.reading.is_some() || self.sight.is_blind() || now < self.next_reading {
-            return;
-        }
-        self.next_reading = now + self.settings.resync;
-        let agent = self.agent.clone();
-        self.reading = Some(tokio::spawn(async move {
-            let node = agent.node().await?;
-            agent.catalog(&node.name).await
-        }));
     }
 
     /// Notes who wrote what is ours, and tells of others that do so now.
@@ -373,145 +320,6 @@ impl Reconciler {
             is_done.then_some(&self.retries),
             SystemTime::now(),
         )
-    }
-
-    async fn register(
-        &mut self,
-        step: &Step,
-        wanted: &Wanted,
-        comparison: &Comparison,
-    ) -> Result<(), AgentError> {
-        let (id, now) = (&step.id, Instant::now());
-        if !self.retries.is_due(id, &wanted.hash, now) {
-            return Ok(());
-        }
-        let Comparison { going, checks, .. } = comparison;
-        let begins = match step.why {
-            Why::New | Why::CheckLost => self.checks.begins(id, wanted, going, checks),
-            // A check that is there keeps its status.
-            _ => None,
-        };
-        let body = wanted.beginning_as(begins.as_deref()).to_string();
-        let others = checks.has_others(id);
-        // Where the checks of others are to stay, the one that the definition had before would stay as well.
-        let is_left_over = others && !wanted.has_check() && checks.own(id).is_some();
-        let cleared = match is_left_over {
-            true => self.agent.deregister_check(&own_check(id)).await,
-            false => Ok(()),
-        };
-        let result = match cleared {
-            Ok(()) => self.agent.register(body.into_bytes(), others).await,
-            Err(error) => Err(error),
-        };
-        if self.has_succeeded(step, "register", &wanted.hash, result)? {
-            if step.why == Why::CheckLost {
-                self.checks.restored(id, now);
-            }
-            self.tokens.told(id);
-            self.writers.wrote(id);
-            self.sight.wrote(id, wanted.shown());
-            self.damaged.remove(id);
-            match &wanted.health {
-                // A service that was there keeps the status it had: the next report says it anew.
-                Some(_) if step.why != Why::New => self.health.forget(id),
-                Some(reported) => self.health.sent(id, &reported.status, Instant::now()),
-                None => {}
-            }
-            info!(
-                service = step.service,
-                id,
-                address = step.address,
-                container = wanted.container,
-                why = %step.why,
-                "registered"
-            );
-        }
-        Ok(())
-    }
-
-    async fn deregister(&mut self, step: &Step, comparison: &Comparison) -> Result<(), AgentError> {
-        let (id, attempt) = (&step.id, "deregister");
-        if !self.retries.is_due(id, attempt, Instant::now()) {
-            return Ok(());
-        }
-        let known = match comparison.ghosts.get(id) {
-            Some(ghost) => {
-                let body = going(id, ghost).to_string();
-                self.agent.register(body.into_bytes(), false).await
-            }
-            None => Ok(()),
-        };
-        let result = match known {
-            Ok(()) => self.agent.deregister(id).await,
-            Err(error) => Err(error),
-        };
-        if self.has_succeeded(step, "deregister", attempt, result)? {
-            self.sight.forget(id);
-            info!(service = step.service, id, why = %step.why, "deregistered");
-        }
-        Ok(())
-    }
-
-    /// Whether a write went well. One that the agent refused waits for its next turn and holds up
-    /// nothing else; any other error concerns all.
-    fn has_succeeded(
-        &mut self,
-        step: &Step,
-        action: &'static str,
-        attempt: &str,
-        result: Result<(), AgentError>,
-    ) -> Result<bool, AgentError> {
-        let Err(error) = result else {
-            self.metrics.write(action, "ok");
-            self.retries.settled(&step.id);
-            return Ok(true);
-        };
-        self.metrics.write(action, error.kind());
-        if !error.is_refusal() {
-            return Err(error);
-        }
-        let text = error.to_string();
-        let (service, id) = (&step.service, &step.id);
-        if self.retries.refused(id, attempt, &text, Instant::now()) {
-            warn!(
-                service,
-                id,
-                error = text,
-                "Consul's agent refuses to {action} this service; trying again later"
-            );
-        }
-        Ok(false)
-    }
-
-    /// HealthReports what HEALTHCHECKs say: at once when it changes, and now and then when it does not.
-    async fn report_health(&mut self, comparison: &Comparison) -> Result<(), AgentError> {
-        let now = Instant::now();
-        for step in &comparison.steps {
-            let id = &step.id;
-            let health = comparison.wanted.get(id).and_then(|w| w.health.as_ref());
-            let Some(reported) = health.filter(|_| step.action != Action::Leave) else {
-                continue;
-            };
-            let is_held = self.health.is_held(id, reported.is_paused, now);
-            if is_held || !self.health.is_due(id, &reported.status, now) {
-                continue;
-            }
-            let (check, status) = (&reported.check, &reported.status);
-            match self.agent.update_check(check, status, OUTPUT).await {
-                Ok(()) => {
-                    self.metrics.write("health", "ok");
-                    self.health.sent(id, status, now);
-                }
-                Err(error) if error.is_refusal() => {
-                    self.metrics.write("health", error.kind());
-                    // Not registered, or somebody took the check away: the next look mends it.
-                    self.damaged.insert(id.clone());
-                    self.health.sent(id, status, now);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 
     /// What a comparison that was carried out leaves.

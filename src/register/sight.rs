@@ -1,9 +1,9 @@
 //! Whether the token may read what it writes. An agent leaves out of its lists what a token may not read, and what was
 //! registered would look as if somebody had taken it away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::consul::{AgentService, TokenMark};
+use crate::consul::{Agent, AgentError, AgentService, TokenMark};
 
 /// What this process has registered, as the agent should show it.
 #[derive(Debug, Default)]
@@ -26,32 +26,62 @@ impl Sight {
         self.written.remove(id);
     }
 
+    /// The agent's services, and the IDs of those among them that it does not show to our token.
+    ///
+    /// # Errors
+    /// [`AgentError`] if the agent cannot be asked.
+    pub(super) async fn services(
+        &mut self,
+        agent: &Agent,
+    ) -> Result<(BTreeMap<String, AgentService>, BTreeSet<String>), AgentError> {
+        let mut actual = agent.services().await?;
+        let missing = self.missing(&actual);
+        self.is_blind = match &missing {
+            Some(id) => agent.hides(id).await?,
+            None => false,
+        };
+        let mut hidden = BTreeSet::new();
+        if self.is_blind {
+            let shown: BTreeSet<String> = actual.keys().cloned().collect();
+            self.complete(&mut actual);
+            hidden.extend(actual.keys().filter(|id| !shown.contains(*id)).cloned());
+        } else if let Some(id) = missing {
+            self.forget(&id);
+        }
+        Ok((actual, hidden))
+    }
+
     /// One that should be among them and is not.
-    pub(super) fn missing(&self, actual: &BTreeMap<String, AgentService>) -> Option<String> {
+    fn missing(&self, actual: &BTreeMap<String, AgentService>) -> Option<String> {
         let mut written = self.written.keys();
         written.find(|id| !actual.contains_key(*id)).cloned()
     }
 
     /// Adds what should be among them and is not: the agent has it and does not show it.
-    pub(super) fn complete(&self, actual: &mut BTreeMap<String, AgentService>) {
+    fn complete(&self, actual: &mut BTreeMap<String, AgentService>) {
         for (id, service) in &self.written {
             actual.entry(id.clone()).or_insert_with(|| service.clone());
         }
     }
 
-    /// One to ask for, with a token of which it is not known yet whether it may read.
-    pub(super) fn untried(&mut self, token: TokenMark) -> Option<String> {
+    /// Asks for one of what was registered, with a token of which it is not known yet whether it may read.
+    ///
+    /// # Errors
+    /// [`AgentError`] if the agent cannot be asked.
+    pub(super) async fn try_token(&mut self, agent: &Agent) -> Result<(), AgentError> {
+        if let Some(id) = self.untried(agent.token()) {
+            self.is_blind = agent.hides(&id).await?;
+        }
+        Ok(())
+    }
+
+    fn untried(&mut self, token: TokenMark) -> Option<String> {
         if self.tried.as_ref() == Some(&token) {
             return None;
         }
         let one = self.written.keys().next().cloned();
         self.tried = one.as_ref().map(|_| token);
         one
-    }
-
-    /// Does the agent hide some of it?
-    pub(super) fn set_blind(&mut self, is_blind: bool) {
-        self.is_blind = is_blind;
     }
 
     /// Does the agent hide some of it?

@@ -287,7 +287,7 @@ fn what_consul_cannot_be_asked_for_is_not() {
             for _ in 0..5 {
                 let reply = Query::new(&name, A).ask(portolan.dns());
                 assert_eq!(
-                    reply.rcode,
+                    reply.rcode(),
                     rcode::NXDOMAIN,
                     "{name:?}: {}",
                     reply.summary()

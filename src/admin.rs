@@ -46,8 +46,8 @@ pub enum Readiness {
 /// Asks a part whether it is ready. It is called for every request of `/ready`: it must not wait.
 pub type Probe = Arc<dyn Fn() -> Readiness + Send + Sync>;
 
-/// Makes a page of JSON. It is called for every request: it must not wait.
-pub type Page = Arc<dyn Fn() -> serde_json::Result<String> + Send + Sync>;
+/// Makes a page of JSON, or says why there is nothing to show. It is called for every request: it must not wait.
+pub type Page = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 
 /// What the server shows.
 #[derive(Clone)]
@@ -178,10 +178,7 @@ fn router(state: Pages) -> Router {
 fn json(page: &Page) -> Response {
     match page() {
         Ok(text) => answer(StatusCode::OK, JSON_TYPE, text + "\n"),
-        Err(error) => {
-            let text = format!("the page cannot be written: {error}\n");
-            answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT_TYPE, text)
-        }
+        Err(why) => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT_TYPE, why + "\n"),
     }
 }
 

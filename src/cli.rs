@@ -27,7 +27,14 @@ pub enum Command {
     /// Register containers in Consul.
     Register(Flags, RegisterMode),
     /// Keep an HAProxy configured.
-    Haproxy(Flags, Errand),
+    Haproxy {
+        /// Its settings.
+        flags: Flags,
+        /// For how long.
+        errand: Errand,
+        /// Take over a file that somebody else wrote.
+        adopt_config: bool,
+    },
 }
 
 /// Reads the arguments, the program's name first.
@@ -71,7 +78,11 @@ where
                 (true, false) => Errand::Once,
                 (false, false) => Errand::Keep,
             };
-            Command::Haproxy(flags(Verb::Haproxy)?, errand)
+            Command::Haproxy {
+                flags: flags(Verb::Haproxy)?,
+                errand,
+                adopt_config: is_given("adopt-config"),
+            }
         }
         _ => Command::Serve(flags(Verb::Serve)?),
     })
@@ -215,6 +226,10 @@ fn haproxy() -> clap::Command {
         .about("Keep an HAProxy configured from Consul: services by tag, settings by key")
         .arg(switch("once", "End as soon as the file is right"))
         .arg(dry_run.conflicts_with("once"))
+        .arg(switch(
+            "adopt-config",
+            "Take over a file that somebody else wrote, and keep it as FILE.before-portolan",
+        ))
         .after_help(
             "Example:
   portolan haproxy --consul http://127.0.0.1:8500 --tag rest --resolver 127.0.0.1:53
@@ -324,7 +339,7 @@ mod tests {
             | Command::Dev(flags)
             | Command::Check { flags, .. }
             | Command::Register(flags, _)
-            | Command::Haproxy(flags, _) => flags,
+            | Command::Haproxy { flags, .. } => flags,
         }
     }
 
@@ -400,7 +415,11 @@ mod tests {
             ("portolan haproxy --once", Errand::Once),
             ("portolan haproxy --dry-run", Errand::DryRun),
         ] {
-            let expected = Command::Haproxy(Flags::new(Verb::Haproxy), errand);
+            let expected = Command::Haproxy {
+                flags: Flags::new(Verb::Haproxy),
+                errand,
+                adopt_config: false,
+            };
             assert_eq!(parse_line(line).expect(line), expected);
         }
         assert!(flags_of("portolan serve --from-agent").from_agent);

@@ -16,7 +16,11 @@ fn main() -> ExitCode {
         Command::Dev(flags) => commands::dev(&flags),
         Command::Check { flags, running } => commands::check(&flags, running),
         Command::Register(flags, mode) => commands::register(&flags, mode),
-        Command::Haproxy(flags, errand) => commands::haproxy(&flags, errand),
+        Command::Haproxy {
+            flags,
+            errand,
+            adopt_config,
+        } => commands::haproxy(&flags, errand, adopt_config),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

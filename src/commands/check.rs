@@ -75,8 +75,8 @@ fn list<T: Display>(items: impl Iterator<Item = T>) -> String {
 fn ask(config: &Config) -> Result<(), Failure> {
     let not_ready = |why: String| Failure::NotReady { why };
     let said = process::runtime()?.block_on(running::ask(config.admin.listen, "ready"));
-    let Said { is_success, text } = said.map_err(not_ready)?;
-    if is_success {
+    let Said { status, text } = said.map_err(not_ready)?;
+    if status.is_success() {
         print!("{text}");
         Ok(())
     } else {

@@ -137,7 +137,7 @@ impl Failure {
             | Self::Services(_)
             | Self::Recursion(_)
             | Self::Consul(_)
-            | Self::Haproxy(haproxy::Error::Template(_))
+            | Self::Haproxy(haproxy::Error::Template(_) | haproxy::Error::Claim(_))
             | Self::NoConsul { .. }
             | Self::StateDirectory { .. } => CONFIGURATION,
             Self::Haproxy(_)

@@ -26,11 +26,12 @@ use super::process::{self, Signal, Signals};
 /// that is within the 10 s that Docker gives a container.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// `portolan haproxy`: keeps an HAProxy right until it is told to stop, or once.
+/// `portolan haproxy`: keeps an HAProxy right until it is told to stop, or once; `adopt_config` takes over a file that
+/// somebody else wrote.
 ///
 /// # Errors
 /// [`Failure`]: what kept it from starting, or from making the one change that was asked for.
-pub fn haproxy(flags: &Flags, errand: Errand) -> Result<(), Failure> {
+pub fn haproxy(flags: &Flags, errand: Errand, adopt_config: bool) -> Result<(), Failure> {
     let mut loaded = process::load(Config::of(flags.verb), flags);
     process::start_log(loaded.config.log.format);
     let mut mistakes = Mistakes::of(&mut loaded);
@@ -39,10 +40,15 @@ pub fn haproxy(flags: &Flags, errand: Errand) -> Result<(), Failure> {
         None => Err(Failure::NoConsul { command: "haproxy" }),
     });
     let (client, _) = mistakes.unless(client)?;
-    process::runtime()?.block_on(run(&loaded.config, client, errand))
+    process::runtime()?.block_on(run(&loaded.config, client, errand, adopt_config))
 }
 
-async fn run(config: &Config, client: consul::Client, errand: Errand) -> Result<(), Failure> {
+async fn run(
+    config: &Config,
+    client: consul::Client,
+    errand: Errand,
+    adopt_config: bool,
+) -> Result<(), Failure> {
     let (consul, settings) = (&config.consul, config.haproxy.clone());
     let mut registry = Registry::default();
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -64,7 +70,10 @@ async fn run(config: &Config, client: consul::Client, errand: Errand) -> Result<
     let metrics = haproxy::Metrics::new(&mut registry);
     let report = Report::default();
     let output = settings.output.clone();
-    let supervisor = Supervisor::new(settings, feeds, metrics, report.clone()).await?;
+    let mut supervisor = Supervisor::new(settings, feeds, metrics, report.clone()).await?;
+    if errand != Errand::DryRun {
+        supervisor.claim(adopt_config).await?;
+    }
     if let TokenSource::File(_) = consul.token {
         let following = process::follow_token(consul.token.clone(), client, stop.clone());
         tasks.spawn(following);
@@ -88,7 +97,7 @@ async fn run(config: &Config, client: consul::Client, errand: Errand) -> Result<
         Errand::Once => supervisor.once().await.map_err(Failure::from),
         Errand::DryRun => {
             let (old, new) = supervisor.preview().await?;
-            show(&output, &old, &new);
+            show(&output, &hidden(&old), &hidden(&new));
             Ok(())
         }
     };
@@ -138,6 +147,29 @@ fn readiness(report: Report) -> admin::Probe {
         Ok(what) => Readiness::Ready(what),
         Err(why) => Readiness::NotReady(why),
     })
+}
+
+/// The text without its secrets.
+fn hidden(text: &str) -> String {
+    let hide = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let is_secret = |pair: &[&str]| {
+            matches!(
+                pair,
+                ["stats", "auth"] | [_, "password" | "insecure-password"]
+            )
+        };
+        match words.windows(2).any(is_secret) {
+            true => {
+                let shown = words.iter().take(words.len().saturating_sub(1)).copied();
+                let shown: Vec<&str> = shown.chain(["…"]).collect();
+                let indent = &line[..line.len() - line.trim_start().len()];
+                format!("{indent}{}\n", shown.join(" "))
+            }
+            false => format!("{line}\n"),
+        }
+    };
+    text.lines().map(hide).collect()
 }
 
 #[expect(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
+use reqwest::StatusCode;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,7 @@ use crate::secret::{Token, TokenSource};
 use super::Failure;
 use super::build::{self, Mistakes};
 use super::process::{self, Signal, Signals};
-use super::running;
+use super::running::{self, Said};
 
 /// How long the end may take: taking services away, and then everything else. Together they stay
 /// below the 5 s that a stop may take.
@@ -167,15 +168,18 @@ impl Registrar {
         reason = "whose answer it is does not belong to it"
     )]
     async fn explain(&self, admin: Option<SocketAddr>, name: &str) -> Result<(), Failure> {
-        let said = running::ask(admin, CONTAINERS).await;
-        let said = said.map(|said| serde_json::from_str::<Vec<Explained>>(&said.text));
+        let said = match running::ask(admin, CONTAINERS).await {
+            Ok(Said { status, text }) if status == StatusCode::SERVICE_UNAVAILABLE => {
+                let why = text.trim_end().to_owned();
+                return Err(Failure::NotReady { why });
+            }
+            Ok(Said { text, .. }) => serde_json::from_str::<Vec<Explained>>(&text)
+                .map_err(|_| "whoever listens on the admin address is no registrar".to_owned()),
+            Err(why) => Err(why),
+        };
         let containers = match said {
-            Ok(Ok(containers)) => containers,
-            not => {
-                let why = match not {
-                    Err(why) => why,
-                    Ok(_) => "whoever listens on the admin address is no registrar".to_owned(),
-                };
+            Ok(containers) => containers,
+            Err(why) => {
                 eprintln!("No registrar was asked ({why}). This is what one would do:");
                 let (snapshot, mut reconciler) = self.look().await?;
                 reconciler.explain(&snapshot).await?
@@ -331,7 +335,10 @@ fn docker_readiness(view: watch::Receiver<View>) -> admin::Probe {
 }
 
 fn containers_page(report: Report) -> admin::Page {
-    Arc::new(move || serde_json::to_string_pretty(&report.containers()[..]))
+    Arc::new(move || {
+        let containers = report.containers()?;
+        serde_json::to_string_pretty(&containers[..]).map_err(|error| error.to_string())
+    })
 }
 
 fn consul_readiness(report: Report) -> admin::Probe {

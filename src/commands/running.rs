@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use reqwest::{ClientBuilder, Method};
+use reqwest::{ClientBuilder, Method, StatusCode};
 use url::Url;
 
 use crate::http::{self, Endpoint, Tls};
@@ -15,8 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// What it said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Said {
-    /// Was it a success?
-    pub(super) is_success: bool,
+    /// How it went.
+    pub(super) status: StatusCode,
     /// The body.
     pub(super) text: String,
 }
@@ -37,9 +37,9 @@ pub(super) async fn ask(admin: Option<SocketAddr>, page: &str) -> Result<Said, S
     let client = client.map_err(|error| refused(&error))?;
     let said = async {
         let response = client.request(Method::GET, parsed).send().await?;
-        let is_success = response.status().is_success();
+        let status = response.status();
         let text = response.text().await?;
-        Ok::<_, reqwest::Error>(Said { is_success, text })
+        Ok::<_, reqwest::Error>(Said { status, text })
     };
     said.await.map_err(|error| {
         if error.is_connect() {

@@ -32,8 +32,8 @@ impl AgentError {
     }
 
     /// The token may not do it.
-    fn is_forbidden(&self) -> bool {
-        matches!(&self.0, RequestError::Status { status, .. } if status.as_u16() == 403)
+    pub(crate) fn is_forbidden(&self) -> bool {
+        matches!(&self.0, RequestError::Status { status, .. } if [401, 403].contains(&status.as_u16()))
     }
 
     /// What was to be taken away is not there. Before 1.14 that is an internal error.

@@ -149,7 +149,8 @@ impl Subject for Names {
     /// rights sees.
     fn confirms(&self, bodies: &[Vec<u8>]) -> serde_json::Result<bool> {
         let [body] = bodies else { return Ok(false) };
-        let names = json::service_names(body)?;
+        let mut names = json::service_names(body)?;
+        names.retain(|name| is_addressable(name));
         let is_whole = names.contains(OWN_SERVICE) || !self.realm.lists(OWN_SERVICE);
         Ok(names.len() <= 1 && is_whole)
     }

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 /// Who may read a new file: it can hold the password of the statistics.
 const MODE: u32 = 0o640;
 
+/// How the name ends under which is kept what somebody else wrote.
+const ORIGINAL: &str = "before-portolan";
+
 /// What makes a file a secret, and the rights that one may have at most.
 const SECRET: &[u8] = b"stats auth";
 const SECRET_MODE: u32 = 0o770;
@@ -90,6 +93,31 @@ impl Target {
         }
         fs::rename(self.candidate(), &self.path)?;
         self.sync_directory()
+    }
+
+    /// Keeps a copy of what somebody else wrote under a name that nothing is ever written to again.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn keep_original(&self) -> io::Result<()> {
+        let old = fs::read(&self.path)?;
+        for number in 0_u32.. {
+            let ending = match number {
+                0 => ORIGINAL.to_owned(),
+                number => format!("{ORIGINAL}.{number}"),
+            };
+            let copy = self.beside(&ending);
+            match fs::read(&copy) {
+                Ok(kept) if kept == old => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.write(&copy, &old)?;
+                    return self.sync_directory();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Writes the whole file at once.

@@ -12,6 +12,8 @@ use tracing::{error, warn};
 
 use crate::catalog::Service;
 
+use super::Settings;
+use super::claim::{Claim, ClaimError, is_ours};
 use super::file::Target;
 use super::master::{EMPTY, ReloadError, endpoints, to_keep};
 use super::process::Process;
@@ -50,6 +52,14 @@ impl Installed {
             account: None,
             last_good_at: Instant::now() + WITHOUT_CONSUL,
         }
+    }
+
+    /// Takes the file and the socket of these settings; `adopt` also a file that somebody else wrote.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub(super) fn claim(&self, settings: &Settings, adopt: bool) -> Result<Claim, ClaimError> {
+        Claim::take(settings, &self.target, adopt)
     }
 
     /// HAProxy runs on the file, as far as anybody knows.
@@ -99,6 +109,7 @@ impl Installed {
             self.earlier = self.text();
             self.earlier.take_if(|earlier| earlier == text);
         }
+        self.keep_what_others_wrote();
         let written = self.target.propose(text);
         let written = written.and_then(|()| self.target.replace());
         written.map_err(|error| self.cannot_write(&error))
@@ -235,8 +246,27 @@ impl Installed {
         if there.is_ok_and(|text| text.as_ref() == Some(loaded)) {
             return;
         }
+        self.keep_what_others_wrote();
         if let Err(error) = self.target.write_whole(loaded) {
             error!(%error, "cannot restore the last good configuration");
+        }
+    }
+
+    /// Somebody may have written the file since we did.
+    fn keep_what_others_wrote(&self) {
+        let text = self.text().unwrap_or_default();
+        if is_ours(&text) || self.is_loaded(&text) {
+            return;
+        }
+        let file = self.target.path().display();
+        match self.target.keep_original() {
+            Ok(()) => warn!(
+                %file,
+                "somebody else has written this file; it is kept beside it as .before-portolan, and replaced"
+            ),
+            Err(error) => {
+                error!(%file, %error, "cannot keep what somebody else wrote in this file")
+            }
         }
     }
 

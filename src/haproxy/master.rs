@@ -51,6 +51,9 @@ pub(super) enum ReloadError {
     /// There is nobody at the socket.
     #[error("no HAProxy answers at {}: {source}", socket.display())]
     Unreachable { socket: PathBuf, source: io::Error },
+    /// Somebody else's HAProxy is at the socket.
+    #[error("another HAProxy (process {pid}) has taken {}; stop it, or choose another --master-socket", socket.display())]
+    Foreign { socket: PathBuf, pid: u32 },
     /// HAProxy refuses it, in its own words as far as it says them here.
     #[error("HAProxy refuses to load the new configuration: {0}")]
     Refused(String),
@@ -114,16 +117,22 @@ impl Master {
         }
     }
 
-    /// Has HAProxy read its file anew, and waits for what comes of it.
+    /// Has HAProxy read its file anew, and waits for what comes of it; if `own` is said, only the one with that number.
     ///
     /// # Errors
     /// [`ReloadError`]; the processes of before go on.
-    pub(super) async fn reload(&self) -> Result<(), ReloadError> {
+    pub(super) async fn reload(&self, own: Option<u32>) -> Result<(), ReloadError> {
         let unreachable = |source| ReloadError::Unreachable {
             socket: self.socket.clone(),
             source,
         };
         let before = self.processes().await.map_err(unreachable)?;
+        if own.is_some_and(|own| own != before.master) {
+            return Err(ReloadError::Foreign {
+                socket: self.socket.clone(),
+                pid: before.master,
+            });
+        }
         // From 2.7 on it answers when it is done; before, it lets go at once and says nothing.
         let answer = self.ask("reload", LOADING).await.unwrap_or_default();
         if answer.starts_with("Success=1") {

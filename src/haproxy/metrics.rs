@@ -159,6 +159,8 @@ struct Standing {
     backends: usize,
     /// Why HAProxy did not start the last time.
     unstarted: Option<String>,
+    /// What is wrong with its socket.
+    socket: Option<String>,
     /// What is wrong with the last change.
     problem: Option<String>,
     /// Keys that are refused.
@@ -179,7 +181,8 @@ impl Report {
             (true, false) => "the last good configuration of before".to_owned(),
             (false, _) => "HAProxy does not run".to_owned(),
         };
-        let wrongs = state.unstarted.iter().chain(&state.problem);
+        let wrongs = state.unstarted.iter().chain(&state.socket);
+        let wrongs = wrongs.chain(&state.problem);
         for wrong in wrongs.chain(&state.refusals) {
             text.push_str("; ");
             text.push_str(wrong);
@@ -202,6 +205,10 @@ impl Report {
 
     pub(super) fn set_unstarted(&self, why: Option<String>) {
         self.lock().unstarted = why;
+    }
+
+    pub(super) fn set_socket(&self, problem: Option<String>) {
+        self.lock().socket = problem;
     }
 
     pub(super) fn set_problem(&self, problem: Option<String>) {

@@ -5,13 +5,17 @@
 //! and is believed ([`Feeds`]), a template rendered from it, `haproxy -c` on the result, the file
 //! replaced with one backup, a reload whose result is read. Instances come and go by DNS alone.
 
+mod changes;
 mod children;
+mod claim;
 mod file;
 mod inputs;
 mod installed;
 mod master;
 mod metrics;
 mod process;
+mod program;
+mod quoting;
 mod rollout;
 mod supervisor;
 mod template;
@@ -24,6 +28,7 @@ use std::time::Duration;
 
 use crate::secret::Token;
 
+pub use claim::ClaimError;
 pub use inputs::Feeds;
 pub use metrics::{Metrics, Report};
 pub use supervisor::{Error, Supervisor};

@@ -1,23 +1,18 @@
-//! HAProxy itself: proving a configuration; and its life as a child in master-worker mode: start, reload, end.
+//! The life of HAProxy as a child in master-worker mode: start, reload, another in its place, end.
 
-use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::{Instant, timeout};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info};
 
 use super::Settings;
-use super::children::{Children, pid_of};
-use super::master::{Master, ReloadError, complaints};
+use super::children::Children;
+use super::claim::{ClaimError, was_ours};
+use super::master::{Master, ReloadError};
 use super::metrics::{Metrics, Phase, Report};
+use super::program::{PROVING, Program, Running, dismiss};
 
 /// How often is looked whether it runs.
 const LOOK: Duration = Duration::from_millis(50);
@@ -40,6 +35,17 @@ enum Life {
     Elsewhere,
 }
 
+/// Who answers at the socket that our child has opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AtSocket {
+    /// Our child.
+    Ours,
+    /// Nobody, at the last look: somebody has removed it.
+    Nobody,
+    /// Another HAProxy, with this number.
+    Other(u32),
+}
+
 /// The one HAProxy that is kept.
 pub(super) struct Process {
     life: Life,
@@ -49,6 +55,8 @@ pub(super) struct Process {
     pause: Duration,
     /// The master process of an earlier life of ours.
     predecessor: Option<u32>,
+    /// Who is at the socket of our child.
+    at_socket: AtSocket,
     metrics: Metrics,
     report: Report,
 }
@@ -78,6 +86,7 @@ impl Process {
             master: Master::new(&settings.master_socket),
             pause: FIRST_PAUSE,
             predecessor: None,
+            at_socket: AtSocket::Ours,
             metrics,
             report,
         })
@@ -86,6 +95,58 @@ impl Process {
     /// From now on it is nobody's to start.
     pub(super) fn leave_alone(&mut self) {
         self.life = Life::Elsewhere;
+    }
+
+    /// Is nobody at the socket, or one whom an earlier life of ours has started?
+    ///
+    /// # Errors
+    /// [`ClaimError::Foreign`].
+    pub(super) async fn is_free(&self) -> Result<(), ClaimError> {
+        match (&self.life, self.master.processes().await) {
+            (Life::Down { .. }, Ok(found))
+                if !was_ours(found.master, &self.program.socket_word()) =>
+            {
+                Err(ClaimError::Foreign {
+                    socket: self.program.socket.clone(),
+                    pid: found.master,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks who is at the socket of our child. True if nobody is, again: then it can be told nothing any more.
+    pub(super) async fn has_lost_socket(&mut self) -> bool {
+        let Life::Up(running) = &self.life else {
+            return false;
+        };
+        let before = self.at_socket;
+        self.at_socket = match self.master.processes().await {
+            Ok(found) if running.is_master(found.master) => AtSocket::Ours,
+            Ok(found) => AtSocket::Other(found.master),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AtSocket::Nobody,
+                // It may be busy.
+                _ => before,
+            },
+        };
+        let socket = self.program.socket.display();
+        let problem = match self.at_socket {
+            AtSocket::Ours => None,
+            AtSocket::Nobody => Some(format!(
+                "the socket {socket} has been removed: another HAProxy takes over from the one that runs"
+            )),
+            AtSocket::Other(pid) => Some(format!(
+                "another HAProxy (process {pid}) has taken {socket}: stop it, or choose another --master-socket"
+            )),
+        };
+        if before != self.at_socket
+            && let Some(problem) = &problem
+        {
+            error!("{problem}");
+        }
+        self.report.set_socket(problem);
+        before == AtSocket::Nobody && self.at_socket == AtSocket::Nobody
     }
 
     /// What there is from before. True if it runs, and somebody else has started it.
@@ -137,6 +198,9 @@ impl Process {
     /// # Errors
     /// If there is no HAProxy, or none that is well.
     pub(super) async fn account(&self) -> io::Result<String> {
+        if self.at_socket != AtSocket::Ours {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         let account = self.master.servers_state().await;
         if let Life::Elsewhere = self.life {
             self.set_up(account.is_ok());
@@ -149,10 +213,11 @@ impl Process {
         self.metrics.up.set(is_up.into());
     }
 
-    /// Starts it on the file, and waits until it runs.
+    /// Starts it on the file, and waits until it runs. One that runs goes on until then, and ends with its last request.
     ///
     /// # Errors
-    /// [`ReloadError`]; then it is started again by itself, unless the system would not start it.
+    /// [`ReloadError`]; then the one of before goes on, or it is started again by itself, unless the system would not
+    /// start it.
     pub(super) async fn start(&mut self, file: &Path) -> Result<(), ReloadError> {
         let unreachable = |source| ReloadError::Unreachable {
             socket: self.program.socket.clone(),
@@ -161,7 +226,32 @@ impl Process {
         let file = std::path::absolute(file).map_err(unreachable)?;
         // From now on it is ended with us, also when we are to stop before it runs.
         let started = self.program.start(&file).map_err(unreachable)?;
-        self.life = Life::Up(Box::new(started));
+        let before = std::mem::replace(&mut self.life, Life::Up(Box::new(started)));
+        let begun = self.begin_to_run().await;
+        match (begun, before) {
+            (Ok(()), before) => {
+                if let Life::Up(before) = before {
+                    before.retire();
+                }
+            }
+            (Err(error), before @ Life::Up(_)) => {
+                self.life = before;
+                return Err(error);
+            }
+            (Err(error), _) => return Err(error),
+        }
+        self.at_socket = AtSocket::Ours;
+        self.report.set_socket(None);
+        self.set_up(true);
+        self.report.set_unstarted(None);
+        if let Some(master) = self.predecessor.take() {
+            dismiss(master);
+        }
+        Ok(())
+    }
+
+    /// Waits until our child answers at its socket.
+    async fn begin_to_run(&mut self) -> Result<(), ReloadError> {
         let begun = Instant::now();
         loop {
             let Life::Up(running) = &mut self.life else {
@@ -178,7 +268,7 @@ impl Process {
             let is_ours = processes
                 .is_ok_and(|found| running.is_master(found.master) && !found.workers.is_empty());
             if is_ours {
-                break;
+                return Ok(());
             }
             // It may take as long as to check the same.
             if begun.elapsed() > PROVING {
@@ -188,12 +278,6 @@ impl Process {
                 return Err(ReloadError::Silent);
             }
         }
-        self.set_up(true);
-        self.report.set_unstarted(None);
-        if let Some(master) = self.predecessor.take() {
-            dismiss(master);
-        }
-        Ok(())
     }
 
     /// It is started again after a pause, each longer than the one before. Gives the life of before.
@@ -212,13 +296,14 @@ impl Process {
         let result = match &mut self.life {
             Life::Up(running) => {
                 running.said.forget();
+                let own = running.number();
                 // The loop, which starts it again, sees its end once more.
                 tokio::select! {
-                    result = self.master.reload() => result,
+                    result = self.master.reload(own) => result,
                     _ = running.ended() => Err(ReloadError::Ended),
                 }
             }
-            Life::Down { .. } | Life::Elsewhere => self.master.reload().await,
+            Life::Down { .. } | Life::Elsewhere => self.master.reload(None).await,
         };
         let took = begun.elapsed();
         self.metrics.took(Phase::Reload, took);
@@ -270,205 +355,5 @@ impl Process {
     /// Waits for the children of others for as long as it is run.
     pub(super) fn reap(&self) -> impl Future<Output = ()> + use<> {
         self.program.children.clone().reap()
-    }
-}
-
-/// How long a configuration may take to be proven.
-const PROVING: Duration = Duration::from_secs(60);
-
-/// Lines of HAProxy that are remembered for telling why it failed.
-const REMEMBERED: usize = 40;
-
-/// How long it may take to end after SIGTERM.
-const ENDING: Duration = Duration::from_secs(1);
-
-/// The program and where it is given its socket.
-#[derive(Debug, Clone)]
-struct Program {
-    path: PathBuf,
-    socket: PathBuf,
-    children: Children,
-}
-
-impl Program {
-    /// Can it be run at all?
-    ///
-    /// # Errors
-    /// What the system says.
-    async fn exists(&self) -> io::Result<()> {
-        let mut command = Command::new(&self.path);
-        command.arg("-v").stdin(Stdio::null()).stdout(Stdio::null());
-        let mut child = self.children.spawn(&mut command)?;
-        let pid = child.id();
-        let status = child.wait().await;
-        self.children.ended(pid.unwrap_or_default());
-        status.map(drop)
-    }
-
-    /// Is this a configuration that HAProxy takes? `Err` has HAProxy's own words.
-    ///
-    /// # Errors
-    /// If HAProxy cannot be run.
-    async fn prove(&self, file: &Path) -> io::Result<Result<(), String>> {
-        let mut command = Command::new(&self.path);
-        command.arg("-c").arg("-f").arg(file);
-        command.stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.kill_on_drop(true);
-        let child = self.children.spawn(&mut command)?;
-        let pid = child.id();
-        let output = timeout(PROVING, child.wait_with_output()).await;
-        if let Some(pid) = pid {
-            self.children.ended(pid);
-        }
-        let Ok(output) = output else {
-            let seconds = PROVING.as_secs();
-            return Ok(Err(format!(
-                "`haproxy -c` did not finish within {seconds} s"
-            )));
-        };
-        let output = output?;
-        let words = String::from_utf8_lossy(&output.stderr);
-        debug!(file = %file.display(), %words, "checked by HAProxy");
-        Ok(match output.status.success() {
-            true => Ok(()),
-            false => Err(complaints(&words)),
-        })
-    }
-
-    /// Starts it on this file.
-    ///
-    /// # Errors
-    /// What the system says.
-    fn start(&self, file: &Path) -> io::Result<Running> {
-        let mut command = Command::new(&self.path);
-        let socket = format!("{},mode,600", self.socket.display());
-        command
-            .args(["-W", "-db", "-S", &socket, "-f"])
-            .arg(file)
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            // A Ctrl-C in the terminal is for us; we end it in our own way.
-            .process_group(0);
-        let mut child = self.children.spawn(&mut command)?;
-        let said = Said::default();
-        if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(pass_on(stderr, said.clone()));
-        }
-        let pid = pid_of(&child);
-        info!(pid = pid.map(Pid::as_raw), "HAProxy started");
-        Ok(Running {
-            child,
-            pid,
-            said,
-            started: Instant::now(),
-            children: self.children.clone(),
-        })
-    }
-}
-
-/// The last lines that HAProxy wrote.
-#[derive(Debug, Clone, Default)]
-struct Said(Arc<Mutex<VecDeque<String>>>);
-
-impl Said {
-    fn add(&self, line: String) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.len() == REMEMBERED {
-            lines.pop_front();
-        }
-        lines.push_back(line);
-    }
-
-    /// From now on, anew.
-    fn forget(&self) {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-    }
-
-    /// What it complained of.
-    fn complaints(&self) -> String {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        complaints(&Vec::from_iter(lines.iter().cloned()).join("\n"))
-    }
-}
-
-/// HAProxy's lines become ours, as loud as it said them. Its standard output is passed on as it is:
-/// that is where logs of requests go, if anywhere.
-async fn pass_on(stderr: ChildStderr, said: Said) {
-    let mut lines = BufReader::new(stderr).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        let line = line.trim();
-        match line {
-            _ if line.is_empty() => continue,
-            _ if line.starts_with("[ALERT]") => error!("HAProxy: {line}"),
-            _ if line.starts_with("[WARNING]") => warn!("HAProxy: {line}"),
-            _ => info!("HAProxy: {line}"),
-        }
-        said.add(line.to_owned());
-    }
-}
-
-/// A running HAProxy.
-struct Running {
-    child: Child,
-    pid: Option<Pid>,
-    said: Said,
-    started: Instant,
-    children: Children,
-}
-
-impl Running {
-    /// Is this its number?
-    fn is_master(&self, pid: u32) -> bool {
-        self.pid
-            .is_some_and(|own| u32::try_from(own.as_raw()) == Ok(pid))
-    }
-
-    /// Waits for its end.
-    async fn ended(&mut self) -> io::Result<ExitStatus> {
-        let status = self.child.wait().await;
-        if let Some(pid) = self.pid {
-            self.children.ended(pid.as_raw().unsigned_abs());
-        }
-        status
-    }
-
-    /// Has it end once the requests in flight are done, and at the latest when `too_late` is over.
-    async fn stop(mut self, too_late: impl Future<Output = ()>) {
-        let Some(pid) = self.pid else { return };
-        // It may have ended by itself: then there is nothing to tell.
-        let _ = kill(pid, Signal::SIGUSR1);
-        tokio::select! {
-            _ = self.ended() => {
-                info!("HAProxy has ended, with all requests done");
-                return;
-            }
-            () = too_late => {}
-        }
-        warn!("stopping HAProxy although requests are still in flight");
-        let _ = kill(pid, Signal::SIGTERM);
-        if timeout(ENDING, self.ended()).await.is_err() {
-            let _ = killpg(pid, Signal::SIGKILL);
-            drop(self.ended().await);
-        }
-    }
-}
-
-/// Lets go of an HAProxy that an earlier life of ours left behind, once ours has taken over.
-fn dismiss(master: u32) {
-    let name = std::fs::read_to_string(format!("/proc/{master}/comm")).unwrap_or_default();
-    let Ok(pid) = i32::try_from(master) else {
-        return;
-    };
-    // In a container of its own it has another number here.
-    if name.trim() == "haproxy" {
-        info!(
-            pid,
-            "asking the previous HAProxy to end after its last requests"
-        );
-        let _ = kill(Pid::from_raw(pid), Signal::SIGUSR1);
     }
 }

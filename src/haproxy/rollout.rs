@@ -9,6 +9,8 @@ use tokio::time::Instant;
 use tracing::{debug, error, info};
 
 use super::Settings;
+use super::changes::{Due, LATEST, Rollout};
+use super::claim::{Claim, ClaimError, marked};
 use super::inputs::{Before, Feeds, Input, Inputs};
 use super::installed::{Installed, ON_EARLIER};
 use super::master::{Endpoints, ReloadError, endpoints};
@@ -16,10 +18,6 @@ use super::metrics::{Metrics, Phase, Report};
 use super::process::Process;
 use super::template::{Model, Slots, Template, TemplateError};
 use super::values::{Texts, Values, any_value, builtin_value};
-
-/// A change is taken when there has been none for this long, and at the latest after that.
-const QUIET: Duration = Duration::from_millis(250);
-const LATEST: Duration = Duration::from_secs(2);
 
 /// How soon is tried again to load what is in the file, and at the latest what was refused: what was
 /// wrong with it may pass, such as a full disk.
@@ -33,71 +31,6 @@ const TRIED: usize = 16;
 /// The key of the credentials for the statistics.
 const AUTH: &str = "stats/auth";
 
-/// What becomes of what Consul says: of inputs `I`, each with a print that tells it from others.
-enum Rollout<I> {
-    /// It is what HAProxy runs on, as far as Consul has said anything.
-    Current,
-    /// It has changed, and may change more in a moment.
-    Gathering {
-        input: (u64, I),
-        first: Instant,
-        last: Instant,
-    },
-    /// It is not what HAProxy runs on, and is tried again then.
-    Held { until: Instant },
-}
-
-/// What it is time for.
-#[derive(Debug, PartialEq, Eq)]
-enum Due<I> {
-    /// To take up a change.
-    Change(I),
-    /// To try once more what there is now.
-    Again,
-}
-
-impl<I> Rollout<I> {
-    /// Consul says this; `taken` is the print of what was last taken up.
-    fn see(&mut self, print: u64, input: I, taken: Option<u64>, now: Instant) {
-        let (seen, since) = match self {
-            Self::Gathering { input, first, .. } => (Some(input.0), *first),
-            Self::Current | Self::Held { .. } => (taken, now),
-        };
-        if seen != Some(print) {
-            *self = Self::Gathering {
-                input: (print, input),
-                first: since,
-                last: now,
-            };
-        }
-    }
-
-    /// What it is time for; it is asked once.
-    fn due(&mut self, now: Instant) -> Option<Due<I>> {
-        let is_ripe = match self {
-            Self::Current => false,
-            Self::Gathering { first, last, .. } => {
-                now.duration_since(*last) >= QUIET || now.duration_since(*first) >= LATEST
-            }
-            Self::Held { until } => *until <= now,
-        };
-        if !is_ripe {
-            return None;
-        }
-        match std::mem::replace(self, Self::Current) {
-            Self::Gathering { input, .. } => Some(Due::Change(input.1)),
-            Self::Current | Self::Held { .. } => Some(Due::Again),
-        }
-    }
-
-    /// Then what there is is tried once more, unless it changes before.
-    fn hold(&mut self, until: Instant) {
-        if !matches!(self, Self::Gathering { .. }) {
-            *self = Self::Held { until };
-        }
-    }
-}
-
 /// Why a change is held back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Hold {
@@ -109,6 +42,17 @@ pub(super) enum Hold {
     Refused,
     /// The same, for the sake of keys that are refused from now on.
     KeysRefused,
+}
+
+/// Why there is no proof of a text.
+#[derive(Debug, thiserror::Error)]
+enum Unproven {
+    /// The text, or the template that it is from, is wrong.
+    #[error("{0}")]
+    Refused(String),
+    /// It could not be found out: the disk is full, or HAProxy cannot be run. It says nothing of any value.
+    #[error("{0}")]
+    Unknown(String),
 }
 
 /// A text that HAProxy takes, and what it was made from.
@@ -176,6 +120,14 @@ impl Configuration {
         &mut self.installed
     }
 
+    /// Takes the file and the socket; `adopt` also a file that somebody else wrote.
+    ///
+    /// # Errors
+    /// [`ClaimError`].
+    pub(super) fn claim(&self, adopt: bool) -> Result<Claim, ClaimError> {
+        self.installed.claim(&self.settings, adopt)
+    }
+
     /// What Consul says now; `None` while it has not said enough to begin with.
     pub(super) fn input(&mut self) -> Option<Input> {
         self.inputs.look()
@@ -238,10 +190,14 @@ impl Configuration {
         let result = match self.prepare(input, process).await {
             Ok(proven) if self.inputs.want(proven.asked.clone()) => Err(Hold::Waiting),
             Ok(proven) => self.install(input, proven, process).await,
-            Err(words) => {
+            Err(Unproven::Refused(words)) => {
                 let problem = format!("the new configuration is refused: {words}");
                 self.fail("refused", &problem);
                 Err(Hold::Refused)
+            }
+            Err(Unproven::Unknown(problem)) => {
+                self.fail("failed", &problem);
+                Err(Hold::Unloaded)
             }
         };
         let refusals: Vec<String> = self
@@ -264,7 +220,8 @@ impl Configuration {
         input: &Input,
         process: &Process,
     ) -> Result<Option<String>, String> {
-        let proven = self.prepare(input, process).await?;
+        let proven = self.prepare(input, process).await;
+        let proven = proven.map_err(|why| why.to_string())?;
         Ok(match self.inputs.want(proven.asked) {
             true => None,
             false => Some(proven.text),
@@ -273,11 +230,12 @@ impl Configuration {
 
     /// A proven text for this input. Values that break it are refused, with their keys; `Err` has the
     /// words about what is wrong with the rest.
-    async fn prepare(&mut self, input: &Input, process: &Process) -> Result<Proven, String> {
+    async fn prepare(&mut self, input: &Input, process: &Process) -> Result<Proven, Unproven> {
         let values = self.values.read(&input.keys);
         let words = match self.prove(input, &values, process).await {
             Ok(proven) => return Ok(proven),
-            Err(words) => words,
+            Err(Unproven::Refused(words)) => words,
+            Err(unknown) => return Err(unknown),
         };
         let changed = self.values.changed(&values);
         let mut trial = values.clone();
@@ -290,18 +248,20 @@ impl Configuration {
         // If it is wrong without them, they are not to blame.
         let mut proven = match self.prove(input, &trial, process).await {
             Ok(proven) if !changed.is_empty() => proven,
-            _ => return Err(words),
+            Err(unknown @ Unproven::Unknown(_)) => return Err(unknown),
+            _ => return Err(Unproven::Refused(words)),
         };
         for (number, key) in changed.iter().enumerate() {
             let mut with = proven.values.clone();
             with.extend(values.get(key).map(|value| (key.clone(), value.clone())));
             let verdict = match number < TRIED {
                 true => self.prove(input, &with, process).await,
-                false => Err(words.clone()),
+                false => Err(Unproven::Refused(words.clone())),
             };
             match verdict {
                 Ok(better) => proven = better,
-                Err(words) => self.refuse(input, key, words),
+                Err(Unproven::Refused(words)) => self.refuse(input, key, words),
+                Err(unknown) => return Err(unknown),
             }
         }
         Ok(proven)
@@ -319,7 +279,7 @@ impl Configuration {
         input: &Input,
         values: &Texts,
         process: &Process,
-    ) -> Result<Proven, String> {
+    ) -> Result<Proven, Unproven> {
         let begun = Instant::now();
         let sizes = input.tagged.iter().map(|name| {
             let service = input.instances.get(name);
@@ -337,10 +297,10 @@ impl Configuration {
                 && !values.contains_key(AUTH),
         });
         let rendered = self.template.render(&model);
-        let rendered = rendered.map_err(|error| error.to_string())?;
+        let rendered = rendered.map_err(|error| Unproven::Refused(error.to_string()))?;
         self.metrics.took(Phase::Render, begun.elapsed());
         let proven = Proven {
-            text: rendered.text,
+            text: marked(rendered.text),
             values: values.clone(),
             asked: rendered.asked,
             backends: input.tagged.len(),
@@ -349,11 +309,12 @@ impl Configuration {
             return Ok(proven);
         }
         let begun = Instant::now();
-        let verdict = self.installed.prove(&proven.text, process).await?;
+        let verdict = self.installed.prove(&proven.text, process).await;
+        let verdict = verdict.map_err(Unproven::Unknown)?;
         let took = begun.elapsed();
         self.metrics.took(Phase::Check, took);
         debug!(millis = took.as_millis(), "checked");
-        verdict.map(|()| proven)
+        verdict.map(|()| proven).map_err(Unproven::Refused)
     }
 
     /// Puts a proven text in place, unless it is there and loaded.
@@ -370,7 +331,7 @@ impl Configuration {
         } else {
             if let Err(problem) = self.installed.put(&proven.text) {
                 self.fail("failed", &problem);
-                return Err(Hold::Refused);
+                return Err(Hold::Unloaded);
             }
             if let Err(why) = self.installed.load(&input.instances, process).await {
                 return Err(self.not_loaded(input, &proven, why, process).await);
@@ -395,7 +356,7 @@ impl Configuration {
         why: ReloadError,
         process: &mut Process,
     ) -> Hold {
-        if let ReloadError::Unreachable { .. } = why {
+        if let ReloadError::Unreachable { .. } | ReloadError::Foreign { .. } = why {
             self.fail("failed", &why.to_string());
             return Hold::Unloaded;
         }
@@ -453,6 +414,18 @@ impl Configuration {
         }
     }
 
+    /// Starts another HAProxy in the place of one that cannot be told anything any more, which goes on until then.
+    pub(super) async fn replace(&mut self, process: &mut Process) {
+        self.metrics.restarts.inc();
+        let instances = self.taken.as_ref().map(|taken| &taken.instances);
+        match self.installed.start_again(instances, process).await {
+            Ok(()) => self.try_again(Duration::ZERO),
+            Err(error) => {
+                error!(%error, "cannot start another HAProxy; the one that runs goes on as it is")
+            }
+        }
+    }
+
     /// The operator has changed the template.
     pub(super) fn read_template(&mut self) {
         match Template::read(self.settings.template.as_deref()) {
@@ -472,55 +445,5 @@ impl Configuration {
         );
         self.metrics.change(outcome);
         self.report.set_problem(Some(problem.to_owned()));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MOMENT: Duration = Duration::from_millis(100);
-
-    #[test]
-    fn a_change_is_taken_when_it_is_quiet() {
-        let (mut rollout, start) = (Rollout::Current, Instant::now());
-        assert_eq!(rollout.due(start), None);
-        rollout.see(1, "a", None, start);
-        rollout.see(2, "b", None, start + MOMENT);
-        // The same again is nothing new.
-        rollout.see(2, "b", None, start + 2 * MOMENT);
-        assert_eq!(rollout.due(start + 3 * MOMENT), None);
-        assert_eq!(rollout.due(start + MOMENT + QUIET), Some(Due::Change("b")));
-        assert_eq!(rollout.due(start + LATEST), None, "it was asked once");
-        rollout.see(2, "b", Some(2), start + LATEST);
-        assert_eq!(rollout.due(start + 2 * LATEST), None, "it was taken");
-    }
-
-    #[test]
-    fn what_never_rests_is_taken_all_the_same() {
-        let (mut rollout, start) = (Rollout::Current, Instant::now());
-        let mut taken = Vec::new();
-        for step in 0..60 {
-            let now = start + step * MOMENT;
-            rollout.see(step.into(), step, None, now);
-            taken.extend(rollout.due(now).map(|_| step));
-        }
-        assert_eq!(taken, [20, 41], "every two seconds");
-    }
-
-    #[test]
-    fn what_is_held_is_tried_again_unless_it_changes() {
-        let (mut rollout, start) = (Rollout::Current, Instant::now());
-        rollout.hold(start + TRY_AGAIN);
-        rollout.see(1, "a", Some(1), start);
-        assert_eq!(rollout.due(start + MOMENT), None);
-        assert_eq!(rollout.due(start + TRY_AGAIN), Some(Due::Again));
-        assert_eq!(rollout.due(start + LATEST), None);
-
-        rollout.hold(start + LONGEST_REFUSAL);
-        rollout.see(2, "b", Some(1), start);
-        // What gathers comes sooner than what is tried again.
-        rollout.hold(start + LONGEST_REFUSAL);
-        assert_eq!(rollout.due(start + QUIET), Some(Due::Change("b")));
     }
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Settings;
+use super::claim::{Claim, ClaimError};
 use super::inputs::{Feeds, Input};
 use super::metrics::{Metrics, Report};
 use super::process::Process;
@@ -20,6 +21,13 @@ use super::watchdog::{Verdict, Watchdog};
 
 /// How often is looked at what Consul says.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How often is looked who is at HAProxy's socket, and how soon another HAProxy is tried after one that did not start.
+const INSPECT: Duration = Duration::from_secs(1);
+const REPLACE: Duration = Duration::from_secs(10);
+
+/// How long an errand waits for what Consul says.
+const WITHOUT_CONSUL: Duration = Duration::from_secs(12);
 
 /// How long what is under way may take to end.
 const ENDING: Duration = Duration::from_secs(2);
@@ -33,6 +41,9 @@ pub enum Error {
     /// The template.
     #[error(transparent)]
     Template(#[from] TemplateError),
+    /// The file or the socket is not ours to take.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The DNS library.
     #[error("cannot set up DNS: {0}")]
     Dns(#[from] hickory_resolver::net::NetError),
@@ -56,6 +67,9 @@ pub struct Supervisor {
     watchdog: Watchdog,
     /// When to look next whether HAProxy holds what it should.
     watch_at: Instant,
+    /// When to look next who is at its socket.
+    inspect_at: Instant,
+    claim: Option<Claim>,
     stop_timeout: Duration,
     report: Report,
 }
@@ -88,9 +102,22 @@ impl Supervisor {
             process,
             watchdog,
             watch_at: Instant::now(),
+            inspect_at: Instant::now(),
+            claim: None,
             stop_timeout,
             report,
         })
+    }
+
+    /// Takes the file and the socket, which nothing is written to before; `adopt` also a file that somebody else wrote.
+    ///
+    /// # Errors
+    /// [`Error::Claim`].
+    pub async fn claim(&mut self, adopt: bool) -> Result<(), Error> {
+        // The socket first: whose HAProxy it is says more than whose file.
+        self.process.is_free().await?;
+        self.claim = Some(self.configuration.claim(adopt)?);
+        Ok(())
     }
 
     /// Keeps it right until the stop, and then has it end: with the requests that are in flight,
@@ -147,6 +174,13 @@ impl Supervisor {
         } else if process.is_down() && !process.comes_back() {
             configuration.installed().start_on_last_good(process).await;
         }
+        if Instant::now() >= self.inspect_at {
+            let is_lost = process.has_lost_socket().await;
+            if is_lost {
+                configuration.replace(process).await;
+            }
+            self.inspect_at = Instant::now() + if is_lost { REPLACE } else { INSPECT };
+        }
         if Instant::now() >= self.watch_at {
             self.watch().await;
         }
@@ -186,7 +220,7 @@ impl Supervisor {
             self.configuration.installed().take_over();
         }
         loop {
-            let input = self.wait_for_input().await;
+            let input = self.wait_for_input().await?;
             match self.configuration.apply(&input, &mut self.process).await {
                 Ok(()) => return Ok(()),
                 Err(Hold::Waiting) => sleep(LOOK).await,
@@ -209,7 +243,7 @@ impl Supervisor {
     pub async fn preview(mut self) -> Result<(String, String), Error> {
         let old = self.configuration.installed().text().unwrap_or_default();
         loop {
-            let input = self.wait_for_input().await;
+            let input = self.wait_for_input().await?;
             let text = self.configuration.preview(&input, &self.process).await;
             if let Some(text) = text.map_err(Error::Refused)? {
                 return Ok((old, text));
@@ -218,10 +252,19 @@ impl Supervisor {
         }
     }
 
-    async fn wait_for_input(&mut self) -> Input {
+    /// # Errors
+    /// [`Error::Refused`], if Consul says nothing for long.
+    async fn wait_for_input(&mut self) -> Result<Input, Error> {
+        let begun = Instant::now();
         loop {
             if let Some(input) = self.configuration.input() {
-                return input;
+                return Ok(input);
+            }
+            if begun.elapsed() > WITHOUT_CONSUL {
+                let seconds = WITHOUT_CONSUL.as_secs();
+                return Err(Error::Refused(format!(
+                    "Consul has not said within {seconds} s what there is; check --consul and the token"
+                )));
             }
             sleep(LOOK).await;
         }

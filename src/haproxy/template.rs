@@ -15,6 +15,7 @@ use crate::consul::TagsByName;
 use crate::secret::Token;
 
 use super::Settings;
+use super::quoting::{lines, marked, settle};
 use super::values::Texts;
 
 /// The template in the program.
@@ -110,8 +111,8 @@ impl Template {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_formatter(|out, state, value| match value.as_str() {
             Some(text) if !value.is_safe() => {
-                let word = quoted(text).map_err(|what| invalid(what.to_owned()))?;
-                out.write_str(&word).map_err(Error::from)
+                let marked = marked(text).map_err(|what| invalid(what.to_owned()))?;
+                out.write_str(&marked).map_err(Error::from)
             }
             _ => escape_formatter(out, state, value),
         });
@@ -131,6 +132,7 @@ impl Template {
                 })
             })
             .map_err(|error| self.wrong(&error))?;
+        text = settle(&text);
         // HAProxy wants its last line whole.
         if !text.ends_with('\n') {
             text.push('\n');
@@ -176,19 +178,6 @@ fn invalid(what: String) -> Error {
     Error::new(ErrorKind::InvalidOperation, what)
 }
 
-/// Text as one word of HAProxy's configuration.
-fn quoted(text: &str) -> Result<String, &'static str> {
-    if text.chars().any(char::is_control) {
-        return Err("a value that is written holds a control character");
-    }
-    let special = |c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '\\' | '#');
-    if !text.is_empty() && !text.contains(special) {
-        return Ok(text.to_owned());
-    }
-    // Nothing is special between single quotes but their end.
-    Ok(format!("'{}'", text.replace('\'', "'\\''")))
-}
-
 /// What a template can call.
 fn add_helpers(
     environment: &mut Environment<'_>,
@@ -223,6 +212,10 @@ fn add_helpers(
             .map(|(key, value)| context! { key, value })
             .collect::<Vec<Value>>()
     });
+    environment.add_function("lines", |text: String| {
+        let lines = lines(&text).map_err(|what| invalid(what.to_owned()))?;
+        Ok::<_, Error>(Value::from_safe_string(lines))
+    });
     let from = Arc::clone(model);
     environment.add_function("services", move || {
         let services = from.services.iter();
@@ -233,12 +226,18 @@ fn add_helpers(
     let (from, asked) = (Arc::clone(model), Arc::clone(asked));
     environment.add_function("service", move |name: String| {
         let name = name.to_ascii_lowercase();
+        if !from.services.contains_key(&name) && name.contains(['.', '@', '|', '~']) {
+            return Err(invalid(format!(
+                "there is no service {name:?}: Consul Template's TAG.NAME, NAME@DATACENTER and NAME|FILTER are not \
+                 known here; give the name alone, and look at the `tags` of each instance"
+            )));
+        }
         let service = from.instances.get(&name);
         asked
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(name);
-        healthy(service)
+        let instances = healthy(service)
             .map(|instance| {
                 context! {
                     id => &instance.id,
@@ -249,7 +248,8 @@ fn add_helpers(
                     weight => instance.weight(),
                 }
             })
-            .collect::<Vec<Value>>()
+            .collect::<Vec<Value>>();
+        Ok(instances)
     });
     let from = Arc::clone(model);
     environment.add_function("tagged", move || {

@@ -7,6 +7,8 @@ use tracing::{info, warn};
 
 use crate::consul::KeyValues;
 
+use super::quoting::is_markable;
+
 /// Values by key below the prefix.
 pub(super) type Texts = BTreeMap<String, String>;
 
@@ -124,15 +126,23 @@ impl Values {
     }
 }
 
-/// A value as text on one line: an editor's final newline does not matter, and another one would let
-/// a value write lines of its own.
+/// A value as text; an editor's final newline does not matter. Where it may have several lines, its template writes
+/// them as lines on purpose only.
 fn text_of(value: &[u8]) -> Result<String, String> {
     let text = std::str::from_utf8(value).map_err(|_| "it is not UTF-8 text".to_owned())?;
     let text = text.trim();
-    if text.chars().any(char::is_control) {
-        return Err("it has more than one line, or another control character".to_owned());
+    let is_wrong = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+    if text.chars().any(is_wrong) || !is_markable(text) {
+        return Err("it has a control character".to_owned());
     }
     Ok(text.to_owned())
+}
+
+fn is_one_line(text: &str) -> Result<(), String> {
+    match text.chars().any(char::is_control) {
+        true => Err("it has more than one line, or another control character".to_owned()),
+        false => Ok(()),
+    }
 }
 
 /// For templates of users: their keys are their own, and what is in them is quoted.
@@ -169,6 +179,7 @@ const MAX_CONNECTIONS: u32 = 10_000_000;
 
 /// For the template in the program.
 pub(super) fn builtin_value(key: &str, text: &str) -> Result<(), String> {
+    is_one_line(text)?;
     match key {
         "maxconn" => match text.parse::<u32>() {
             Ok(1..=MAX_CONNECTIONS) => Ok(()),
@@ -271,8 +282,13 @@ mod tests {
 
     #[test]
     fn a_value_is_one_line() {
-        for value in ["1\nbackend x", "a\rb", "a\0b", "a\x1bb"] {
+        for value in ["a\0b", "a\x1bb", "a\u{f8f0}b"] {
             assert!(text_of(value.as_bytes()).is_err(), "{value:?}");
+        }
+        // Lines are for templates that ask for them.
+        for value in ["1\nbackend x", "a\rb", "a\tb"] {
+            assert!(any_value("x", &text_of(value.as_bytes()).expect("text")).is_ok());
+            assert!(builtin_value("check/path", value).is_err(), "{value:?}");
         }
         assert!(text_of(b"\xff").is_err());
         assert_eq!(text_of(b" a b \r\n").as_deref(), Ok("a b"));

@@ -29,15 +29,6 @@ impl Checks {
         Some(&own.status)
     }
 
-    /// Do the servers have the service's checks with other statuses, or not at all?
-    pub(super) fn differ(&self, id: &str, entered: &BTreeMap<String, AgentCheck>) -> bool {
-        let own = self.0.iter().filter(|(_, check)| check.service == id);
-        own.into_iter().any(|(name, check)| {
-            let other = entered.get(name);
-            other.is_none_or(|other| other.status != check.status)
-        })
-    }
-
     /// Has anybody else added a check to the service?
     pub(super) fn has_others(&self, id: &str) -> bool {
         let own = own_check(id);

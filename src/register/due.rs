@@ -18,6 +18,15 @@ struct Refusal {
     error: String,
     pause: Duration,
     until: Instant,
+    /// What was tried is not planned at every comparison: that it is not now says nothing.
+    lasts: bool,
+}
+
+impl Refusal {
+    /// Is it of no interest any more, although nobody has tried again?
+    fn is_over(&self, now: Instant) -> bool {
+        !self.lasts || now >= self.until + LONGEST
+    }
 }
 
 /// All services that were refused, by ID.
@@ -34,7 +43,15 @@ impl Retries {
     }
 
     /// An attempt was refused. Gives whether that is news.
-    pub(super) fn refused(&mut self, id: &str, attempt: &str, error: &str, now: Instant) -> bool {
+    /// Where it `lasts`, it is not over because nobody tries it at the next comparison.
+    pub(super) fn refused(
+        &mut self,
+        id: &str,
+        attempt: &str,
+        error: &str,
+        lasts: bool,
+        now: Instant,
+    ) -> bool {
         let before = self.refusals.remove(id);
         let before = before.filter(|before| before.attempt == attempt);
         let pause = before
@@ -46,6 +63,7 @@ impl Retries {
             error: error.to_owned(),
             pause,
             until: now + pause,
+            lasts,
         };
         self.refusals.insert(id.to_owned(), refusal);
         is_news
@@ -56,14 +74,26 @@ impl Retries {
         self.refusals.get(id).map(|refusal| refusal.error.clone())
     }
 
-    /// An attempt went well, or there is nothing to be done any more.
+    /// An attempt went well.
     pub(super) fn settled(&mut self, id: &str) {
         self.refusals.remove(id);
     }
 
+    /// At this comparison there was nothing to be done.
+    pub(super) fn stands(&mut self, id: &str, now: Instant) {
+        if self
+            .refusals
+            .get(id)
+            .is_some_and(|refusal| refusal.is_over(now))
+        {
+            self.refusals.remove(id);
+        }
+    }
+
     /// Only these are of interest still.
-    pub(super) fn retain(&mut self, is_of_interest: impl Fn(&str) -> bool) {
-        self.refusals.retain(|id, _| is_of_interest(id));
+    pub(super) fn retain(&mut self, is_of_interest: impl Fn(&str) -> bool, now: Instant) {
+        self.refusals
+            .retain(|id, refusal| is_of_interest(id) || !refusal.is_over(now));
     }
 
     /// Whether it is refused.
@@ -76,9 +106,10 @@ impl Retries {
         self.refusals.len()
     }
 
-    /// When the next one is due.
+    /// When the next one is due. What is not planned at every comparison is due when it is planned again.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.refusals.values().map(|refusal| refusal.until).min()
+        let planned = self.refusals.values().filter(|refusal| !refusal.lasts);
+        planned.map(|refusal| refusal.until).min()
     }
 }
 
@@ -157,22 +188,39 @@ mod tests {
         let now = Instant::now();
         let mut retries = Retries::default();
         assert!(retries.is_due("a", "1", now));
-        assert!(retries.refused("a", "1", "no", now));
+        assert!(retries.refused("a", "1", "no", false, now));
         assert!(!retries.is_due("a", "1", now));
         assert!(retries.is_due("a", "1", now + FIRST));
         assert!(retries.is_due("a", "2", now));
         assert!(retries.is_due("b", "1", now));
         // The same again is no news, and the pause doubles up to its longest.
-        assert!(!retries.refused("a", "1", "no", now));
+        assert!(!retries.refused("a", "1", "no", false, now));
         assert_eq!(retries.next(), Some(now + FIRST * 2));
         for _ in 0..20 {
-            retries.refused("a", "1", "no", now);
+            retries.refused("a", "1", "no", false, now);
         }
         assert_eq!(retries.next(), Some(now + LONGEST));
-        assert!(retries.refused("a", "1", "still no", now));
+        assert!(retries.refused("a", "1", "still no", false, now));
         retries.settled("a");
         assert!(retries.is_due("a", "1", now));
         assert_eq!((retries.len(), retries.next()), (0, None));
+    }
+
+    /// What is planned now and then is refused until well after its pause, and never makes anybody look at once.
+    #[test]
+    fn a_refusal_outlives_comparisons_that_do_not_try() {
+        let now = Instant::now();
+        let mut retries = Retries::default();
+        assert!(retries.refused("a", "1", "no", true, now));
+        retries.stands("a", now + FIRST);
+        retries.retain(|_| false, now + FIRST);
+        assert_eq!((retries.len(), retries.next()), (1, None));
+        assert!(!retries.refused("a", "1", "no", true, now + FIRST));
+        retries.stands("a", now + 4 * FIRST + LONGEST);
+        assert_eq!(retries.len(), 0);
+        retries.refused("b", "1", "no", false, now);
+        retries.stands("b", now);
+        assert_eq!(retries.len(), 0);
     }
 
     #[test]

@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::docker::{Problem, Snapshot};
 
 use super::due::Retries;
-use super::plan::{Action, Step};
-use super::wanted::Wanted;
+use super::plan::{Action, Step, Why};
 
 /// What became of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,11 +35,11 @@ pub struct ExplainedService {
     pub id: String,
     /// `IP:PORT`.
     pub address: String,
-    /// `registered`, or `refused`, `left alone`, `planned`.
+    /// `registered`, or `refused`, `left alone`, `kept`, `planned`.
     pub state: String,
     /// Why it is so, where it is not just registered.
     pub why: String,
-    /// Since when it is so, as this process saw it (RFC 3339).
+    /// Since when it is so, as this process saw it (RFC 3339); empty where it only looked once.
     pub since: String,
 }
 
@@ -72,7 +71,11 @@ impl Explained {
                 "" => String::new(),
                 why => format!(": {why}"),
             };
-            let _ = writeln!(text, "  {state} since {since}{why}");
+            let since = match since.as_str() {
+                "" => String::new(),
+                since => format!(" since {since}"),
+            };
+            let _ = writeln!(text, "  {state}{since}{why}");
             let _ = writeln!(text, "    service {name}, ID {id}, at {address}");
         }
         if self.services.is_empty() {
@@ -94,34 +97,38 @@ impl Since {
     pub(super) fn explain(
         &mut self,
         snapshot: &Snapshot,
-        wanted: &BTreeMap<String, Wanted>,
         steps: &[Step],
         problems: &[&[Problem]],
         retries: Option<&Retries>,
         now: SystemTime,
     ) -> Vec<Explained> {
         let mut services: BTreeMap<&str, Vec<ExplainedService>> = BTreeMap::new();
-        let steps: Vec<(&Step, &Wanted)> = steps
+        self.0
+            .retain(|id, _| steps.iter().any(|step| step.id == *id));
+        for step in steps
             .iter()
-            .filter_map(|step| Some((step, wanted.get(&step.id)?)))
-            .collect();
-        self.0.retain(|id, _| wanted.contains_key(id));
-        for (step, wanted) in steps {
+            .filter(|step| step.action != Action::Deregister)
+        {
             let state = state(step, retries);
-            let entry = self.0.entry(step.id.clone());
-            let entry = entry.or_insert_with(|| (state.clone(), now));
-            if entry.0 != state {
-                *entry = (state, now);
-            }
-            let ((state, why), since) = entry;
-            let of = services.entry(wanted.container_id().unwrap_or_default());
+            let since = match retries {
+                Some(_) => {
+                    let entry = self.0.entry(step.id.clone());
+                    let entry = entry.or_insert_with(|| (state.clone(), now));
+                    if entry.0 != state {
+                        *entry = (state.clone(), now);
+                    }
+                    humantime::format_rfc3339_seconds(entry.1).to_string()
+                }
+                None => String::new(),
+            };
+            let of = services.entry(step.container.as_deref().unwrap_or_default());
             of.or_default().push(ExplainedService {
                 name: step.service.clone(),
                 id: step.id.clone(),
                 address: step.address.clone(),
-                state: (*state).to_owned(),
-                why: why.clone(),
-                since: humantime::format_rfc3339_seconds(*since).to_string(),
+                state: state.0.to_owned(),
+                why: state.1,
+                since,
             });
         }
         let running = snapshot.containers.iter().map(|container| {
@@ -136,30 +143,21 @@ impl Since {
             }
         });
         let mut explained: Vec<Explained> = running.collect();
-        for (id, name, note) in snapshot
-            .failed
-            .iter()
-            .map(|(id, ended)| {
-                let note = format!(
-                    "it ended with {}: its services stay as they were",
-                    ended.exit_code
-                );
-                (id, &ended.name, note)
-            })
-            .chain(snapshot.unknown.iter().map(|(id, name)| {
-                let note =
-                    "Docker does not say what it is: its services stay as they were".to_owned();
-                (id, name, note)
-            }))
-        {
-            explained.push(Explained {
-                container: name.clone(),
-                id: id.clone(),
-                runs_since: String::new(),
-                services: Vec::new(),
-                notes: vec![note],
-            });
-        }
+        let failed = snapshot.failed.iter().map(|(id, ended)| {
+            let note = format!("it ended with {}", ended.exit_code);
+            (id, &ended.name, note)
+        });
+        let unknown = snapshot.unknown.iter().map(|(id, name)| {
+            let note = "Docker does not say what it is".to_owned();
+            (id, name, note)
+        });
+        explained.extend(failed.chain(unknown).map(|(id, name, note)| Explained {
+            container: name.clone(),
+            id: id.clone(),
+            runs_since: String::new(),
+            services: services.remove(id.as_str()).unwrap_or_default(),
+            notes: vec![note],
+        }));
         explained.sort_by(|one, other| one.container.cmp(&other.container));
         explained
     }
@@ -168,8 +166,10 @@ impl Since {
 /// How it is with a service that should be registered, and why.
 fn state(step: &Step, retries: Option<&Retries>) -> (&'static str, String) {
     let (action, why) = (step.action, step.why);
-    if action == Action::Leave {
-        return ("left alone", why.to_string());
+    match (action, why) {
+        (Action::Leave, why) => return ("left alone", why.to_string()),
+        (_, Why::ContainerKept) => return ("kept", why.to_string()),
+        _ => {}
     }
     match retries.map(|retries| retries.error(&step.id)) {
         None if action == Action::Register => ("planned", why.to_string()),

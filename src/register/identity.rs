@@ -87,7 +87,8 @@ impl Identity {
         self.is_named(service) && !self.owns(service)
     }
 
-    fn is_named(&self, service: &AgentService) -> bool {
+    /// Whether it bears our owner's name, whoever's it is.
+    pub(super) fn is_named(&self, service: &AgentService) -> bool {
         service.meta.get(OWNER) == Some(&self.owner)
     }
 

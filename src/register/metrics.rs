@@ -110,7 +110,8 @@ pub(super) fn count(number: usize) -> i64 {
 #[derive(Debug, Clone)]
 pub struct Report {
     now: Arc<Mutex<Result<String, String>>>,
-    containers: Arc<Mutex<Arc<[Explained]>>>,
+    /// `None` while nothing is known of them, or not any more.
+    containers: Arc<Mutex<Option<Arc<[Explained]>>>>,
 }
 
 impl Default for Report {
@@ -119,7 +120,7 @@ impl Default for Report {
             now: Arc::new(Mutex::new(Err(
                 "waiting for the first comparison of Docker with Consul".to_owned(),
             ))),
-            containers: Arc::new(Mutex::new(Arc::new([]))),
+            containers: Arc::default(),
         }
     }
 }
@@ -137,21 +138,22 @@ impl Report {
     }
 
     /// What became of each container, by name.
-    pub fn containers(&self) -> Arc<[Explained]> {
-        Arc::clone(
-            &self
-                .containers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+    ///
+    /// # Errors
+    /// Why that is not known.
+    pub fn containers(&self) -> Result<Arc<[Explained]>, String> {
+        let containers = self.containers.lock();
+        let containers = containers.unwrap_or_else(PoisonError::into_inner).clone();
+        containers.ok_or_else(|| self.get().err().unwrap_or_default())
     }
 
-    /// Says what became of each container.
-    pub(super) fn set_containers(&self, containers: Vec<Explained>) {
+    /// Says what became of each container; `None` if it is not known.
+    pub(super) fn set_containers(&self, containers: Option<Vec<Explained>>) {
+        let containers = containers.map(Arc::from);
         *self
             .containers
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = containers.into();
+            .unwrap_or_else(PoisonError::into_inner) = containers;
     }
 
     /// Says how it stands.

@@ -120,6 +120,8 @@ pub struct Step {
     pub service: String,
     /// `IP:PORT`.
     pub address: String,
+    /// The ID of the container that it is of, as far as that is known.
+    pub container: Option<String>,
 }
 
 impl Step {
@@ -131,6 +133,7 @@ impl Step {
             id: id.to_owned(),
             service: service.name.clone(),
             address: endpoint(&service.address, service.port),
+            container: service.meta.get(CONTAINER).cloned(),
         }
     }
 }
@@ -151,6 +154,7 @@ pub(super) fn plan(
             id: id.clone(),
             service: wanted.name.clone(),
             address: wanted.endpoint.clone(),
+            container: wanted.container_id().map(str::to_owned),
         });
     }
     for (id, service) in actual.iter().filter(|(id, _)| !wanted.contains_key(*id)) {
@@ -161,6 +165,7 @@ pub(super) fn plan(
                 id: id.clone(),
                 service: service.name.clone(),
                 address: endpoint(&service.address, service.port),
+                container: service.meta.get(CONTAINER).cloned(),
             });
         }
     }
@@ -188,7 +193,7 @@ impl Circumstances<'_> {
             (Action::Register, Why::CheckLost)
         } else if is_same && self.outdated.contains(id) {
             (Action::Register, Why::NewToken)
-        } else if is_same && self.unsynced.contains(id) {
+        } else if is_same && self.unsynced.contains(id) && !self.writers.have(actual) {
             (Action::Register, Why::Unsynced)
         } else if is_same {
             (Action::Keep, Why::Unchanged)
@@ -313,9 +318,9 @@ mod tests {
         fn check(self) {
             let identity = Identity::new("me");
             let mut writers = Writers::new(identity.writer());
-            writers.observe(BTreeMap::new(), Instant::now());
+            writers.observe(BTreeMap::new(), |_| true, Instant::now());
             let other = BTreeMap::from([("x".to_owned(), "other".to_owned())]);
-            writers.observe(other, Instant::now());
+            writers.observe(other, |_| true, Instant::now());
             let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
             let damaged = set(self.damaged);
             let outdated = set(self.outdated);

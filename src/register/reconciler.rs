@@ -10,7 +10,7 @@ use tracing::{error, info};
 use crate::consul::{Agent, AgentError, AgentService, Entered};
 use crate::docker::{self, Desired, Snapshot, desired};
 
-use super::catalog::{Drift, Servers};
+use super::catalog::{Drift, Held, Servers};
 use super::checks::{Checks, Memory};
 use super::due::{HealthReports, Retries};
 use super::explain::{Explained, Since};
@@ -81,6 +81,8 @@ pub(super) struct Comparison {
     pub(super) ghosts: BTreeMap<String, AgentService>,
     pub(super) steps: Vec<Step>,
     desired: Desired,
+    /// What the agent has of ours.
+    held: Held,
     /// Something of Registrator's has to wait until more is known of its container.
     is_adoption_open: bool,
 }
@@ -145,17 +147,18 @@ impl Reconciler {
                     self.register(step, wanted, &comparison).await?;
                 }
                 (Action::Deregister, _) => self.deregister(step, &comparison).await?,
-                _ => self.retries.settled(&step.id),
+                _ => self.retries.stands(&step.id, Instant::now()),
             }
         }
         self.report_health(&comparison).await?;
         self.sight.try_token(&self.agent).await?;
         if !self.sight.is_blind() {
-            self.servers.ask(&self.agent, self.settings.resync);
+            let held = comparison.held.clone();
+            self.servers.ask(&self.agent, held, self.settings.resync);
         }
         self.settle(&comparison);
         let explained = self.explained(snapshot, &comparison, true);
-        self.report.set_containers(explained);
+        self.report.set_containers(Some(explained));
         Ok(Failed(self.retries.len()))
     }
 
@@ -176,6 +179,7 @@ impl Reconciler {
                     match self.agent.deregister(id).await {
                         Ok(()) => {
                             self.sight.forget(id);
+                            self.writers.removed(id);
                             self.metrics.write("deregister", "ok");
                             info!(service = service.name, id, "deregistered on exit");
                         }
@@ -221,10 +225,15 @@ impl Reconciler {
         let outdated = self
             .tokens
             .outdated(self.agent.token(), kept_up.map(|(id, _)| id), now);
-        let Drift { behind, ghosts } = match self.servers.said().await {
-            Some(entered) => self.drift(entered, &actual, &shown, &checks),
+        let held = actual.iter().filter(|(id, _)| shown.contains(*id));
+        let held = Held::new(held, &checks);
+        let Drift { behind, mut ghosts } = match self.servers.said().await {
+            Some((asked, entered)) => self.drift(&asked, entered, &actual, &held),
             None => Drift::default(),
         };
+        self.metrics.unsynced.set(count(self.servers.standing()));
+        // It is registered anyway.
+        ghosts.retain(|id, _| !wanted.contains_key(id));
         let kept = snapshot.kept();
         let circumstances = Circumstances {
             identity: &self.identity,
@@ -255,6 +264,7 @@ impl Reconciler {
             ghosts,
             steps,
             desired,
+            held,
             is_adoption_open,
         })
     }
@@ -262,36 +272,33 @@ impl Reconciler {
     /// What the servers do not have as the agent has it, if the token may know.
     fn drift(
         &mut self,
+        asked: &Held,
         entered: Option<Entered>,
         actual: &BTreeMap<String, AgentService>,
-        ours: &BTreeSet<String>,
-        checks: &Checks,
+        held: &Held,
     ) -> Drift {
         self.told.catalog_hidden(entered.is_none());
         let Some(entered) = entered else {
             return Drift::default();
         };
-        let held = actual.iter().filter(|(id, _)| ours.contains(*id)).collect();
         let is_held = |id: &str| actual.contains_key(id);
-        let drift = self
-            .servers
-            .compare(&held, checks, &entered, &self.identity, is_held);
-        self.metrics
-            .unsynced
-            .set(count(drift.behind.len() + drift.ghosts.len()));
-        drift
+        self.servers
+            .compare(held, asked, &entered, &self.identity, is_held)
     }
 
     /// Notes who wrote what is ours, and tells of others that do so now.
     fn observe(&mut self, actual: &BTreeMap<String, AgentService>, ours: &BTreeSet<String>) {
-        let ours = actual.iter().filter(|(id, _)| ours.contains(*id));
-        let writers = ours
+        let named = actual.iter().filter(|(_, own)| self.identity.is_named(own));
+        let writers = named
             .map(|(id, service)| {
                 let writer = service.meta.get(WRITER).cloned().unwrap_or_default();
                 (id.clone(), writer)
             })
             .collect();
-        for writer in self.writers.observe(writers, Instant::now()) {
+        for writer in self
+            .writers
+            .observe(writers, |id| ours.contains(id), Instant::now())
+        {
             error!(
                 owner = self.identity.owner(),
                 writer,
@@ -314,7 +321,6 @@ impl Reconciler {
         } = &comparison.desired;
         self.since.explain(
             snapshot,
-            &comparison.wanted,
             &comparison.steps,
             &[problems, reasons],
             is_done.then_some(&self.retries),
@@ -326,7 +332,8 @@ impl Reconciler {
     fn settle(&mut self, comparison: &Comparison) {
         let Comparison { wanted, steps, .. } = comparison;
         let ids: BTreeSet<&str> = steps.iter().map(|step| step.id.as_str()).collect();
-        self.retries.retain(|id| ids.contains(id));
+        let now = Instant::now();
+        self.retries.retain(|id| ids.contains(id), now);
         let left = steps.iter().filter(|step| step.action == Action::Leave);
         let conflicts: BTreeMap<String, Why> =
             left.map(|step| (step.id.clone(), step.why)).collect();
@@ -368,6 +375,8 @@ impl Reconciler {
         // It may come back as another one, with nothing of what it was told.
         self.host = None;
         self.health = HealthReports::default();
+        self.servers = Servers::default();
+        self.report.set_containers(None);
     }
 
     /// From now on, another mapping. What was refused is tried again at once: it may help, and so

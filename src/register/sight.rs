@@ -37,7 +37,7 @@ impl Sight {
         let mut actual = agent.services().await?;
         let missing = self.missing(&actual);
         self.is_blind = match &missing {
-            Some(id) => agent.hides(id).await?,
+            Some(id) => agent.hides(id).await? && !self.is_path_barred(agent, &actual).await?,
             None => false,
         };
         let mut hidden = BTreeSet::new();
@@ -64,13 +64,27 @@ impl Sight {
         }
     }
 
+    /// Is the agent not to be asked for a single service at all, even for one that it shows? A proxy before it may forbid
+    /// that.
+    async fn is_path_barred(
+        &self,
+        agent: &Agent,
+        actual: &BTreeMap<String, AgentService>,
+    ) -> Result<bool, AgentError> {
+        match self.written.keys().find(|id| actual.contains_key(*id)) {
+            Some(shown) => agent.hides(shown).await,
+            None => Ok(false),
+        }
+    }
+
     /// Asks for one of what was registered, with a token of which it is not known yet whether it may read.
     ///
     /// # Errors
     /// [`AgentError`] if the agent cannot be asked.
     pub(super) async fn try_token(&mut self, agent: &Agent) -> Result<(), AgentError> {
         if let Some(id) = self.untried(agent.token()) {
-            self.is_blind = agent.hides(&id).await?;
+            let is_hidden = agent.hides(&id).await?;
+            self.is_blind = is_hidden && !agent.services().await?.contains_key(&id);
         }
         Ok(())
     }

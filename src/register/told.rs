@@ -48,8 +48,8 @@ impl Told {
 
     /// Registrator's services that are not taken over, by the name of their host.
     pub(super) fn of_other_hosts(&mut self, others: BTreeMap<String, Vec<String>>) {
-        if self.of_other_hosts != others {
-            for (host, ids) in &others {
+        for (host, ids) in &others {
+            if !self.of_other_hosts.contains_key(host) {
                 warn!(
                     host,
                     services = ids.join(", "),
@@ -63,8 +63,8 @@ impl Told {
 
     /// Services of hosts whose engine has our ID, by the name of the host; empty where it is not said.
     pub(super) fn namesakes(&mut self, others: BTreeMap<String, Vec<String>>) {
-        if self.namesakes != others {
-            for (host, ids) in &others {
+        for (host, ids) in &others {
+            if !self.namesakes.contains_key(host) {
                 warn!(
                     host,
                     services = ids.join(", "),

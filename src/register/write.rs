@@ -88,6 +88,7 @@ impl Reconciler {
         };
         if self.has_succeeded(step, "deregister", attempt, result)? {
             self.sight.forget(id);
+            self.writers.removed(id);
             info!(service = step.service, id, why = %step.why, "deregistered");
         }
         Ok(())
@@ -113,7 +114,11 @@ impl Reconciler {
         }
         let text = error.to_string();
         let (service, id) = (&step.service, &step.id);
-        if self.retries.refused(id, attempt, &text, Instant::now()) {
+        let lasts = matches!(step.why, Why::NewToken | Why::Unsynced | Why::Ghost);
+        if self
+            .retries
+            .refused(id, attempt, &text, lasts, Instant::now())
+        {
             warn!(
                 service,
                 id,

@@ -7,9 +7,11 @@ mod support;
 
 mod backends;
 mod behaviour;
+mod corners;
 mod edge;
 mod load;
 mod outages;
+mod ownership;
 mod process;
 mod refusals;
 mod scaling;

@@ -151,7 +151,7 @@ fn the_same_with_haproxy_3() {
     changes_cost_nobody_a_request(haproxy_3());
 }
 
-fn haproxy_3() -> PathBuf {
+pub(crate) fn haproxy_3() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/programs/haproxy3/haproxy");
     let path = env::var_os("PORTOLAN_HAPROXY3").map_or(own, PathBuf::from);
     assert!(

@@ -124,7 +124,7 @@ fn what_would_become_of_a_container_is_explained() {
     let outcome = explain(&host, "none", &web.name);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
     assert!(
-        outcome.stdout.contains("planned since") && outcome.stdout.contains(": new"),
+        outcome.stdout.contains("planned: new") && outcome.stdout.contains(": new"),
         "{outcome:?}"
     );
     assert!(

@@ -62,11 +62,11 @@ fn keys_of_several_lines() {
     );
     site.set_key(
         "rules",
-        "  http-request deny deny_status 418 if { path /tea }\n  http-request deny deny_status 410 if { path /gone }\n",
+        "  http-request deny deny_status 403 if { path /tea }\n  http-request deny deny_status 410 if { path /gone }\n",
     );
     let edge = site.launch(&["--template", &file]);
     site.answers("/x", "none");
-    for (path, status) in [("/tea", 418), ("/gone", 410)] {
+    for (path, status) in [("/tea", 403), ("/gone", 410)] {
         eventually(SOON, "its rule is there", || {
             let answer = site.get(path)?;
             ensure(answer.0 == status, || format!("{answer:?}"))

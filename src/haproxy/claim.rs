@@ -109,11 +109,15 @@ fn lock(of: &Path) -> Result<Flock<File>, ClaimError> {
         path: path.clone(),
         source,
     };
-    let opened = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path);
+    // Another user may have made it; who may read it may lock it.
+    let opened = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path),
+        opened => opened,
+    };
     let file = opened.map_err(system)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
         Errno::EWOULDBLOCK => ClaimError::Taken {

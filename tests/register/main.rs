@@ -15,6 +15,7 @@ mod refused;
 mod secrets;
 mod servers;
 mod sight;
+mod spins;
 mod steps;
 mod truth;
 mod world;

@@ -97,7 +97,7 @@ async fn run(
         Errand::Once => supervisor.once().await.map_err(Failure::from),
         Errand::DryRun => {
             let (old, new) = supervisor.preview().await?;
-            show(&output, &hidden(&old), &hidden(&new));
+            show(&output, &old, &new);
             Ok(())
         }
     };
@@ -147,29 +147,6 @@ fn readiness(report: Report) -> admin::Probe {
         Ok(what) => Readiness::Ready(what),
         Err(why) => Readiness::NotReady(why),
     })
-}
-
-/// The text without its secrets.
-fn hidden(text: &str) -> String {
-    let hide = |line: &str| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let is_secret = |pair: &[&str]| {
-            matches!(
-                pair,
-                ["stats", "auth"] | [_, "password" | "insecure-password"]
-            )
-        };
-        match words.windows(2).any(is_secret) {
-            true => {
-                let shown = words.iter().take(words.len().saturating_sub(1)).copied();
-                let shown: Vec<&str> = shown.chain(["…"]).collect();
-                let indent = &line[..line.len() - line.trim_start().len()];
-                format!("{indent}{}\n", shown.join(" "))
-            }
-            false => format!("{line}\n"),
-        }
-    };
-    text.lines().map(hide).collect()
 }
 
 #[expect(

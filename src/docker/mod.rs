@@ -27,6 +27,6 @@ pub use containers::{Deregister, Ended, Snapshot};
 pub use follower::{Follow, Follower, View};
 pub use health::Healthcheck;
 pub use labels::{
-    Check, Desired, Probe, Problem, Reach, Registration, Settings, Severity, desired,
+    Check, Desired, Probe, Problem, Reach, Registration, Settings, Severity, desired, tell,
 };
 pub use source::{Host, Source, host_address};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::catalog::{
     Catalog, Health, Instance, Kind, Layer, Node, Service, ServiceKey, TaggedAddress, Weights,
@@ -15,7 +15,7 @@ use crate::catalog::{
 use super::client::Client;
 use super::follower::{Follow, Follower, View};
 use super::health::Healthcheck;
-use super::labels::{Desired, Problem, Registration, Settings, Severity, desired};
+use super::labels::{Desired, Problem, Registration, Settings, desired, tell};
 
 /// The host that the containers run on.
 #[derive(Debug, Clone)]
@@ -96,7 +96,7 @@ impl Source {
                     problems,
                     reasons: _,
                 } = desired(&snapshot.containers, &settings);
-                tell(&mut told, problems);
+                tell(&mut told, &problems);
                 if published.as_ref() != Some(&registrations) {
                     publish(&layer, &node, &registrations);
                     published = Some(registrations);
@@ -113,22 +113,6 @@ impl Source {
             layer.local().mark_stale(layer.versions().millis());
         }
     }
-}
-
-/// Tells of the problems that are new, and forgets those that are over.
-fn tell(told: &mut BTreeSet<Problem>, problems: Vec<Problem>) {
-    let problems: BTreeSet<Problem> = problems.into_iter().collect();
-    for problem in problems.difference(told) {
-        let Problem {
-            container, message, ..
-        } = problem;
-        match problem.severity {
-            Severity::Reason => {}
-            Severity::Note => info!(container, "{message}"),
-            Severity::Warning => warn!(container, "{message}"),
-        }
-    }
-    *told = problems;
 }
 
 fn publish(layer: &Layer, node: &Arc<Node>, registrations: &[Registration]) {

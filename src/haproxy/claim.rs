@@ -133,7 +133,7 @@ pub(super) fn is_ours(text: &str) -> bool {
 }
 
 /// The text with our mark.
-pub(super) fn marked(text: String) -> String {
+pub(super) fn with_mark(text: String) -> String {
     if text.starts_with(MARK) {
         return text;
     }
@@ -173,10 +173,10 @@ mod tests {
             ("# written by hand\n", false),
         ] {
             assert_eq!(is_ours(text), is, "{text:?}");
-            assert!(is_ours(&marked(text.to_owned())));
+            assert!(is_ours(&with_mark(text.to_owned())));
         }
-        let once = marked("global\n".to_owned());
-        assert_eq!(marked(once.clone()), once);
+        let once = with_mark("global\n".to_owned());
+        assert_eq!(with_mark(once.clone()), once);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Values in haproxy.cfg: each stays the text that it is, wherever in the file it stands (HAProxy's `configuration.txt`,
-//! section 2.2, "Quoting and escaping").
+//! Values in haproxy.cfg, and which of them nobody is to see. Each stays the text that it is, wherever in the file it
+//! stands (HAProxy's `configuration.txt`, section 2.2, "Quoting and escaping").
 //!
 //! While a template is rendered, what it writes is put between two marks; where those stand is known only once the whole
 //! text is there: outside of quotes, inside of the author's own, or in a comment.
@@ -125,6 +125,27 @@ fn write(settled: &mut String, place: Place, value: &str) {
     }
 }
 
+/// The text of a configuration without its secrets, for people.
+pub(super) fn hidden(text: &str) -> String {
+    let hide = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let is_secret = |pair: &[&str]| {
+            matches!(
+                pair,
+                ["stats", "auth"] | [_, "password" | "insecure-password"]
+            )
+        };
+        match words.windows(2).position(is_secret) {
+            Some(place) => {
+                let indent = &line[..line.len() - line.trim_start().len()];
+                format!("{indent}{} …\n", words[..place + 2].join(" "))
+            }
+            None => format!("{line}\n"),
+        }
+    };
+    text.lines().map(hide).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -206,6 +227,24 @@ mod tests {
         assert!(marked("a\nb").is_err() && marked("a\u{0}").is_err());
         assert_eq!(lines("a\r\n\tb"), Ok("a\n\tb".to_owned()));
         assert!(lines("a\u{0}").is_err());
+    }
+
+    #[test]
+    fn secrets_are_hidden_with_all_that_follows() {
+        for (line, shown) in [
+            ("    stats auth me:secret", "    stats auth …"),
+            (
+                "  user me password $5$secret groups g",
+                "  user me password …",
+            ),
+            (
+                "  user me insecure-password 'my secret'",
+                "  user me insecure-password …",
+            ),
+            ("  stats enable", "  stats enable"),
+        ] {
+            assert_eq!(hidden(line), format!("{shown}\n"));
+        }
     }
 
     proptest! {

@@ -10,7 +10,7 @@ use tracing::{debug, error, info};
 
 use super::Settings;
 use super::changes::{Due, LATEST, Rollout};
-use super::claim::{Claim, ClaimError, marked};
+use super::claim::{Claim, ClaimError, with_mark};
 use super::inputs::{Before, Feeds, Input, Inputs};
 use super::installed::{Installed, ON_EARLIER};
 use super::master::{Endpoints, ReloadError, endpoints};
@@ -300,7 +300,7 @@ impl Configuration {
         let rendered = rendered.map_err(|error| Unproven::Refused(error.to_string()))?;
         self.metrics.took(Phase::Render, begun.elapsed());
         let proven = Proven {
-            text: marked(rendered.text),
+            text: with_mark(rendered.text),
             values: values.clone(),
             asked: rendered.asked,
             backends: input.tagged.len(),

@@ -15,6 +15,7 @@ use super::claim::{Claim, ClaimError};
 use super::inputs::{Feeds, Input};
 use super::metrics::{Metrics, Report};
 use super::process::Process;
+use super::quoting::hidden;
 use super::rollout::{Configuration, Hold};
 use super::template::TemplateError;
 use super::watchdog::{Verdict, Watchdog};
@@ -236,7 +237,7 @@ impl Supervisor {
         }
     }
 
-    /// What is in the file, and what would be, if HAProxy takes it.
+    /// What is in the file, and what would be, if HAProxy takes it; both without their secrets.
     ///
     /// # Errors
     /// [`Error::Refused`], with the reason.
@@ -246,7 +247,7 @@ impl Supervisor {
             let input = self.wait_for_input().await?;
             let text = self.configuration.preview(&input, &self.process).await;
             if let Some(text) = text.map_err(Error::Refused)? {
-                return Ok((old, text));
+                return Ok((hidden(&old), hidden(&text)));
             }
             sleep(LOOK).await;
         }

@@ -1,6 +1,6 @@
 //! What became of each container, for who asks: registered as what and since when, or why not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
@@ -103,8 +103,8 @@ impl Since {
         now: SystemTime,
     ) -> Vec<Explained> {
         let mut services: BTreeMap<&str, Vec<ExplainedService>> = BTreeMap::new();
-        self.0
-            .retain(|id, _| steps.iter().any(|step| step.id == *id));
+        let ids: BTreeSet<&str> = steps.iter().map(|step| step.id.as_str()).collect();
+        self.0.retain(|id, _| ids.contains(id.as_str()));
         for step in steps
             .iter()
             .filter(|step| step.action != Action::Deregister)

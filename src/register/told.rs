@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::{error, info, warn};
 
-use crate::docker::{Problem, Severity};
+use crate::docker::{Problem, tell};
 
 use super::plan::Why;
 
@@ -22,18 +22,7 @@ pub(super) struct Told {
 impl Told {
     /// What cannot be done as labels ask for it.
     pub(super) fn problems(&mut self, problems: &[Problem]) {
-        for problem in problems
-            .iter()
-            .filter(|problem| !self.problems.contains(problem))
-        {
-            let (container, message) = (&problem.container, &problem.message);
-            match problem.severity {
-                Severity::Reason => {}
-                Severity::Note => info!(container, "{message}"),
-                Severity::Warning => warn!(container, "{message}"),
-            }
-        }
-        self.problems = problems.iter().cloned().collect();
+        tell(&mut self.problems, problems);
     }
 
     /// Services that are left alone, by ID.

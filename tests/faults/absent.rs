@@ -87,6 +87,14 @@ fn flood(server: SocketAddr, count: usize) -> BTreeMap<String, usize> {
     others
 }
 
+/// What was read beside that.
+fn caused(paths: &[String]) -> Vec<&String> {
+    let paths = paths.iter();
+    paths
+        .filter(|path| !ALWAYS.contains(&path.as_str()))
+        .collect()
+}
+
 #[test]
 fn absent_names_cost_consul_nothing() {
     let _alone = alone();
@@ -104,10 +112,7 @@ fn absent_names_cost_consul_nothing() {
     let others = flood(portolan.dns(), count);
     let took = start.elapsed();
     let paths = recorder.paths().split_off(before);
-    let mut caused: Vec<&String> = paths
-        .iter()
-        .filter(|p| !ALWAYS.contains(&p.as_str()))
-        .collect();
+    let mut caused = caused(&paths);
     let requests = counted() - counted_before;
     figure(&format!(
         "{count} absent names in {took:?} caused {} requests to Consul, beside {} of the lists \
@@ -296,10 +301,7 @@ fn what_consul_cannot_be_asked_for_is_not() {
         }
     }
     let paths = recorder.paths().split_off(before);
-    let caused: Vec<&String> = paths
-        .iter()
-        .filter(|path| !ALWAYS.contains(&path.as_str()))
-        .collect();
+    let caused = caused(&paths);
     assert!(caused.is_empty(), "{caused:?}");
     let reply = Query::new("tabx.service.consul", A).ask(portolan.dns());
     assert_eq!(reply.answers.len(), 1, "{}", reply.summary());

@@ -8,20 +8,10 @@ use crate::{
         registrar::Registrar,
     },
     truth::throughout,
-    world::{Host, LATE, SOON, host_name},
+    world::{Host, LATE, SOON, host_name, wait_for_passes},
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, time::Duration};
-
-/// Waits until a registrar has looked again, twice.
-fn wait_for_looks(registrar: &Registrar) {
-    let passes = || registrar.metric("portolan_register_passes_total{outcome=\"ok\"}");
-    let before = passes();
-    eventually(LATE, "it has looked again", || {
-        let now = passes();
-        ensure(now >= before + 2.0, || now.to_string())
-    });
-}
 
 /// Two machines on one agent, each with an address of its own.
 #[test]
@@ -112,7 +102,7 @@ fn marks_of_before_are_taken_over() {
             ensure(*mark == name, || mark.to_string())
         });
         host.wait_for_ids(LATE, &stays);
-        wait_for_looks(&registrar);
+        wait_for_passes(&registrar, 2.0);
         assert_eq!(host.ids(), stays);
         let told = registrar.log();
         assert!(told.contains("by-hand, elsewhere:app:80"), "{told}");

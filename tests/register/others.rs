@@ -7,7 +7,7 @@ use crate::{
         ensure, eventually,
         registrar::Registrar,
     },
-    world::{Host, LATE, host_name},
+    world::{Host, LATE, host_name, passes},
 };
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -63,11 +63,6 @@ fn registrators_services_are_taken_over_on_request() {
     assert_eq!(host.services()[&id]["Port"], 1);
 }
 
-/// How often a registrar has compared what runs with what is registered.
-fn passes(registrar: &Registrar) -> f64 {
-    registrar.metric("portolan_register_passes_total{outcome=\"ok\"}")
-}
-
 /// Two of one owner on one agent, each with containers of its own: both say so, and neither takes
 /// away what the other has.
 #[test]
@@ -98,14 +93,14 @@ fn a_second_writer_is_told_of() {
     host.wait_for_ids(LATE, &both);
     let _ = host.recorder.take_writes();
     // Whoever would fight would do so at its next looks.
-    let passes = [&one, &two].map(passes);
+    let before = [&one, &two].map(passes);
     eventually(LATE, "both have looked again", || {
-        let now = [&one, &two].map(self::passes);
+        let now = [&one, &two].map(passes);
         let enough = now
             .iter()
-            .zip(passes)
+            .zip(before)
             .all(|(now, before)| *now >= before + 2.0);
-        ensure(enough, || format!("{now:?} after {passes:?}"))
+        ensure(enough, || format!("{now:?} after {before:?}"))
     });
     assert_eq!(host.recorder.take_writes(), Vec::<String>::new());
     assert_eq!(host.ids(), both);

@@ -7,7 +7,7 @@ use crate::{
     },
     world::{Host, SOON},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 pub(crate) const ROOT: &str = "00000000-1111-2222-3333-444444444444";
@@ -33,7 +33,7 @@ pub(crate) fn with_acl() -> Host {
 
 /// A token with these rules.
 pub(crate) fn token(host: &Host, rules: &str) -> String {
-    let put = |path: &str, body: serde_json::Value| {
+    let put = |path: &str, body: Value| {
         let path = format!("{path}?token={ROOT}");
         let response = http::put(host.consul.http(), &path, &body.to_string()).expect("an answer");
         assert_eq!(response.status, 200, "{response:?}");
@@ -43,6 +43,33 @@ pub(crate) fn token(host: &Host, rules: &str) -> String {
     put("/v1/acl/policy", json!({ "Name": name, "Rules": rules }));
     let token = put("/v1/acl/token", json!({ "Policies": [{ "Name": name }] }));
     token["SecretID"].as_str().expect("a token").to_owned()
+}
+
+/// What Consul says to the root of all rights.
+pub(crate) fn root_get(host: &Host, path: &str) -> Value {
+    let path = format!("{path}?token={ROOT}");
+    let response = http::get(host.consul.http(), &path).expect("an answer");
+    response.json()
+}
+
+/// Deletes a token.
+pub(crate) fn delete_token(host: &Host, token: &str) {
+    let path = format!("/v1/acl/token/self?token={token}");
+    let own = http::get(host.consul.http(), &path)
+        .expect("an answer")
+        .json();
+    let accessor = own["AccessorID"].as_str().expect("its ID");
+    let path = format!("/v1/acl/token/{accessor}?token={ROOT}");
+    let deleted = http::request(host.consul.http(), "DELETE", &path, "").expect("an answer");
+    assert_eq!(deleted.status, 200, "{deleted:?}");
+}
+
+/// A write with all rights.
+pub(crate) fn root_put(host: &Host, path: &str, body: &Value) {
+    let sign = if path.contains('?') { '&' } else { '?' };
+    let path = format!("{path}{sign}token={ROOT}");
+    let answer = http::put(host.consul.http(), &path, &body.to_string()).expect("an answer");
+    assert_eq!(answer.status, 200, "PUT {path}: {answer:?}");
 }
 
 /// The names of the agent's services.

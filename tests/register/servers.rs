@@ -2,34 +2,15 @@
 
 use crate::{
     health::{checked_every, wait_for_health},
-    refused::{ROOT, token, with_acl},
-    support::{ensure, eventually, http, write_file},
-    world::{Host, LATE},
+    refused::{delete_token, root_get, token, with_acl},
+    support::{ensure, eventually, write_file},
+    world::{LATE, wait_for_passes},
 };
-use serde_json::Value;
 
-const RULES: &str = r#"agent_prefix "" { policy = "read" }
+/// What a registrar needs that also compares with the servers.
+pub(crate) const RULES: &str = r#"agent_prefix "" { policy = "read" }
     node_prefix "" { policy = "read" }
     service_prefix "" { policy = "write" }"#;
-
-/// What Consul says to the root of all rights.
-pub(crate) fn root_get(host: &Host, path: &str) -> Value {
-    let path = format!("{path}?token={ROOT}");
-    let response = http::get(host.consul.http(), &path).expect("an answer");
-    response.json()
-}
-
-/// Deletes a token.
-pub(crate) fn delete(host: &Host, token: &str) {
-    let path = format!("/v1/acl/token/self?token={token}");
-    let own = http::get(host.consul.http(), &path)
-        .expect("an answer")
-        .json();
-    let accessor = own["AccessorID"].as_str().expect("its ID");
-    let path = format!("/v1/acl/token/{accessor}?token={ROOT}");
-    let deleted = http::request(host.consul.http(), "DELETE", &path, "").expect("an answer");
-    assert_eq!(deleted.status, 200, "{deleted:?}");
-}
 
 /// The token was replaced while no registrar ran, so nobody saw it change.
 #[test]
@@ -56,7 +37,7 @@ fn what_the_servers_do_not_hear_is_told_with_another_token() {
         ensure(found == ("passing".to_owned(), 1), || format!("{found:?}"))
     });
     registrar.kill();
-    delete(&host, &old);
+    delete_token(&host, &old);
     write_file(directory, "token", &new);
     // The one goes and the other turns bad, while nobody looks.
     other.tell("kill");
@@ -99,12 +80,7 @@ fn who_may_not_read_the_catalog_is_told() {
         )
     });
     let _ = host.recorder.take_writes();
-    let passes = || registrar.metric("portolan_register_passes_total{outcome=\"ok\"}");
-    let before = passes();
-    eventually(LATE, "it has looked again", || {
-        let now = passes();
-        ensure(now >= before + 5.0, || now.to_string())
-    });
+    wait_for_passes(&registrar, 5.0);
     assert!(host.recorder.take_writes().is_empty(), "it was told anew");
     let told = registrar.log();
     assert_eq!(told.matches("may not read this node").count(), 1, "{told}");

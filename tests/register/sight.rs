@@ -1,8 +1,7 @@
 //! Tokens that do not see all that they write, or that was written before.
 
 use crate::{
-    refused::{token, with_acl},
-    servers::root_get,
+    refused::{root_get, token, with_acl},
     support::{
         door::Door, ensure, eventually, http, registrar::Registrar, request::Request, write_file,
     },

@@ -3,9 +3,8 @@
 
 use crate::{
     health::{checked_every, wait_for_health},
-    refused::{ROOT, token, with_acl},
-    servers::root_get,
-    support::{docker::docker, ensure, eventually, http, registrar::Registrar, write_file},
+    refused::{root_get, root_put, token, with_acl},
+    support::{docker::docker, ensure, eventually, registrar::Registrar, write_file},
     world::{Host, LATE},
 };
 use serde_json::{Value, json};
@@ -131,19 +130,14 @@ fn what_is_refused_is_tried_ever_more_seldom() {
     // The agent's token for each is the one of before.
     is(&registrar, &same.name, "refused", "Permission denied");
     is_calm(&host, "a new token that is refused");
-    let put = |path: &str, body: &Value| {
-        let path = format!("{path}?token={ROOT}");
-        let answer = http::put(host.consul.http(), &path, &body.to_string()).expect("an answer");
-        assert_eq!(answer.status, 200, "{answer:?}");
-    };
     let new = host.service("new", "new");
     is(&registrar, &new.name, "refused", "Permission denied");
     gone.tell("kill");
     let check = format!("/v1/agent/check/deregister/service:{}", host.id(&damaged));
-    put(&check, &Value::Null);
+    root_put(&host, &check, &Value::Null);
     let shown = root_get(&host, "/v1/agent/services")[host.id(&changed)].clone();
     let body = json!({ "ID": shown["ID"], "Name": "changed", "Port": 9, "Meta": shown["Meta"] });
-    put("/v1/agent/service/register", &body);
+    root_put(&host, "/v1/agent/service/register", &body);
     eventually(LATE, "all of it is refused", || {
         let failing = registrar.metric("portolan_register_failing");
         ensure(failing >= 5.0, || failing.to_string())
@@ -151,7 +145,7 @@ fn what_is_refused_is_tried_ever_more_seldom() {
     is_calm(&host, "all that is to be done is refused");
     // Consul's servers have one that the agent does not, and may not be told so.
     let deregister = json!({ "Node": host.consul.node(), "ServiceID": host.id(&same) });
-    put("/v1/catalog/deregister", &deregister);
+    root_put(&host, "/v1/catalog/deregister", &deregister);
     is_calm(&host, "the servers lack one");
     write_file(directory, "token", &write);
     eventually(LATE, "nothing is refused", || {

@@ -3,8 +3,8 @@
 
 use crate::{
     health::checked_every,
-    refused::{ROOT, token, with_acl},
-    servers::root_get,
+    refused::{ROOT, delete_token, root_get, root_put, token, with_acl},
+    servers::RULES,
     support::{
         docker::{Container, docker},
         ensure, eventually, http,
@@ -25,10 +25,6 @@ use std::{
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
 };
-
-const RULES: &str = r#"agent_prefix "" { policy = "read" }
-    node_prefix "" { policy = "read" }
-    service_prefix "" { policy = "write" }"#;
 
 /// How often all is compared, and what a pass takes on the slowest machine beside that.
 const RESYNC: &str = "1s";
@@ -254,19 +250,11 @@ impl World {
         self.registrar = Some(self.host.launch(&flags));
     }
 
-    fn put(&self, path: &str, body: &Value) {
-        let sign = if path.contains('?') { '&' } else { '?' };
-        let path = format!("{path}{sign}token={ROOT}");
-        let answer = http::put(self.host.consul.http(), &path, &body.to_string());
-        let answer = answer.expect("an answer");
-        assert_eq!(answer.status, 200, "PUT {path}: {answer:?}");
-    }
-
     fn add_foreign(&mut self) {
         self.names += 1;
         let id = format!("{}:theirs-{}:80", host_name(), self.names);
         let body = json!({ "ID": id, "Name": "theirs", "Port": self.names, "Tags": ["t"] });
-        self.put("/v1/agent/service/register", &body);
+        root_put(&self.host, "/v1/agent/service/register", &body);
         self.foreign.insert(id, body);
     }
 
@@ -404,29 +392,34 @@ impl World {
                 self.start_registrar();
             }
             Step::RemoveOurs => {
-                self.put(&format!("/v1/agent/service/deregister/{id}"), &Value::Null);
+                root_put(
+                    &self.host,
+                    &format!("/v1/agent/service/deregister/{id}"),
+                    &Value::Null,
+                );
                 self.goes(&id);
             }
             Step::ChangeOurs => {
                 let body = json!({ "ID": id, "Name": shown["Service"], "Address": "192.0.2.1", "Port": 9,
                     "Tags": ["edited"], "Meta": shown["Meta"] });
-                self.put("/v1/agent/service/register", &body);
+                root_put(&self.host, "/v1/agent/service/register", &body);
             }
             Step::RemoveCheck => {
                 let path = format!("/v1/agent/check/deregister/service:{id}");
-                self.put(&path, &Value::Null);
+                root_put(&self.host, &path, &Value::Null);
             }
             Step::AddCheck => {
                 self.names += 1;
                 let check = format!("theirs-{}", self.names);
                 let body = json!({ "ID": check, "Name": check, "ServiceID": id, "TTL": "1h" });
-                self.put("/v1/agent/check/register", &body);
+                root_put(&self.host, "/v1/agent/check/register", &body);
                 self.checks.insert(check, id);
             }
             Step::Maintain => {
                 let check = format!("_service_maintenance:{id}");
                 let is_on = self.checks.contains_key(&check);
-                self.put(
+                root_put(
+                    &self.host,
                     &format!("/v1/agent/service/maintenance/{id}?enable={}", !is_on),
                     &Value::Null,
                 );
@@ -440,7 +433,11 @@ impl World {
                 let Some((id, _)) = self.foreign.pop_first() else {
                     return false;
                 };
-                self.put(&format!("/v1/agent/service/deregister/{id}"), &Value::Null);
+                root_put(
+                    &self.host,
+                    &format!("/v1/agent/service/deregister/{id}"),
+                    &Value::Null,
+                );
             }
         }
         true
@@ -459,7 +456,11 @@ impl World {
         let all = root_get(&self.host, "/v1/agent/checks");
         for (check, found) in all.as_object().expect("checks by ID") {
             if found["ServiceID"] == id.as_str() && *check != format!("service:{id}") {
-                self.put(&format!("/v1/agent/check/deregister/{check}"), &Value::Null);
+                root_put(
+                    &self.host,
+                    &format!("/v1/agent/check/deregister/{check}"),
+                    &Value::Null,
+                );
             }
         }
     }
@@ -478,7 +479,7 @@ impl World {
             ensure(written >= up as f64, || written.to_string())
         });
         let old = std::mem::replace(&mut self.token, new);
-        crate::servers::delete(&self.host, &old);
+        delete_token(&self.host, &old);
     }
 
     /// Is everything as it should be, as the servers have it?

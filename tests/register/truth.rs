@@ -3,9 +3,9 @@
 
 use crate::{
     health::{checked_every, wait_for_health},
-    refused::{ROOT, token, with_acl},
-    support::{docker::docker, ensure, eventually, http, write_file},
-    world::{Host, LATE, SOON, host_name},
+    refused::{delete_token, root_get, token, with_acl},
+    support::{docker::docker, ensure, eventually, write_file},
+    world::{Host, LATE, SOON, host_name, wait_for_passes},
 };
 use serde_json::{Value, json};
 use std::{
@@ -109,12 +109,7 @@ fn a_lost_check_comes_back_as_it_was() {
     host.wait_for(SOON, &[&web]);
     let own = format!("service:{id}");
     host.consul.set_check(&own, "passing");
-    let passes = || registrar.metric("portolan_register_passes_total{outcome=\"ok\"}");
-    let before = passes();
-    eventually(LATE, "it was seen", || {
-        let now = passes();
-        ensure(now >= before + 2.0, || now.to_string())
-    });
+    wait_for_passes(&registrar, 2.0);
     let path = format!("/v1/agent/check/deregister/{own}");
     host.consul.put(&path, &Value::Null);
     wait_for_status(&host, &id, LATE, "passing");
@@ -257,10 +252,7 @@ fn a_new_token_keeps_the_catalog_right() {
     let _registrar = host.registrar(&["--token-file", &file]);
     // As the servers have it.
     let catalog = |name: &str| -> Vec<String> {
-        let path = format!("/v1/health/service/{name}?token={ROOT}");
-        let found = http::get(host.consul.http(), &path)
-            .expect("an answer")
-            .json();
+        let found = root_get(&host, &format!("/v1/health/service/{name}"));
         let found = found.as_array().expect("instances").iter();
         let statuses = found.flat_map(|own| own["Checks"].as_array().expect("checks").clone());
         let own = statuses.filter(|check| check["ServiceName"] == *name);
@@ -268,10 +260,7 @@ fn a_new_token_keeps_the_catalog_right() {
             .collect()
     };
     let count = |name: &str| {
-        let path = format!("/v1/catalog/service/{name}?token={ROOT}");
-        let found = http::get(host.consul.http(), &path)
-            .expect("an answer")
-            .json();
+        let found = root_get(&host, &format!("/v1/catalog/service/{name}"));
         found.as_array().map_or(0, Vec::len)
     };
     eventually(LATE, "the catalog has both", || {
@@ -287,14 +276,7 @@ fn a_new_token_keeps_the_catalog_right() {
         let again = writes.matches("/v1/agent/service/register").count();
         ensure(again >= 2, || format!("{again} times"))
     });
-    let path = format!("/v1/acl/token/self?token={old}");
-    let accessor = http::get(host.consul.http(), &path)
-        .expect("an answer")
-        .json();
-    let accessor = accessor["AccessorID"].as_str().expect("its ID").to_owned();
-    let path = format!("/v1/acl/token/{accessor}?token={ROOT}");
-    let deleted = http::request(host.consul.http(), "DELETE", &path, "").expect("an answer");
-    assert_eq!(deleted.status, 200, "{deleted:?}");
+    delete_token(&host, &old);
     checked.exec(&["rm", "/healthy"]).expect("it turns bad");
     eventually(LATE, "the catalog knows that one is ill", || {
         let found = catalog("checked");

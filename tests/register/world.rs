@@ -4,7 +4,7 @@ use crate::support::{
     consul::Consul,
     docker::{Container, Docker},
     docker_proxy::DockerProxy,
-    eventually,
+    ensure, eventually,
     recorder::Recorder,
     registrar::Registrar,
 };
@@ -117,4 +117,18 @@ impl Host {
 pub(crate) fn host_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").expect("this host has a name");
     name.trim().to_owned()
+}
+
+/// How often a registrar has compared what runs with what is registered.
+pub(crate) fn passes(registrar: &Registrar) -> f64 {
+    registrar.metric("portolan_register_passes_total{outcome=\"ok\"}")
+}
+
+/// Waits until a registrar has compared so many times more.
+pub(crate) fn wait_for_passes(registrar: &Registrar, more: f64) {
+    let before = passes(registrar);
+    eventually(LATE, "it has looked again", || {
+        let now = passes(registrar);
+        ensure(now >= before + more, || now.to_string())
+    });
 }

@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tracing::{info, warn};
+
 use crate::catalog::Weights;
 use crate::http;
 
@@ -58,6 +60,21 @@ pub struct Desired {
     pub problems: Vec<Problem>,
     /// Why something is not registered that nothing is wrong with, sorted by container.
     pub reasons: Vec<Problem>,
+}
+
+/// Writes the problems to the log that were not told of before, and forgets those that are over.
+pub fn tell(told: &mut BTreeSet<Problem>, problems: &[Problem]) {
+    for problem in problems.iter().filter(|problem| !told.contains(problem)) {
+        let Problem {
+            container, message, ..
+        } = problem;
+        match problem.severity {
+            Severity::Reason => {}
+            Severity::Note => info!(container, "{message}"),
+            Severity::Warning => warn!(container, "{message}"),
+        }
+    }
+    *told = problems.iter().cloned().collect();
 }
 
 /// What should be registered when these containers exist. Of two registrations with one id the

@@ -115,11 +115,14 @@ impl Retries {
 
 /// For how long the agent believes a report: a registrar that is gone makes its health checks
 /// critical after this. Containers without HEALTHCHECK are not concerned.
-pub(super) const TTL: &str = "60s";
+pub(super) const TTL: &str = "180s";
 
-/// A third of it: how often the same is reported again. The agent keeps that to itself: nothing
-/// reaches the servers, and no watch wakes.
-const EVERY: Duration = Duration::from_secs(20);
+/// How often the same is reported again, twice within that. The agent keeps that to itself: nothing reaches the
+/// servers, and no watch wakes. A hundred services cost the agent little more than a request a second.
+const EVERY: Duration = Duration::from_secs(80);
+
+/// What is due so soon is reported with what is due now: no service makes anybody look for it alone.
+const SOON: Duration = Duration::from_secs(10);
 
 /// What goes with a status. Any other text would reach the servers once more; what a probe prints
 /// stays in Docker, where it may hold anything.
@@ -140,7 +143,7 @@ impl HealthReports {
     /// Whether this is to be reported now.
     pub(super) fn is_due(&self, id: &str, status: &str, now: Instant) -> bool {
         let sent = self.sent.get(id);
-        sent.is_none_or(|(said, when)| said != status || now.duration_since(*when) >= EVERY)
+        sent.is_none_or(|(said, when)| said != status || now.duration_since(*when) + SOON >= EVERY)
     }
 
     /// Is it too early to say that its container is paused? Nothing is reported of it then.
@@ -234,6 +237,11 @@ mod tests {
         assert!(reports.is_held("a", true, now + PAUSE / 2));
         assert!(!reports.is_held("a", true, now + PAUSE));
         assert!(reports.is_due("a", "critical", now + PAUSE));
+        assert!(!reports.is_due("a", "passing", now + EVERY - 2 * SOON));
+        assert!(
+            reports.is_due("a", "passing", now + EVERY - SOON),
+            "with those that are due"
+        );
         reports.sent("a", "critical", now + PAUSE);
         assert_eq!(reports.next(now + PAUSE), Some(now + PAUSE + EVERY));
         // It goes on, and is paused again later.

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout_at};
 
 use crate::dns::{ExtendedError, Query, Rcode, Response};
 
-use super::health::{self, Health};
+use super::health::{self, Answered, Health, Patience};
 use super::metrics::Outcome;
 use super::{Failure, Upstream};
 
@@ -43,9 +43,8 @@ pub struct Group {
     settings: Settings,
 }
 
-/// For how long after its last answer an upstream that refuses connections is taken to be starting anew, and how long
-/// the pauses are meanwhile, the first one and those that follow at most.
-const RESTART: Duration = Duration::from_secs(3);
+/// How long the pauses are for a question that is refused by who starts anew, the first one and those that follow at
+/// most.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 const LATER_LOOK: Duration = Duration::from_millis(200);
 
@@ -77,15 +76,15 @@ impl Group {
     /// # Errors
     /// What the upstreams say of it, if none has an answer until `by`.
     pub async fn ask(&self, query: &Query, by: Instant) -> Result<Response, Vec<ExtendedError>> {
-        let (mut refused, mut pause) = (None, FIRST_LOOK);
+        let (mut patience, mut pause) = (None, FIRST_LOOK);
         loop {
             let asked = Instant::now();
             match self.race(query, by).await {
                 Ok(response) => return Ok(response),
                 Err(lost) => {
                     let now = Instant::now();
-                    let since = *refused.get_or_insert(now);
-                    let is_over = now + pause >= by || !self.start_anew(since, asked, now);
+                    let patience = patience.get_or_insert_with(|| Patience::new(now));
+                    let is_over = now + pause >= by || !patience.lasts(self.last(), asked, now);
                     if !lost.is_refused || is_over {
                         return Err(lost.errors);
                     }
@@ -97,13 +96,11 @@ impl Group {
         }
     }
 
-    /// Has one of them answered but a moment ago, and none between the first time that this question was refused and
-    /// the last time that it was asked? Who answers others then is there, and means this one.
-    fn start_anew(&self, refused: Instant, asked: Instant, now: Instant) -> bool {
+    /// The last answer that one of them gave.
+    fn last(&self) -> Option<Answered> {
         let answered = |own: &Arc<Upstream>| own.with(|memory| memory.answered);
-        let last = self.upstreams.iter().filter_map(answered).max();
-        let is_there = |at: Instant| at > refused && at < asked;
-        last.is_some_and(|at| !is_there(at) && now.saturating_duration_since(at) < RESTART)
+        let all = self.upstreams.iter().filter_map(answered);
+        all.max_by_key(|own| own.at)
     }
 
     async fn race(&self, query: &Query, by: Instant) -> Result<Response, Lost> {
@@ -141,7 +138,7 @@ impl Group {
                 Ok(Some((number, Err(failure)))) => {
                     ExtendedError::add(&mut lost.errors, failure.errors());
                     if let Some(entrant) = entrants.get_mut(number) {
-                        lost.is_refused &= is_refusal(entrant.upstream, &failure);
+                        lost.is_refused &= is_refusal(entrant.upstream, entrant.sent, &failure);
                         entrant.is_suspect = failure.may_be_the_name();
                         failed(entrant.upstream, entrant.sent, &failure);
                     }
@@ -211,7 +208,7 @@ impl Group {
                 Ok(response)
             }
             Err(failure) => {
-                let is_refused = is_refusal(upstream, &failure);
+                let is_refused = is_refusal(upstream, sent, &failure);
                 failed(upstream, sent, &failure);
                 let errors = failure.errors().to_vec();
                 Err(Lost { errors, is_refused })
@@ -234,10 +231,10 @@ struct Lost {
 }
 
 /// Is that somebody who is not there? Or who is there again, but has not read its zones yet.
-fn is_refusal(upstream: &Upstream, failure: &Failure) -> bool {
+fn is_refusal(upstream: &Upstream, sent: Instant, failure: &Failure) -> bool {
     match failure {
         Failure::Network => true,
-        Failure::Rcode(..) => upstream.with(|memory| memory.health.rests()),
+        Failure::Rcode(..) => upstream.is_away(sent),
         _ => false,
     }
 }
@@ -275,6 +272,9 @@ fn failed(upstream: &Upstream, sent: Instant, failure: &Failure) {
     tracing::debug!(upstream = %upstream.address, ?failure, "no answer");
     if !failure.may_be_the_name() {
         upstream.note_failure(sent, Instant::now());
+    }
+    if *failure == Failure::Network {
+        upstream.note_absence();
     }
 }
 

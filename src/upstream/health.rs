@@ -81,6 +81,52 @@ impl Health {
     }
 }
 
+/// For how long after its last answer an upstream that refuses connections is taken to be starting anew.
+const RESTART: Duration = Duration::from_secs(3);
+
+/// An answer of an upstream's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Answered {
+    /// When its question was sent.
+    pub(super) sent: Instant,
+    /// When it came.
+    pub(super) at: Instant,
+}
+
+/// A question that was refused by all who could be asked, as by an upstream that starts anew.
+#[derive(Debug)]
+pub(super) struct Patience {
+    /// When it was refused first, or last found that it alone is refused.
+    refused: Instant,
+    /// Others were answered meanwhile.
+    is_alone: bool,
+}
+
+impl Patience {
+    pub(super) fn new(refused: Instant) -> Self {
+        Self {
+            refused,
+            is_alone: false,
+        }
+    }
+
+    /// Is there a point in asking again, when it was asked then and refused now? Yes, if one of them has answered but
+    /// a moment ago. No, if questions of others are sent and answered between this one's refusals: who answers others
+    /// is there, and means this one. Once may be chance: one that ends closes its doors first and answers those inside.
+    pub(super) fn lasts(&mut self, last: Option<Answered>, asked: Instant, now: Instant) -> bool {
+        let Some(last) = last else {
+            return false;
+        };
+        if last.sent > self.refused && last.at < asked {
+            if self.is_alone {
+                return false;
+            }
+            (self.is_alone, self.refused) = (true, now);
+        }
+        now.saturating_duration_since(last.at) < RESTART
+    }
+}
+
 /// In which order to ask: first those that are well, as the strategy says, then those that rest,
 /// the one whose rest ends first in front. Every upstream is in it exactly once.
 ///
@@ -188,5 +234,65 @@ mod tests {
             first[order(&all, Strategy::Random, Instant::now(), chance)[0]] += 1;
         }
         assert!(first.iter().all(|&n| n > 800), "{first:?}");
+    }
+
+    #[test]
+    fn who_starts_anew_is_waited_for_and_who_refuses_one_alone_is_not() {
+        let start = Instant::now();
+        let at = |tenths: u32| start + SECOND / 10 * tenths;
+        let answered = |sent, came| {
+            let (sent, at) = (at(sent), at(came));
+            Some(Answered { sent, at })
+        };
+        // The last answer of all, when this was asked and when refused, and whether it is asked again.
+        let cases: [(&str, &[(Option<Answered>, u32, u32, bool)]); 6] = [
+            ("nobody was ever there", &[(None, 10, 10, false)]),
+            (
+                "it starts within its time",
+                &[
+                    (answered(1, 2), 10, 10, true),
+                    (answered(1, 2), 15, 31, true),
+                ],
+            ),
+            (
+                "it does not",
+                &[
+                    (answered(1, 2), 10, 10, true),
+                    (answered(1, 2), 32, 32, false),
+                ],
+            ),
+            (
+                "an answer to what was sent before is noticed late",
+                &[
+                    (answered(1, 2), 10, 10, true),
+                    (answered(9, 11), 15, 15, true),
+                    (answered(9, 11), 20, 20, true),
+                ],
+            ),
+            (
+                "it answers others again and again",
+                &[
+                    (answered(1, 2), 10, 10, true),
+                    (answered(11, 12), 15, 15, true),
+                    (answered(16, 17), 20, 20, false),
+                ],
+            ),
+            (
+                "it answered others once, while it closed",
+                &[
+                    (answered(1, 2), 10, 10, true),
+                    (answered(11, 12), 15, 15, true),
+                    (answered(11, 12), 20, 20, true),
+                ],
+            ),
+        ];
+        for (what, steps) in cases {
+            let mut patience = None;
+            for (last, asked, now, expected) in steps {
+                let patience = patience.get_or_insert_with(|| Patience::new(at(*now)));
+                let lasts = patience.lasts(*last, at(*asked), at(*now));
+                assert_eq!(lasts, *expected, "{what}: at {now}");
+            }
+        }
     }
 }

@@ -25,7 +25,7 @@ use crate::dns::{ExtendedError, Query, QueryEdns, Rcode, Response, types};
 pub use address::{Address, Way};
 pub(crate) use datagram::watch;
 pub use group::{Group, Settings, Strategy};
-use health::Health;
+use health::{Answered, Health};
 use https::Https;
 pub use metrics::Metrics;
 use metrics::{Counts, Odd};
@@ -134,8 +134,12 @@ struct Memory {
     health: Health,
     /// How long its answers take, smoothed (RFC 6298 section 2).
     time: Option<Duration>,
-    /// When it last answered.
-    answered: Option<Instant>,
+    /// Its last answer.
+    answered: Option<Answered>,
+    /// It was not there when it was last asked.
+    is_away: bool,
+    /// When it was there again.
+    returned: Option<Instant>,
     /// When it last answered again after a time of failing.
     recovered: Option<Instant>,
     /// Its certificate was refused, and that has been told.
@@ -277,8 +281,12 @@ impl Upstream {
             if memory.health.rests() {
                 memory.recovered = Some(now);
             }
-            memory.answered = Some(now);
+            let sent = now.checked_sub(took).unwrap_or(now);
+            memory.answered = Some(Answered { sent, at: now });
             memory.is_untrusted = false;
+            if std::mem::take(&mut memory.is_away) {
+                memory.returned = Some(now);
+            }
             memory.health.succeeded();
             memory.time = Some(match memory.time {
                 Some(time) => (time * 7 + took) / 8,
@@ -299,6 +307,19 @@ impl Upstream {
         if was_well && !is_well {
             tracing::warn!(upstream = %self.address, "this upstream keeps failing and is asked last from now on");
         }
+    }
+
+    /// Notes that the network refused.
+    fn note_absence(&self) {
+        self.with(|memory| memory.is_away = true);
+    }
+
+    /// Is it taken to be away, or was it when a question was sent then?
+    fn is_away(&self, sent: Instant) -> bool {
+        self.with(|memory| {
+            let has_returned = memory.returned.is_some_and(|at| at > sent);
+            memory.is_away || has_returned || memory.health.rests()
+        })
     }
 
     /// Tells that it cannot be who was to be asked, once until it can.

@@ -316,6 +316,10 @@ keys! {
     haproxy.stats_auth: Optional(parse::credentials), example "admin:secret", env "HAPROXY_STATS_AUTH";
     /// Minimum number of server slots in a backend
     haproxy.min_slots: Number(1..=10_000), default "32";
+    /// How long the backend of a service that has gone stays, empty
+    haproxy.linger: Time(Duration::ZERO..=HOUR), default "5m";
+    /// How far reloads of HAProxy are apart at least, but for the first three
+    haproxy.reload_pace: Time(Duration::ZERO..=HOUR), default "10s";
     /// How long to wait before believing that more than half of the services, or all keys, are gone
     haproxy.doubt: Time(Duration::ZERO..=HOUR), default "30s";
     /// How long HAProxy may differ from Consul before it is reloaded

@@ -1,4 +1,5 @@
-//! When a change is taken up: once nothing more has changed for a moment; and what was held back is tried again.
+//! When a change is taken up: once nothing more has changed for a moment; and what was held back is tried again. And how
+//! often HAProxy is reloaded.
 
 use std::time::Duration;
 
@@ -7,6 +8,50 @@ use tokio::time::Instant;
 /// A change is taken when there has been none for this long, and at the latest after that.
 const QUIET: Duration = Duration::from_millis(250);
 pub(super) const LATEST: Duration = Duration::from_secs(2);
+
+/// Why a change is held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Something that it asks for has to come first.
+    Waiting,
+    /// It is in the file, and HAProxy is not there to load it.
+    Unloaded,
+    /// It is not taken; what was before goes on.
+    Refused,
+    /// The same, for the sake of keys that are refused from now on.
+    KeysRefused,
+    /// HAProxy has been reloaded so often of late that the next reload waits so long.
+    Paced(Duration),
+}
+
+/// Reloads that need not wait for each other.
+const AT_ONCE: u32 = 3;
+
+/// How often HAProxy may be reloaded: each reload leaves a process behind that ends with its last connection.
+#[derive(Debug)]
+pub(super) struct Pace {
+    every: Duration,
+    /// When all that were made would be made up for.
+    free_at: Instant,
+}
+
+impl Pace {
+    pub(super) fn new(every: Duration, now: Instant) -> Self {
+        let free_at = now;
+        Self { every, free_at }
+    }
+
+    /// How long the next reload has to wait.
+    pub(super) fn wait(&self, now: Instant) -> Duration {
+        let behind = self.free_at.saturating_duration_since(now);
+        behind.saturating_sub(self.every * (AT_ONCE - 1))
+    }
+
+    /// There is a reload now.
+    pub(super) fn take(&mut self, now: Instant) {
+        self.free_at = self.free_at.max(now) + self.every;
+    }
+}
 
 /// What becomes of what Consul says: of inputs `I`, each with a print that tells it from others.
 pub(super) enum Rollout<I> {
@@ -78,6 +123,29 @@ mod tests {
     use super::*;
 
     const MOMENT: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn three_reloads_at_once_and_then_one_after_the_other() {
+        let start = Instant::now();
+        let every = Duration::from_secs(10);
+        let mut pace = Pace::new(every, start);
+        let mut made = Vec::new();
+        for second in 0..60 {
+            let now = start + Duration::from_secs(second);
+            if pace.wait(now).is_zero() {
+                pace.take(now);
+                made.push(second);
+            }
+        }
+        assert_eq!(made, [0, 1, 2, 10, 20, 30, 40, 50]);
+        let later = start + Duration::from_secs(200);
+        assert!(pace.wait(later).is_zero());
+        let mut free = Pace::new(Duration::ZERO, start);
+        for _ in 0..100 {
+            assert!(free.wait(start).is_zero());
+            free.take(start);
+        }
+    }
 
     #[test]
     fn a_change_is_taken_when_it_is_quiet() {

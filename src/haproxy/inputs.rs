@@ -38,12 +38,14 @@ pub struct Feeds {
 }
 
 /// What Consul says at one moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Input {
     pub(super) keys: Arc<KeyValues>,
     pub(super) services: Arc<TagsByName>,
     /// The services with the tag, in order.
     pub(super) tagged: Vec<String>,
+    /// Those with the tag that cannot have a backend.
+    pub(super) left_out: Vec<String>,
     pub(super) instances: BTreeMap<String, Arc<Service>>,
     /// Another whenever something is.
     pub(super) print: u64,
@@ -171,7 +173,10 @@ impl Inputs {
     pub(super) fn look(&mut self) -> Option<Input> {
         let keys = self.believed_keys()?;
         let services = self.believed_services()?;
-        let tagged: Vec<String> = tagged(&services, &self.tag).map(str::to_owned).collect();
+        let (tagged, left_out) =
+            tagged(&services, &self.tag).partition::<Vec<_>, _>(|name| is_askable(name));
+        let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let (tagged, left_out) = (owned(tagged), owned(left_out));
         let wanted: BTreeSet<&String> = tagged.iter().chain(&self.asked).collect();
         let wanted: Vec<String> = wanted.into_iter().cloned().collect();
 
@@ -206,6 +211,7 @@ impl Inputs {
             keys,
             services,
             tagged,
+            left_out,
             instances: self.known.clone(),
             print: print.finish(),
         })
@@ -276,20 +282,16 @@ fn has(tags: &BTreeSet<String>, tag: &str) -> bool {
     tags.iter().any(|own| own.eq_ignore_ascii_case(tag))
 }
 
-/// The services with a tag. One whose name is no label of DNS cannot be asked for, nor name a
-/// backend.
+/// The services with a tag.
 fn tagged<'a>(services: &'a TagsByName, tag: &'a str) -> impl Iterator<Item = &'a str> {
-    let is_label = |name: &str| {
-        // `_` stands before it in the name that is asked for.
-        (1..=62).contains(&name.len())
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-    };
     let tagged = services.iter().filter(move |(_, tags)| has(tags, tag));
-    tagged
-        .map(|(name, _)| name.as_str())
-        .filter(move |name| is_label(name))
+    tagged.map(|(name, _)| name.as_str())
+}
+
+/// Can HAProxy ask for a service of this name? It has to be a label of DNS, with a `_` before it.
+fn is_askable(name: &str) -> bool {
+    let is_right = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    (1..=62).contains(&name.len()) && name.bytes().all(is_right)
 }
 
 #[cfg(test)]
@@ -349,7 +351,11 @@ mod tests {
         ]
         .map(|(name, tag)| (name.to_owned(), tags(tag)))
         .into();
-        let names: Vec<&str> = tagged(&services, "rest").collect();
+        let (names, others): (Vec<&str>, _) =
+            tagged(&services, "rest").partition(|name| is_askable(name));
         assert_eq!(names, ["api_2-x", "web"]);
+        let others: Vec<&str> = others;
+        assert_eq!(others, ["a b", "a.b"]);
+        assert!(is_askable(&"x".repeat(62)) && !is_askable(&"x".repeat(63)));
     }
 }

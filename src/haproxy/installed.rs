@@ -1,22 +1,21 @@
-//! What is in HAProxy's file, and what it runs on: whatever fails, the two can be made one again. And its
-//! servers, written down for the next of its processes.
+//! What is in HAProxy's file, and what it runs on: whatever fails, the two can be made one again. And what is written down
+//! for the next of its processes, its servers, and of ours, the values that were good.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use crate::catalog::Service;
-
 use super::Settings;
+use super::account::{EMPTY, Endpoints, to_keep};
 use super::claim::{Claim, ClaimError, is_ours};
 use super::file::Target;
-use super::master::{EMPTY, ReloadError, endpoints, to_keep};
+use super::master::ReloadError;
+use super::names::Names;
 use super::process::Process;
+use super::values::Texts;
 
 /// How long Consul may take before HAProxy is started on what is in the file.
 const WITHOUT_CONSUL: Duration = Duration::from_secs(2);
@@ -29,6 +28,11 @@ pub(super) struct Installed {
     target: Target,
     /// HAProxy's servers, for the next of its processes.
     state: Target,
+    /// What is in there, as far as we have written it.
+    written: Option<String>,
+    /// The values of keys that it runs on.
+    values: Target,
+    names: Names,
     domain: String,
     /// The text that HAProxy runs on.
     loaded: Option<String>,
@@ -42,10 +46,13 @@ pub(super) struct Installed {
 
 impl Installed {
     /// What `output` holds; HAProxy runs on nothing that we know of.
-    pub(super) fn new(output: &Path, domain: &str) -> Self {
+    pub(super) fn new(output: &Path, domain: &str, names: Names) -> Self {
         Self {
             target: Target::new(output),
             state: Target::new(&output.with_extension("state")),
+            written: None,
+            values: Target::new(&output.with_extension("values")),
+            names,
             domain: domain.to_owned(),
             loaded: None,
             earlier: None,
@@ -115,20 +122,20 @@ impl Installed {
         written.map_err(|error| self.cannot_write(&error))
     }
 
-    /// Has HAProxy run on the file, with the servers that it holds now, but for those that Consul no longer
-    /// has.
+    /// Has HAProxy run on the file, with the servers that it holds now, but for those that are gone: `known` are the
+    /// instances that Consul has.
     ///
     /// # Errors
     /// [`ReloadError`].
     pub(super) async fn load(
         &mut self,
-        instances: &BTreeMap<String, Arc<Service>>,
+        known: Endpoints,
         process: &mut Process,
     ) -> Result<(), ReloadError> {
         // Of before, if it says nothing now.
         let account = process.account().await;
         self.account = account.ok().or_else(|| self.account.take());
-        self.write_state(instances);
+        self.write_state(known).await;
         match process.is_down() {
             true => process.start(self.target.path()).await,
             false => process.reload().await,
@@ -141,20 +148,66 @@ impl Installed {
         self.earlier = None;
     }
 
-    /// HAProxy has said what it holds.
-    pub(super) fn note_account(&mut self, account: String) {
+    /// HAProxy has said what it holds, and DNS what there is. Whoever else has it load its file is to find that, and
+    /// nothing older.
+    pub(super) fn note_account(&mut self, account: String, known: &Endpoints) {
+        self.put_state(to_keep(&account, known, &self.domain));
         self.account = Some(account);
     }
 
     /// Writes down what the next process is to start with.
-    fn write_state(&self, instances: &BTreeMap<String, Arc<Service>>) {
+    async fn write_state(&mut self, mut known: Endpoints) {
         let state = match &self.account {
-            Some(account) => to_keep(account, &endpoints(instances), &self.domain),
+            Some(account) => {
+                self.names.complete(account, &self.domain, &mut known).await;
+                to_keep(account, &known, &self.domain)
+            }
             None => EMPTY.to_owned(),
         };
-        if let Err(error) = self.state.write_whole(&state) {
-            warn!(file = %self.state.path().display(), %error, "cannot save HAProxy's server state; its next process starts with empty slots");
+        self.put_state(state);
+    }
+
+    fn put_state(&mut self, state: String) {
+        if self.written.as_ref() == Some(&state) {
+            return;
         }
+        match self.state.write_whole(&state) {
+            Ok(()) => self.written = Some(state),
+            Err(error) => {
+                warn!(file = %self.state.path().display(), %error, "cannot save HAProxy's server state; its next process starts with empty slots");
+            }
+        }
+    }
+
+    /// The values that were good when a process of ours last ran.
+    pub(super) fn saved_values(&self) -> Option<Texts> {
+        let text = self.values.read();
+        let text = text.unwrap_or_else(|error| {
+            self.tell_values(&error);
+            None
+        })?;
+        let values = serde_json::from_str(&text);
+        values.map_err(|error| self.tell_values(&error)).ok()
+    }
+
+    /// Keeps the values that HAProxy runs on.
+    pub(super) fn save_values(&self, values: &Texts) {
+        let text = serde_json::to_string_pretty(values).unwrap_or_default() + "\n";
+        if self
+            .values
+            .read()
+            .is_ok_and(|there| there.as_ref() == Some(&text))
+        {
+            return;
+        }
+        if let Err(error) = self.values.write_whole(&text) {
+            self.tell_values(&error);
+        }
+    }
+
+    fn tell_values(&self, error: &dyn std::fmt::Display) {
+        let file = self.values.path().display();
+        warn!(%file, %error, "the values of keys that were last accepted cannot be kept; after a restart a wrong one falls to its default");
     }
 
     /// Starts HAProxy anew on what it ran on, with the servers of then.
@@ -163,11 +216,11 @@ impl Installed {
     /// [`ReloadError`].
     pub(super) async fn start_again(
         &mut self,
-        instances: Option<&BTreeMap<String, Arc<Service>>>,
+        known: Option<Endpoints>,
         process: &mut Process,
     ) -> Result<(), ReloadError> {
-        if let Some(instances) = instances {
-            self.write_state(instances);
+        if let Some(known) = known {
+            self.write_state(known).await;
         }
         self.restore();
         process.start(self.target.path()).await?;
@@ -204,6 +257,9 @@ impl Installed {
         warn!(
             "Consul has not answered yet: starting HAProxy with the configuration file from before"
         );
+        // Its servers may be of yesterday. DNS may know more, and if it does not answer they are all there is.
+        self.account = self.state.read().ok().flatten();
+        self.write_state(Endpoints::new()).await;
         match process.start(self.target.path()).await {
             Ok(()) => self.loaded = Some(text),
             Err(error) => error!(%error, "HAProxy does not start"),

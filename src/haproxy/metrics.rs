@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use tracing::warn;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OutcomeLabel {
@@ -35,6 +36,7 @@ pub struct Metrics {
     pub(super) up: Gauge,
     pub(super) backends: Gauge,
     pub(super) refused: Gauge,
+    pub(super) left_out: Gauge,
     pub(super) held: Counter,
     divergences: Family<SideLabel, Counter>,
 }
@@ -61,6 +63,7 @@ impl Metrics {
             up: Gauge::default(),
             backends: Gauge::default(),
             refused: Gauge::default(),
+            left_out: Gauge::default(),
             held: Counter::default(),
             divergences: Family::default(),
         };
@@ -95,6 +98,11 @@ impl Metrics {
             "refused_keys",
             "Keys whose values are not taken",
             metrics.refused.clone(),
+        );
+        registry.register(
+            "left_out_services",
+            "Services with the tag whose names are not such that HAProxy can ask for them",
+            metrics.left_out.clone(),
         );
         registry.register(
             "held_removals",
@@ -165,6 +173,8 @@ struct Standing {
     problem: Option<String>,
     /// Keys that are refused.
     refusals: Vec<String>,
+    /// Services that have no backend though they should.
+    left_out: Vec<String>,
 }
 
 impl Report {
@@ -186,6 +196,10 @@ impl Report {
         for wrong in wrongs.chain(&state.refusals) {
             text.push_str("; ");
             text.push_str(wrong);
+        }
+        if !state.left_out.is_empty() {
+            text.push_str("; without a backend, as their names are no labels of DNS: ");
+            text.push_str(&state.left_out.join(", "));
         }
         match state.is_up {
             true => Ok(text),
@@ -217,6 +231,18 @@ impl Report {
 
     pub(super) fn set_refusals(&self, refusals: Vec<String>) {
         self.lock().refusals = refusals;
+    }
+
+    /// Services without a backend. What is new among them is told.
+    pub(super) fn set_left_out(&self, names: &[String]) {
+        let mut state = self.lock();
+        for service in names.iter().filter(|name| !state.left_out.contains(name)) {
+            warn!(
+                service,
+                "no backend for this service: HAProxy cannot ask for a name that is no label of DNS (letters, digits, - and _, 62 at most)"
+            );
+        }
+        state.left_out = names.to_vec();
     }
 
     fn lock(&self) -> MutexGuard<'_, Standing> {

@@ -5,6 +5,8 @@
 //! and is believed ([`Feeds`]), a template rendered from it, `haproxy -c` on the result, the file
 //! replaced with one backup, a reload whose result is read. Instances come and go by DNS alone.
 
+mod account;
+mod backends;
 mod changes;
 mod children;
 mod claim;
@@ -13,6 +15,7 @@ mod inputs;
 mod installed;
 mod master;
 mod metrics;
+mod names;
 mod process;
 mod program;
 mod quoting;
@@ -64,6 +67,10 @@ pub struct Settings {
     pub stats_auth: Option<Token>,
     /// Server slots of a backend at least.
     pub min_slots: usize,
+    /// How long the backend of a service that has gone stays, empty.
+    pub linger: Duration,
+    /// How far reloads are apart at least, but for the first few.
+    pub reload_pace: Duration,
     /// How long much must have been gone before that is believed.
     pub doubt: Duration,
     /// How long it may hold other servers than Consul has.
@@ -89,6 +96,8 @@ impl Default for Settings {
             stats_bind: None,
             stats_auth: None,
             min_slots: 32,
+            linger: Duration::from_secs(300),
+            reload_pace: Duration::from_secs(10),
             doubt: Duration::from_secs(30),
             heal_after: Duration::from_secs(10),
             stop_timeout: Duration::from_secs(8),

@@ -1,7 +1,7 @@
 //! A configuration on its way: from what Consul says to a text, to the proof of it, to its place, to what
 //! HAProxy has loaded; or held back, and why.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,14 +9,17 @@ use tokio::time::Instant;
 use tracing::{debug, error, info};
 
 use super::Settings;
-use super::changes::{Due, LATEST, Rollout};
+use super::account::{Asked, Endpoints, endpoints};
+use super::backends::{Backends, backends_in};
+use super::changes::{Due, Hold, LATEST, Pace, Rollout};
 use super::claim::{Claim, ClaimError, with_mark};
 use super::inputs::{Before, Feeds, Input, Inputs};
 use super::installed::{Installed, ON_EARLIER};
-use super::master::{Endpoints, ReloadError, endpoints};
+use super::master::ReloadError;
 use super::metrics::{Metrics, Phase, Report};
+use super::names::Names;
 use super::process::Process;
-use super::template::{Model, Slots, Template, TemplateError};
+use super::template::{Model, Template, TemplateError};
 use super::values::{Texts, Values, any_value, builtin_value};
 
 /// How soon is tried again to load what is in the file, and at the latest what was refused: what was
@@ -30,19 +33,6 @@ const TRIED: usize = 16;
 
 /// The key of the credentials for the statistics.
 const AUTH: &str = "stats/auth";
-
-/// Why a change is held back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hold {
-    /// Something that it asks for has to come first.
-    Waiting,
-    /// It is in the file, and HAProxy is not there to load it.
-    Unloaded,
-    /// It is not taken; what was before goes on.
-    Refused,
-    /// The same, for the sake of keys that are refused from now on.
-    KeysRefused,
-}
 
 /// Why there is no proof of a text.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +60,8 @@ pub(super) struct Configuration {
     inputs: Inputs,
     template: Template,
     values: Values,
-    slots: Slots,
+    backends: Backends,
+    pace: Pace,
     installed: Installed,
     /// What Consul last said that was taken up.
     taken: Option<Input>,
@@ -88,6 +79,7 @@ impl Configuration {
     pub(super) fn new(
         settings: Settings,
         feeds: Feeds,
+        names: Names,
         metrics: Metrics,
         report: Report,
     ) -> Result<Self, TemplateError> {
@@ -96,7 +88,7 @@ impl Configuration {
             Some(_) => any_value,
             None => builtin_value,
         };
-        let installed = Installed::new(&settings.output, &settings.domain);
+        let installed = Installed::new(&settings.output, &settings.domain, names);
         let text = installed.text().unwrap_or_default();
         let before = Before::of(&text, settings.template.is_some());
         let (tag, doubt) = (&settings.tag, settings.doubt);
@@ -104,8 +96,9 @@ impl Configuration {
             rollout: Rollout::Current,
             inputs: Inputs::new(feeds, tag, doubt, before, metrics.clone()),
             template,
-            values: Values::new(&settings.prefix, rule),
-            slots: Slots::default(),
+            values: Values::new(&settings.prefix, rule, installed.saved_values().as_ref()),
+            backends: Backends::new(settings.linger, settings.min_slots),
+            pace: Pace::new(settings.reload_pace, Instant::now()),
             installed,
             taken: None,
             refusal: TRY_AGAIN,
@@ -160,6 +153,9 @@ impl Configuration {
         let pause = match result {
             Ok(()) => {
                 self.refusal = TRY_AGAIN;
+                if let Some(next) = self.backends.next() {
+                    self.rollout.hold(next);
+                }
                 return;
             }
             // A start that failed is tried again by itself.
@@ -174,6 +170,7 @@ impl Configuration {
             Err(Hold::Waiting) => LATEST,
             // The rest of it is not held up by them.
             Err(Hold::KeysRefused) => Duration::ZERO,
+            Err(Hold::Paced(pause)) => pause,
         };
         self.try_again(pause);
     }
@@ -208,6 +205,9 @@ impl Configuration {
         let count = i64::try_from(refusals.len()).unwrap_or(i64::MAX);
         self.metrics.refused.set(count);
         self.report.set_refusals(refusals);
+        let count = i64::try_from(input.left_out.len()).unwrap_or(i64::MAX);
+        self.metrics.left_out.set(count);
+        self.report.set_left_out(&input.left_out);
         result
     }
 
@@ -281,17 +281,12 @@ impl Configuration {
         process: &Process,
     ) -> Result<Proven, Unproven> {
         let begun = Instant::now();
-        let sizes = input.tagged.iter().map(|name| {
-            let service = input.instances.get(name);
-            let instances = service.map_or(0, |service| service.instances().len());
-            (name.as_str(), instances)
-        });
         let model = Arc::new(Model {
             settings: self.settings.clone(),
             state_file: self.installed.state_file(),
             values: values.clone(),
             services: Arc::clone(&input.services),
-            slots: self.slots.of(sizes, self.settings.min_slots),
+            backends: self.backends.of(input, Instant::now()),
             instances: input.instances.clone(),
             lacks_auth: input.keys.contains_key(&self.values.whole(AUTH))
                 && !values.contains_key(AUTH),
@@ -300,10 +295,10 @@ impl Configuration {
         let rendered = rendered.map_err(|error| Unproven::Refused(error.to_string()))?;
         self.metrics.took(Phase::Render, begun.elapsed());
         let proven = Proven {
+            backends: backends_in(&rendered.text),
             text: with_mark(rendered.text),
             values: values.clone(),
             asked: rendered.asked,
-            backends: input.tagged.len(),
         };
         if self.installed.is_loaded(&proven.text) {
             return Ok(proven);
@@ -329,11 +324,14 @@ impl Configuration {
             // Something that was not loaded may be in the file.
             self.installed.restore();
         } else {
+            if !process.is_down() {
+                self.pace(Instant::now())?;
+            }
             if let Err(problem) = self.installed.put(&proven.text) {
                 self.fail("failed", &problem);
                 return Err(Hold::Unloaded);
             }
-            if let Err(why) = self.installed.load(&input.instances, process).await {
+            if let Err(why) = self.installed.load(self.known(input), process).await {
                 return Err(self.not_loaded(input, &proven, why, process).await);
             }
         }
@@ -341,11 +339,28 @@ impl Configuration {
         self.metrics.change(change);
         self.installed.adopt(proven.text);
         self.values.adopt(proven.values);
+        self.installed.save_values(&self.values.to_save());
         self.report.set_problem(None);
         self.report.is_current(proven.backends);
         let backends = i64::try_from(proven.backends).unwrap_or(i64::MAX);
         self.metrics.backends.set(backends);
         Ok(())
+    }
+
+    /// Is there a reload now?
+    fn pace(&mut self, now: Instant) -> Result<(), Hold> {
+        let wait = self.pace.wait(now);
+        if wait.is_zero() {
+            self.pace.take(now);
+            return Ok(());
+        }
+        let problem = format!(
+            "a change waits {:.0} s for its reload, as there have been many (haproxy.reload_pace)",
+            wait.as_secs_f64().ceil()
+        );
+        info!("{problem}");
+        self.report.set_problem(Some(problem));
+        Err(Hold::Paced(wait))
     }
 
     /// HAProxy does not run on what is in the file now.
@@ -386,7 +401,8 @@ impl Configuration {
             return;
         };
         self.installed.restore();
-        if let Err(error) = self.installed.load(&input.instances, process).await {
+        self.pace.take(Instant::now());
+        if let Err(error) = self.installed.load(self.known(&input), process).await {
             error!(%error, "the reload failed; the watchdog tries again later");
         }
     }
@@ -395,14 +411,25 @@ impl Configuration {
     /// go by DNS. `None` before anything was taken up.
     pub(super) fn endpoints(&mut self) -> Option<Endpoints> {
         let taken = self.taken.clone()?;
-        Some(endpoints(&self.inputs.look().unwrap_or(taken).instances))
+        let input = self.inputs.look().unwrap_or(taken);
+        Some(self.known(&input))
+    }
+
+    /// The endpoints that this input has. What has gone is known to have none.
+    fn known(&self, input: &Input) -> Endpoints {
+        let domain = &self.settings.domain;
+        let mut known = endpoints(&input.instances, domain);
+        for gone in self.backends.gone() {
+            known.insert(Asked::of_service(gone, domain), HashSet::new());
+        }
+        known
     }
 
     /// Starts HAProxy anew on what it ran on.
     pub(super) async fn start_again(&mut self, process: &mut Process) {
         self.metrics.restarts.inc();
-        let instances = self.taken.as_ref().map(|taken| &taken.instances);
-        match self.installed.start_again(instances, process).await {
+        let known = self.taken.as_ref().map(|taken| self.known(taken));
+        match self.installed.start_again(known, process).await {
             Ok(()) => self.try_again(Duration::ZERO),
             Err(error) => {
                 error!(%error, "HAProxy does not start");
@@ -417,8 +444,8 @@ impl Configuration {
     /// Starts another HAProxy in the place of one that cannot be told anything any more, which goes on until then.
     pub(super) async fn replace(&mut self, process: &mut Process) {
         self.metrics.restarts.inc();
-        let instances = self.taken.as_ref().map(|taken| &taken.instances);
-        match self.installed.start_again(instances, process).await {
+        let known = self.taken.as_ref().map(|taken| self.known(taken));
+        match self.installed.start_again(known, process).await {
             Ok(()) => self.try_again(Duration::ZERO),
             Err(error) => {
                 error!(%error, "cannot start another HAProxy; the one that runs goes on as it is")

@@ -11,12 +11,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::Settings;
+use super::changes::Hold;
 use super::claim::{Claim, ClaimError};
 use super::inputs::{Feeds, Input};
 use super::metrics::{Metrics, Report};
+use super::names::Names;
 use super::process::Process;
 use super::quoting::hidden;
-use super::rollout::{Configuration, Hold};
+use super::rollout::Configuration;
 use super::template::TemplateError;
 use super::watchdog::{Verdict, Watchdog};
 
@@ -87,19 +89,20 @@ impl Supervisor {
         report: Report,
     ) -> Result<Self, Error> {
         let stop_timeout = settings.stop_timeout;
+        let names = Names::new(settings.resolver)?;
         let watchdog = Watchdog::new(
-            settings.resolver,
+            names.clone(),
             &settings.domain,
             settings.heal_after,
             metrics.clone(),
-        )?;
+        );
         let process = Process::new(&settings, metrics.clone(), report.clone()).await;
         let process = process.map_err(|source| Error::Program {
             program: settings.program.clone(),
             source,
         })?;
         Ok(Self {
-            configuration: Configuration::new(settings, feeds, metrics, report.clone())?,
+            configuration: Configuration::new(settings, feeds, names, metrics, report.clone())?,
             process,
             watchdog,
             watch_at: Instant::now(),
@@ -191,9 +194,9 @@ impl Supervisor {
     async fn watch(&mut self) {
         let begun = Instant::now();
         let account = self.process.account().await;
-        if let (Ok(account), Some(known)) = (account, self.configuration.endpoints()) {
-            let verdict = self.watchdog.look(&account, &known).await;
-            self.configuration.installed().note_account(account);
+        if let (Ok(account), Some(mut known)) = (account, self.configuration.endpoints()) {
+            let verdict = self.watchdog.look(&account, &mut known).await;
+            self.configuration.installed().note_account(account, &known);
             if let Verdict::Heal(services) = verdict {
                 warn!(
                     ?services,
@@ -224,7 +227,7 @@ impl Supervisor {
             let input = self.wait_for_input().await?;
             match self.configuration.apply(&input, &mut self.process).await {
                 Ok(()) => return Ok(()),
-                Err(Hold::Waiting) => sleep(LOOK).await,
+                Err(Hold::Waiting | Hold::Paced(_)) => sleep(LOOK).await,
                 Err(Hold::Unloaded) => {
                     info!("the file is written; no HAProxy runs to load it");
                     return Ok(());

@@ -34,14 +34,29 @@ struct Refusal {
 }
 
 impl Values {
-    pub(super) fn new(prefix: &str, rule: Rule) -> Self {
+    /// `saved` are the values that were good when another process ended, whole keys and values.
+    pub(super) fn new(prefix: &str, rule: Rule, saved: Option<&Texts>) -> Self {
+        let prefix = format!("{prefix}/");
+        let saved_here = saved.into_iter().flatten().filter_map(|(whole, text)| {
+            let key = whole.strip_prefix(&prefix)?;
+            let text = text_of(text.as_bytes()).ok()?;
+            rule(key, &text).ok()?;
+            Some((key.to_owned(), text))
+        });
         Self {
-            prefix: format!("{prefix}/"),
+            good: saved_here.collect(),
+            prefix,
             rule,
-            good: Texts::new(),
-            has_good: false,
+            has_good: saved.is_some(),
             refused: BTreeMap::new(),
         }
+    }
+
+    /// What another process takes as `saved`.
+    pub(super) fn to_save(&self) -> Texts {
+        let good = self.good.iter();
+        good.map(|(key, text)| (self.whole(key), text.clone()))
+            .collect()
     }
 
     /// The values to try: what is right of the new ones, and what was good where one is not.
@@ -258,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_bad_value_leaves_the_one_before_it() {
-        let mut values = Values::new("p", builtin_value);
+        let mut values = Values::new("p", builtin_value, None);
         let texts = values.read(&keys(&[
             ("maxconn", "100\n"),
             ("timeouts/client", "3s"),
@@ -278,6 +293,30 @@ mod tests {
         let texts = values.read(&keys(&[("maxconn", "200")]));
         assert_eq!(texts["maxconn"], "200");
         assert_eq!(values.refusals().count(), 0);
+    }
+
+    #[test]
+    fn another_process_knows_what_was_good() {
+        let mut values = Values::new("p", builtin_value, None);
+        let texts = values.read(&keys(&[("maxconn", "100"), ("balance", "first")]));
+        values.adopt(texts);
+        let saved = values.to_save();
+        let mut later = Values::new("p", builtin_value, Some(&saved));
+        assert!(later.has_good());
+        let texts = later.read(&keys(&[("maxconn", "many")]));
+        assert_eq!(
+            texts,
+            Texts::from([("maxconn".to_owned(), "100".to_owned())])
+        );
+        // Of other keys, or by another rule, they are worth nothing.
+        let elsewhere = Values::new("q", builtin_value, Some(&saved));
+        assert!(elsewhere.good().is_empty());
+        let wrong = Texts::from([("p/maxconn".to_owned(), "many".to_owned())]);
+        assert!(
+            Values::new("p", builtin_value, Some(&wrong))
+                .good()
+                .is_empty()
+        );
     }
 
     #[test]

@@ -1,27 +1,20 @@
 //! Does HAProxy hold the servers that Consul has? Some releases cease to fill slots, or keep a server
 //! that is gone, and only a reload helps them.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use hickory_proto::rr::RData;
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig, ResolverOpts};
-use hickory_resolver::net::NetError;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, warn};
+use tracing::warn;
 
-use super::master::{Endpoints, servers};
+use super::account::{Asked, Endpoints, servers};
 use super::metrics::Metrics;
+use super::names::Names;
 
 /// As many instances fit into an answer of the size that the template in the program takes. Of more,
 /// HAProxy holds a part that cannot be foretold.
 const FITTING: usize = 100;
-
-/// How long an answer of the DNS server may take.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long all questions of one look may take, and how many there may be. Those that are left come first
 /// the next time.
@@ -37,61 +30,52 @@ const LONGEST_REST: Duration = Duration::from_secs(3600);
 pub(super) enum Verdict {
     /// Nothing.
     Well,
-    /// A reload, for the sake of these backends.
+    /// A reload, for the sake of the servers of these names.
     Heal(Vec<String>),
+}
+
+/// What is wrong about one server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Odd {
+    /// HAProxy has it, and it is gone.
+    Gone(SocketAddr),
+    /// It is there, and HAProxy does not have it.
+    Missing(SocketAddr),
 }
 
 /// Compares, and remembers since when something is wrong.
 pub(super) struct Watchdog {
-    dns: TokioResolver,
+    names: Names,
     domain: String,
     after: Duration,
     metrics: Metrics,
-    wrong: HashMap<String, Wrong>,
+    wrong: HashMap<Asked, Wrong>,
     rest: Duration,
     rest_until: Option<Instant>,
 }
 
-/// A backend that differs.
+/// A name whose servers differ.
 struct Wrong {
     since: Instant,
+    /// In these they have differed ever since.
+    odd: HashSet<Odd>,
     /// When DNS was last asked for it.
     asked: Option<Instant>,
     is_told: bool,
 }
 
 impl Watchdog {
-    /// A watchdog that asks this DNS server when in doubt.
-    ///
-    /// # Errors
-    /// If the DNS library cannot be set up.
-    pub(super) fn new(
-        resolver: SocketAddr,
-        domain: &str,
-        after: Duration,
-        metrics: Metrics,
-    ) -> Result<Self, NetError> {
-        let mut udp = ConnectionConfig::udp();
-        udp.port = resolver.port();
-        let mut tcp = ConnectionConfig::tcp();
-        tcp.port = resolver.port();
-        let server = NameServerConfig::new(resolver.ip(), true, vec![udp, tcp]);
-        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-        let mut builder =
-            TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        let options: &mut ResolverOpts = builder.options_mut();
-        options.timeout = PATIENCE;
-        options.attempts = 1;
-        options.cache_size = 0;
-        Ok(Self {
-            dns: builder.build()?,
+    /// A watchdog that asks DNS when in doubt.
+    pub(super) fn new(names: Names, domain: &str, after: Duration, metrics: Metrics) -> Self {
+        Self {
+            names,
             domain: domain.to_owned(),
             after,
             metrics,
             wrong: HashMap::new(),
             rest: FIRST_REST,
             rest_until: None,
-        })
+        }
     }
 
     /// How long something must have been wrong.
@@ -99,52 +83,47 @@ impl Watchdog {
         self.after
     }
 
-    /// Compares HAProxy's account with Consul's instances.
-    pub(super) async fn look(&mut self, account: &str, known: &Endpoints) -> Verdict {
-        let differing = differing(account, known, &self.domain);
-        self.wrong.retain(|name, _| differing.contains(name));
+    /// Compares HAProxy's account with Consul's instances, and with what DNS says where Consul's do not tell, which
+    /// is added to them.
+    pub(super) async fn look(&mut self, account: &str, known: &mut Endpoints) -> Verdict {
+        self.names.complete(account, &self.domain, known).await;
+        self.note(differing(account, known, &self.domain));
         let now = Instant::now();
         let mut sick = Vec::new();
-        let mut due = Vec::new();
-        for name in differing {
-            let wrong = self.wrong.entry(name.clone()).or_insert(Wrong {
-                since: now,
-                asked: None,
-                is_told: false,
-            });
-            if now.duration_since(wrong.since) >= self.after {
-                due.push((wrong.asked, name));
-            }
-        }
+        let due = self.wrong.iter();
+        let due = due.filter(|(_, wrong)| now.duration_since(wrong.since) >= self.after);
+        let mut due: Vec<_> = due
+            .map(|(name, wrong)| (wrong.asked, name.clone()))
+            .collect();
         due.sort();
         for (_, name) in due.into_iter().take(ASKED) {
             let Some(wrong) = self.wrong.get_mut(&name) else {
                 continue;
             };
             wrong.asked = Some(Instant::now());
-            let expected = known.get(&name).map_or(0, HashSet::len);
+            let expected = known.get(&name);
             // Asked only now: most differences are over by the next answer of DNS.
-            let said = said_by_dns(&self.dns, &name, &self.domain);
+            let said = self.names.ask(&name);
             let Ok(said) = timeout_at(now + ASKING, said).await else {
                 break;
             };
-            let side = match said {
-                Ok(said) if said == expected => "haproxy",
+            let side = match &said {
+                Ok(said) if Some(said) == expected => "haproxy",
                 _ => "dns",
             };
             if !std::mem::replace(&mut wrong.is_told, true) {
                 self.metrics.diverged(side);
-                let dns = said.map_or_else(|error| error, |said| said.to_string());
+                let dns = said.map_or_else(|error| error, |said| said.len().to_string());
                 warn!(
-                    service = name,
-                    instances = expected,
+                    name = name.name,
+                    instances = expected.map_or(0, HashSet::len),
                     dns,
                     side,
                     "HAProxy's servers differ from Consul's"
                 );
             }
             if side == "haproxy" {
-                sick.push(name);
+                sick.push(name.name);
             }
         }
         if self.wrong.is_empty() && self.rest_until.is_some_and(|until| until <= now) {
@@ -159,50 +138,64 @@ impl Watchdog {
         self.wrong.clear();
         Verdict::Heal(sick)
     }
-}
 
-/// How many instances DNS has.
-async fn said_by_dns(dns: &TokioResolver, name: &str, domain: &str) -> Result<usize, String> {
-    let question = format!("_{name}._tcp.service.{domain}.");
-    match dns.srv_lookup(question).await {
-        Ok(lookup) => {
-            let records = lookup.answers().iter();
-            let records = records.filter(|record| matches!(record.data, RData::SRV(_)));
-            Ok(records.count())
-        }
-        Err(error) => {
-            debug!(service = name, %error, "no answer of DNS");
-            Err(error.to_string())
+    /// Remembers what differs now, and since when.
+    fn note(&mut self, differing: BTreeMap<Asked, HashSet<Odd>>) {
+        let now = Instant::now();
+        self.wrong.retain(|name, _| differing.contains_key(name));
+        for (name, odd) in differing {
+            let wrong = self.wrong.entry(name).or_insert(Wrong {
+                since: now,
+                odd: HashSet::new(),
+                asked: None,
+                is_told: false,
+            });
+            wrong.odd.retain(|server| odd.contains(server));
+            if wrong.odd.is_empty() {
+                // What differs now is no older: instances come and go, and HAProxy is a moment behind.
+                (wrong.odd, wrong.since) = (odd, now);
+            }
         }
     }
 }
 
-/// The services whose servers are not those that they should be.
-fn differing(account: &str, known: &Endpoints, domain: &str) -> BTreeSet<String> {
-    let mut held: HashMap<(&str, &str), (HashSet<SocketAddr>, usize)> = HashMap::new();
-    let servers = servers(account);
-    for server in &servers {
-        if let Some(service) = server.service(domain) {
-            let (endpoints, slots) = held.entry((server.backend, service)).or_default();
-            endpoints.extend(server.endpoint);
+/// The names whose servers are not those that they should be, and in what.
+fn differing(account: &str, known: &Endpoints, domain: &str) -> BTreeMap<Asked, HashSet<Odd>> {
+    let mut held: HashMap<(&str, Asked), (HashSet<SocketAddr>, usize)> = HashMap::new();
+    for server in servers(account, domain) {
+        let endpoint = server.known_as();
+        if let Some(asked) = server.asked {
+            let (endpoints, slots) = held.entry((server.backend, asked)).or_default();
+            endpoints.extend(endpoint);
             *slots += 1;
         }
     }
-    let wrong = held.into_iter().filter(|((_, service), (held, slots))| {
+    let mut differing: BTreeMap<Asked, HashSet<Odd>> = BTreeMap::new();
+    for ((_, asked), (held, slots)) in held {
         // Where there is no healthy instance, HAProxy keeps the last ones for a while.
-        let Some(expected) = known.get(*service).filter(|known| !known.is_empty()) else {
-            return false;
+        let Some(expected) = known.get(&asked).filter(|known| !known.is_empty()) else {
+            continue;
         };
-        let enough = expected.len().min(*slots).min(FITTING);
-        held.len() < enough || !held.is_subset(expected)
-    });
-    wrong.map(|((_, service), _)| service.to_owned()).collect()
+        // An address alone may be one of several families, of which a line takes one.
+        let enough = match asked.is_srv {
+            true => expected.len().min(slots).min(FITTING),
+            false => 1,
+        };
+        let gone = held.difference(expected).copied().map(Odd::Gone);
+        let missing = expected.difference(&held).copied().map(Odd::Missing);
+        let lacks = held.len() < enough;
+        let odd: HashSet<Odd> = gone.chain(missing.filter(|_| lacks)).collect();
+        if !odd.is_empty() {
+            differing.entry(asked).or_default().extend(odd);
+        }
+    }
+    differing
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::haproxy::master::EMPTY;
+    use crate::haproxy::account::EMPTY;
 
     fn endpoint(last: u8) -> SocketAddr {
         SocketAddr::from(([10, 0, 0, last], 80))
@@ -223,11 +216,45 @@ mod tests {
         format!("{EMPTY}{lines}{}", line("-", 0))
     }
 
+    /// HAProxy is always a moment behind: while it follows, nothing is wrong for long.
+    #[tokio::test(start_paused = true)]
+    async fn what_follows_is_not_healed_and_what_stays_wrong_is() {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
+        let names = Names::new(nowhere).expect("a resolver");
+        let metrics = Metrics::new(&mut prometheus_client::registry::Registry::default());
+        let after = Duration::from_secs(3);
+        let mut watchdog = Watchdog::new(names, "consul", after, metrics);
+        let asked = Asked::of_service("web", "consul");
+        let mut since = |held: &[u8], is: &[u8]| {
+            let endpoints = is.iter().map(|last| endpoint(*last)).collect();
+            let known = Endpoints::from([(asked.clone(), endpoints)]);
+            watchdog.note(differing(&account(held), &known, "consul"));
+            let wrong = watchdog.wrong.get(&asked);
+            wrong.map(|wrong| wrong.since.elapsed().as_secs())
+        };
+        let second = || tokio::time::advance(Duration::from_secs(1));
+        assert_eq!(since(&[1, 2], &[1, 2]), None);
+        for _ in 0..5 {
+            // 2 goes, and is seen to be there still; it comes, and is seen to be missing.
+            assert_eq!(since(&[1, 2], &[1]), Some(0));
+            second().await;
+            assert_eq!(since(&[1], &[1, 2]), Some(0));
+            second().await;
+        }
+        // 1 should long be gone, whatever else changes.
+        for seconds in 0..5 {
+            let others: &[u8] = if seconds % 2 == 0 { &[2] } else { &[2, 3] };
+            assert_eq!(since(&[1, 2], others), Some(seconds));
+            second().await;
+        }
+        assert_eq!(since(&[2], &[2]), None);
+    }
+
     #[test]
     fn what_is_missing_and_what_is_too_much() {
         let known = |lasts: &[u8]| {
             let endpoints = lasts.iter().map(|last| endpoint(*last)).collect();
-            Endpoints::from([("web".to_owned(), endpoints)])
+            Endpoints::from([(Asked::of_service("web", "consul"), endpoints)])
         };
         let differs =
             |held: &[u8], is: &[u8]| !differing(&account(held), &known(is), "consul").is_empty();

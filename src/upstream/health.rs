@@ -245,7 +245,8 @@ mod tests {
             Some(Answered { sent, at })
         };
         // The last answer of all, when this was asked and when refused, and whether it is asked again.
-        let cases: [(&str, &[(Option<Answered>, u32, u32, bool)]); 6] = [
+        type Step = (Option<Answered>, u32, u32, bool);
+        let cases: [(&str, &[Step]); 6] = [
             ("nobody was ever there", &[(None, 10, 10, false)]),
             (
                 "it starts within its time",

@@ -13,7 +13,8 @@ use std::{
     time::Duration,
 };
 
-/// An HTTP server. `GET /x` answers `NAME /x`; `GET /slow/800` does so after 800 ms.
+/// An HTTP server. `GET /x` answers `NAME /x`; `GET /slow/800` does so after 800 ms. Whoever asks for a WebSocket gets
+/// a connection that says what it is told.
 pub(crate) struct Backend {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
@@ -66,6 +67,17 @@ impl Drop for Backend {
     }
 }
 
+fn echo(mut stream: TcpStream) {
+    // The answer to the key of RFC 6455 section 1.2.
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    if stream.write_all(switch.as_bytes()).is_ok()
+        && let Ok(mut reader) = stream.try_clone()
+    {
+        drop(std::io::copy(&mut reader, &mut stream));
+    }
+}
+
 fn serve(mut stream: TcpStream, name: &str, asked: &Mutex<Vec<String>>) {
     let mut received = Vec::new();
     let mut chunk = [0; 4096];
@@ -75,6 +87,9 @@ fn serve(mut stream: TcpStream, name: &str, asked: &Mutex<Vec<String>>) {
             received.drain(..end + 4);
             let path = head.split(' ').nth(1).unwrap_or_default();
             asked.lock().expect("nobody panics").push(path.to_owned());
+            if head.to_ascii_lowercase().contains("\r\nupgrade: websocket") {
+                return echo(stream);
+            }
             let slow = path.strip_prefix("/slow/").and_then(|ms| ms.parse().ok());
             thread::sleep(Duration::from_millis(slow.unwrap_or(0)));
             let body = format!("{name} {path}");

@@ -111,7 +111,7 @@ impl Site {
         let toml = write_file(
             self.directory.path(),
             "portolan.toml",
-            "[haproxy]\nheal_after = \"3s\"\n",
+            "[haproxy]\nheal_after = \"3s\"\nlinger = \"0s\"\nreload_pace = \"0s\"\n",
         );
         let mut arguments: Vec<OsString> = [
             "haproxy",

@@ -33,7 +33,7 @@ use std::{
     env,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicU16, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -91,12 +91,13 @@ pub(crate) fn soak<T>(short: T, long: T) -> T {
 /// port 0 (Consul) get an address of their own, where no other test, and no outgoing connection of
 /// this machine, can take the port between our finding it free and their binding it.
 pub(crate) fn own_loopback() -> Ipv4Addr {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let instance = NEXT.fetch_add(1, Ordering::Relaxed);
-    assert!(instance < 255, "more than 254 programs in one test process");
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let [block, instance] = [number / 254, number % 254].map(|part| part as u8);
+    assert!(block < 2, "more than 508 programs in one test process");
     let process = std::process::id();
-    let [high, low] = ((process % (128 * 256)) as u16).to_be_bytes();
-    Ipv4Addr::new(127, 64 + high, low, instance)
+    let [high, low] = ((process % (64 * 256)) as u16).to_be_bytes();
+    Ipv4Addr::new(127, 64 * (1 + block) + high, low, 1 + instance)
 }
 
 /// `N` different ports that are free on `ip`, for UDP as well as TCP.

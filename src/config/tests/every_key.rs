@@ -98,6 +98,8 @@ const EVERYTHING: &str = r#"
     stats_bind = "127.0.0.1:1"
     stats_auth = "me:secret"
     min_slots = 4
+    linger = "1m"
+    reload_pace = "0s"
     doubt = "0s"
     heal_after = "5s"
     stop_timeout = 20
@@ -236,6 +238,8 @@ fn every_key_is_read() {
             stats_bind: Some("127.0.0.1:1".parse().expect("an address")),
             stats_auth: Some(Token::new("me:secret").expect("credentials")),
             min_slots: 4,
+            linger: seconds(60),
+            reload_pace: Duration::ZERO,
             doubt: Duration::ZERO,
             heal_after: seconds(5),
             stop_timeout: seconds(20),

@@ -8,6 +8,17 @@ use arc_swap::ArcSwapOption;
 
 use super::Versions;
 
+/// Something that everything else of a source is found by, and that it does not let us read although it is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unread {
+    /// What it is, in words.
+    pub what: &'static str,
+    /// Since when, in milliseconds on the catalog's clock.
+    pub since: u64,
+    /// What the source said last.
+    pub why: String,
+}
+
 /// How it stands with one source.
 #[derive(Debug, Default)]
 pub(super) struct Away {
@@ -15,6 +26,8 @@ pub(super) struct Away {
     since: AtomicU64,
     /// Why, in words.
     trouble: ArcSwapOption<String>,
+    /// What has been unread for longest.
+    unread: ArcSwapOption<Unread>,
 }
 
 impl Away {
@@ -41,6 +54,14 @@ impl Away {
 
     pub(super) fn explain(&self, trouble: Option<String>) {
         self.trouble.store(trouble.map(Arc::new));
+    }
+
+    pub(super) fn set_unread(&self, unread: Option<Unread>) {
+        self.unread.store(unread.map(Arc::new));
+    }
+
+    pub(super) fn unread(&self) -> Option<Arc<Unread>> {
+        self.unread.load_full()
     }
 
     pub(super) fn trouble(&self) -> Option<Arc<String>> {

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+pub use away::Unread;
 pub use layer::{Interest, Interests, Layer, Loaded, Patience};
 pub use model::{
     Health, Instance, Kind, NamedPort, Node, Scope, Service, ServiceKey, TaggedAddress, Weights,

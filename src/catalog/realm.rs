@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc;
 
-use super::away::Away;
+use super::away::{Away, Unread};
 use super::nodes::Nodes;
 use super::reverse::Reverse;
 use super::slot::Want;
@@ -120,6 +120,18 @@ impl Realm {
     /// For how many milliseconds the source has been away; `None` while it is not.
     pub fn stale_millis(&self) -> Option<u64> {
         self.away.millis(&self.versions)
+    }
+
+    /// The source is here, and does not let us read this, if anything: what has been unread for longest.
+    pub fn set_unread(&self, unread: Option<Unread>) {
+        self.away.set_unread(unread);
+    }
+
+    /// What the source does not let us read although it is here, and for how many milliseconds.
+    pub fn unread(&self) -> Option<(Arc<Unread>, u64)> {
+        let unread = self.away.unread()?;
+        let millis = self.versions.millis().saturating_sub(unread.since);
+        Some((unread, millis))
     }
 
     /// Says why the source is away; `None` once it is not. No answer depends on it.

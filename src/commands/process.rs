@@ -166,9 +166,14 @@ pub(super) fn readiness_of(layer: Arc<Layer>) -> admin::Probe {
             ))
         } else if realm.is_ready() {
             let (services, nodes) = (realm.service_count(), realm.node_count());
-            let age = realm.stale_millis().map_or_else(String::new, |age| {
-                format!(", stale: last current {} s ago{why}", age / 1000)
-            });
+            let age = match (realm.stale_millis(), realm.unread()) {
+                (Some(age), _) => format!(", stale: last current {} s ago{why}", age / 1000),
+                (None, Some((unread, age))) => {
+                    let (what, why) = (unread.what, &unread.why);
+                    format!(", {what} last read {} s ago: {why}", age / 1000)
+                }
+                (None, None) => String::new(),
+            };
             Readiness::Ready(format!("{services} services, {nodes} nodes{age}"))
         } else {
             Readiness::NotReady(format!("waiting for the first answer from Consul{why}"))

@@ -1,6 +1,7 @@
 //! What the watches of a realm share: the client, and our contact with Consul about the realm, which is what
 //! its watches and the probe tell each other.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use crate::catalog::{Realm, Scope};
+use crate::catalog::{Realm, Scope, Unread};
 
 use super::client::{Ask, Client, Mode, RequestError, Response};
 use super::connections::Resets;
@@ -105,6 +106,8 @@ pub(super) struct Contact {
     /// How often Consul was well again: tells watches that pause after errors that it is time.
     recoveries: watch::Sender<u64>,
     sight: Mutex<Sight>,
+    /// What cannot be read although Consul is well.
+    unread: Mutex<BTreeMap<&'static str, Unread>>,
 }
 
 /// What our token lets us see. There is no Consul without a node: where not even one is visible, nothing
@@ -153,6 +156,7 @@ impl Contact {
             suspected: Notify::new(),
             recoveries: watch::Sender::new(0),
             sight: Mutex::new(Sight::Good),
+            unread: Mutex::default(),
         }
     }
 
@@ -186,6 +190,22 @@ impl Contact {
         std::mem::replace(&mut sight, next)
     }
 
+    /// What everything is found by cannot be read, for this reason, or can.
+    fn note_reading(&self, what: &'static str, failure: Option<&RequestError>) {
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        match failure {
+            None => drop(unread.remove(what)),
+            Some(error) => {
+                let since = self.realm.versions().millis();
+                let why = String::new();
+                let entry = unread.entry(what).or_insert(Unread { what, since, why });
+                entry.why = error.to_string();
+            }
+        }
+        let oldest = unread.values().min_by_key(|unread| unread.since);
+        self.realm.set_unread(oldest.cloned());
+    }
+
     /// What it is about.
     pub(super) fn realm(&self) -> &Arc<Realm> {
         &self.realm
@@ -209,10 +229,15 @@ impl Contact {
             .versions()
             .millis()
             .saturating_sub(self.last_good());
+        age.max(self.stale())
+    }
+
+    /// For how many milliseconds Consul has been away, or has not let us read what everything is found by.
+    pub(super) fn stale(&self) -> u64 {
         // What an earlier life left on disk is older than this contact.
-        self.realm
-            .stale_millis()
-            .map_or(age, |stale| stale.max(age))
+        let away = self.realm.stale_millis().unwrap_or_default();
+        let unread = self.realm.unread().map_or(0, |(_, millis)| millis);
+        away.max(unread)
     }
 
     /// Has every watch read anew.
@@ -292,15 +317,19 @@ pub(super) struct WatchHandle {
     contact: Arc<Contact>,
     /// What the watch asks for.
     path: String,
+    /// What that is in words, if everything else is found by it.
+    what: Option<&'static str>,
     is_failing: bool,
     recoveries: watch::Receiver<u64>,
 }
 
 impl WatchHandle {
-    pub(super) fn new(contact: &Arc<Contact>, ask: &Ask) -> Self {
+    /// `what` it asks for is said where everything else is found by that.
+    pub(super) fn new(contact: &Arc<Contact>, ask: &Ask, what: Option<&'static str>) -> Self {
         Self {
             contact: Arc::clone(contact),
             path: ask.to_string(),
+            what,
             is_failing: false,
             recoveries: contact.recoveries.subscribe(),
         }
@@ -339,6 +368,7 @@ impl WatchHandle {
         if !std::mem::take(&mut self.is_failing) {
             return;
         }
+        self.note_reading(None);
         let path = &self.path;
         let (again, is_common) = {
             let mut failures = self.contact.failures();
@@ -354,9 +384,16 @@ impl WatchHandle {
         }
     }
 
+    fn note_reading(&self, failure: Option<&RequestError>) {
+        if let Some(what) = self.what {
+            self.contact.note_reading(what, failure);
+        }
+    }
+
     /// It has none.
     pub(super) fn failed(&mut self, error: &RequestError) {
         self.is_failing = true;
+        self.note_reading(Some(error));
         let path = &self.path;
         debug!(path, %error, "no usable answer from Consul");
         let is_news = self.contact.failures().failed(path, error, Instant::now());
@@ -370,6 +407,7 @@ impl Drop for WatchHandle {
     fn drop(&mut self) {
         if self.is_failing {
             self.contact.failures().forget(&self.path);
+            self.note_reading(None);
         }
     }
 }

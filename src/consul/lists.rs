@@ -78,7 +78,7 @@ async fn follow_peers(context: &Context, layer: &Layer, wanted: &Notify) {
 
 async fn follow_datacenters(context: &Context, layer: &Layer, wanted: &Notify) {
     let mut pace = Pace::of_keys();
-    let mut handle = WatchHandle::new(&context.contact, &list_of_datacenters());
+    let mut handle = WatchHandle::new(&context.contact, &list_of_datacenters(), None);
     // What an earlier life knew goes as reluctantly.
     let known = layer.places().datacenters();
     let known = known.map_or_else(BTreeSet::new, |known| known.as_ref().clone());

@@ -195,8 +195,7 @@ impl Ages {
             // Two contacts about one datacenter are a moment between an end and a beginning.
             let age = ages.entry(DatacenterLabel { datacenter }).or_default();
             age.index = age.index.max(contact.age());
-            let stale = contact.realm().stale_millis().unwrap_or_default();
-            age.stale = age.stale.max(stale);
+            age.stale = age.stale.max(contact.stale());
             age.failing += contact.failing();
         }
         ages
@@ -219,7 +218,7 @@ impl Collector for Ages {
         )?;
         family(
             "stale_seconds",
-            "For how long Consul has been away; 0 while it is here",
+            "For how long Consul has been away, or has not let us read the lists or the keys; 0 while all is well",
             |age| age.stale as f64 / 1000.0,
         )?;
         family(

@@ -27,6 +27,8 @@ pub(super) trait Subject {
     fn pace(&self) -> Pace;
     /// What a body says.
     type News: Send + Sync;
+    /// What it is in words, if everything else is found by it.
+    const WHAT: Option<&'static str> = None;
     /// Reads a body.
     fn read(&self, body: &[u8]) -> serde_json::Result<Self::News>;
     /// Would publishing this take away something that is published?
@@ -105,6 +107,7 @@ impl Subject for Names {
     }
 
     type News = NamesNews;
+    const WHAT: Option<&'static str> = Some("the list of services");
 
     fn read(&self, body: &[u8]) -> serde_json::Result<Self::News> {
         let (mut names, mut tags): (HashSet<Arc<str>>, TagsByName) = match self.tags {
@@ -212,6 +215,7 @@ impl Subject for Nodes {
     }
 
     type News = Vec<Arc<Node>>;
+    const WHAT: Option<&'static str> = Some("the list of nodes");
 
     fn read(&self, body: &[u8]) -> serde_json::Result<Self::News> {
         json::nodes(body)
@@ -467,6 +471,7 @@ impl Subject for Keys {
     }
 
     type News = KeyValues;
+    const WHAT: Option<&'static str> = Some("the keys");
 
     fn read(&self, body: &[u8]) -> serde_json::Result<Self::News> {
         key_values(body)

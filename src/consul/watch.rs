@@ -277,7 +277,7 @@ impl<'a, S: Subject> Watch<'a, S> {
 
     async fn run(&mut self) {
         let mut pace = self.subject.pace();
-        let mut handle = WatchHandle::new(&self.context.contact, &self.ask);
+        let mut handle = WatchHandle::new(&self.context.contact, &self.ask, S::WHAT);
         let mut state = State::Read;
         loop {
             let contact = Arc::clone(&self.context.contact);

@@ -49,7 +49,11 @@ pub(crate) struct Edge {
 
 impl Site {
     pub(crate) fn new() -> Self {
-        let consul = Consul::start();
+        Self::with(Consul::start())
+    }
+
+    /// Beside this Consul.
+    pub(crate) fn with(consul: Consul) -> Self {
         let dns = Portolan::beside(&consul);
         let ip = own_loopback();
         let [http, stats] = free_ports(ip);
@@ -240,9 +244,15 @@ impl Edge {
 
     /// Any metric `portolan_haproxy_NAME`; 0 if there is none.
     pub(crate) fn float(&self, name: &str) -> f64 {
+        self.any(&format!("portolan_haproxy_{name}"))
+    }
+
+    /// Any metric; 0 if there is none.
+    pub(crate) fn any(&self, name: &str) -> f64 {
         let metrics = http::get(self.admin, "/metrics").expect("metrics").body;
-        let name = format!("portolan_haproxy_{name} ");
-        let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{name} ")));
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 

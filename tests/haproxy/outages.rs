@@ -3,8 +3,14 @@
 use crate::{
     edge::{Edge, SOON, Site},
     load::Load,
-    support::{ensure, eventually, portolan::command, soak, throughout},
+    support::{
+        consul::{Consul, Options},
+        ensure, eventually, http,
+        portolan::command,
+        soak, throughout,
+    },
 };
+use serde_json::json;
 use std::{thread, time::Duration};
 
 /// Nothing changes for this long, and whoever asks is answered.
@@ -137,4 +143,54 @@ fn consul_is_away_at_the_start() {
     assert_eq!(site.config(), "", "nothing was written");
     site.consul.restart();
     site.answers("/hello1/x", "hello1 /x");
+}
+
+/// Consul is well, and does not let us read any more: what is known goes on, and its age is told.
+#[test]
+fn a_token_that_is_gone_is_told() {
+    const ROOT: &str = "00000000-1111-2222-3333-444444444444";
+    let acl = json!({ "acl": { "enabled": true, "default_policy": "allow",
+        "tokens": { "master": ROOT, "agent": ROOT } } });
+    let extra = acl;
+    let site = Site::with(Consul::start_with(Options {
+        extra,
+        ..Options::default()
+    }));
+    let address = site.consul.http();
+    let ask = |method: &str, path: &str, body: &str| {
+        let path = format!("{path}?token={ROOT}");
+        http::request(address, method, &path, body)
+    };
+    let all = json!({ "Policies": [{ "Name": "global-management" }] }).to_string();
+    let token = eventually(SOON, "there is a token", || {
+        let response = ask("PUT", "/v1/acl/token", &all)?;
+        ensure(response.status == 200, || format!("{response:?}"))?;
+        Ok(response.json())
+    });
+    let text = |key: &str| token[key].as_str().expect("a text").to_owned();
+    let _web = site.service("web");
+    let environment = [("CONSUL_HTTP_TOKEN".to_owned(), text("SecretID"))];
+    let edge = site.launch_command(command(&site.arguments(&[]), &environment));
+    edge.wait_until_ready();
+    site.answers("/web/x", "web /x");
+    let stale = || edge.any("portolan_sources_consul_stale_seconds{datacenter=\"dc1\"}");
+    assert_eq!(stale(), 0.0);
+
+    let deleted = ask(
+        "DELETE",
+        &format!("/v1/acl/token/{}", text("AccessorID")),
+        "",
+    );
+    assert_eq!(deleted.expect("an answer").status, 200);
+    // What waits for news is told only when there are some.
+    site.set_key("timeouts/server", "20s");
+    let _more = site.service("more");
+    let (status, body) = edge.says(" last read ");
+    assert!(status == 200 && body.contains("403"), "{status} {body}");
+    eventually(SOON, "its age grows", || {
+        let age = stale();
+        ensure(age > 3.0, || format!("{age}"))
+    });
+    site.answers("/web/x", "web /x");
+    assert_eq!(edge.reloads(), 0);
 }

@@ -78,7 +78,7 @@ fn a_flapping_service(haproxy: PathBuf) {
         .collect();
     let flapping = Backend::start("flapping");
     let start = Instant::now();
-    let time = soak(Duration::from_secs(20), Duration::from_secs(120));
+    let time = soak(Duration::from_secs(12), Duration::from_secs(120));
     while start.elapsed() < time {
         site.register("flapping", "rest", &flapping);
         thread::sleep(Duration::from_secs(1));

@@ -19,6 +19,9 @@ pub struct Unread {
     pub why: String,
 }
 
+/// So many milliseconds are a while: one read that fails, and is made again or elsewhere, means nothing.
+const WHILE: u64 = 5000;
+
 /// How it stands with one source.
 #[derive(Debug, Default)]
 pub(super) struct Away {
@@ -60,8 +63,10 @@ impl Away {
         self.unread.store(unread.map(Arc::new));
     }
 
-    pub(super) fn unread(&self) -> Option<Arc<Unread>> {
-        self.unread.load_full()
+    pub(super) fn unread(&self, versions: &Versions) -> Option<(Arc<Unread>, u64)> {
+        let unread = self.unread.load_full()?;
+        let millis = versions.millis().saturating_sub(unread.since);
+        (millis >= WHILE).then_some((unread, millis))
     }
 
     pub(super) fn trouble(&self) -> Option<Arc<String>> {

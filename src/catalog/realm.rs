@@ -127,11 +127,9 @@ impl Realm {
         self.away.set_unread(unread);
     }
 
-    /// What the source does not let us read although it is here, and for how many milliseconds.
+    /// What the source has not let us read for a while although it is here, and for how many milliseconds.
     pub fn unread(&self) -> Option<(Arc<Unread>, u64)> {
-        let unread = self.away.unread()?;
-        let millis = self.versions.millis().saturating_sub(unread.since);
-        Some((unread, millis))
+        self.away.unread(&self.versions)
     }
 
     /// Says why the source is away; `None` once it is not. No answer depends on it.

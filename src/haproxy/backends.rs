@@ -18,7 +18,7 @@ pub(super) struct Backend {
 }
 
 /// The backends that there are.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Backends {
     /// How long one stays whose service is gone.
     linger: Duration,
@@ -97,7 +97,7 @@ const FEW: usize = 10;
 
 /// Slots by backend. They never shrink for fewer instances: a reload for nothing costs more than a
 /// free slot.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Slots {
     known: BTreeMap<String, usize>,
     /// What each backend has at least.

@@ -36,6 +36,7 @@ pub struct Metrics {
     pub(super) up: Gauge,
     pub(super) backends: Gauge,
     pub(super) refused: Gauge,
+    pub(super) refused_services: Gauge,
     pub(super) left_out: Gauge,
     pub(super) held: Counter,
     divergences: Family<SideLabel, Counter>,
@@ -63,6 +64,7 @@ impl Metrics {
             up: Gauge::default(),
             backends: Gauge::default(),
             refused: Gauge::default(),
+            refused_services: Gauge::default(),
             left_out: Gauge::default(),
             held: Counter::default(),
             divergences: Family::default(),
@@ -98,6 +100,11 @@ impl Metrics {
             "refused_keys",
             "Keys whose values are not taken",
             metrics.refused.clone(),
+        );
+        registry.register(
+            "refused_services",
+            "Services that stay as they were because HAProxy takes no configuration with them",
+            metrics.refused_services.clone(),
         );
         registry.register(
             "left_out_services",
@@ -171,7 +178,7 @@ struct Standing {
     socket: Option<String>,
     /// What is wrong with the last change.
     problem: Option<String>,
-    /// Keys that are refused.
+    /// Keys and services that are refused.
     refusals: Vec<String>,
     /// Services that have no backend though they should.
     left_out: Vec<String>,

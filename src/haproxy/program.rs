@@ -50,6 +50,12 @@ const REMEMBERED: usize = 40;
 /// How long it may take to end after SIGTERM.
 const ENDING: Duration = Duration::from_secs(1);
 
+/// Is it for HAProxy, and for templates, to see this variable of our environment?
+pub(super) fn passes(name: &str) -> bool {
+    let is_own = name.starts_with("HAPROXY_") && name != STATS_AUTH;
+    is_own || name.starts_with("LC_") || PASSED.contains(&name)
+}
+
 /// The program and where it is given its socket.
 #[derive(Debug, Clone)]
 pub(super) struct Program {
@@ -63,10 +69,6 @@ impl Program {
     /// template is not to be told our secrets.
     fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
-        let passes = |name: &str| {
-            let is_own = name.starts_with("HAPROXY_") && name != STATS_AUTH;
-            is_own || name.starts_with("LC_") || PASSED.contains(&name)
-        };
         let passed = std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(passes));
         command.env_clear().envs(passed);
         command

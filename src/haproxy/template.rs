@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use minijinja::value::Value;
-use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, context, escape_formatter};
+use minijinja::{Environment, Error, UndefinedBehavior, context, escape_formatter};
 
-use crate::catalog::{Health, Instance, Service};
+use crate::catalog::{Instance, Service};
 use crate::consul::TagsByName;
 use crate::secret::Token;
 
 use super::Settings;
 use super::backends::Backend;
-use super::quoting::{lines, marked, settle};
+use super::helpers::{add_helpers, invalid};
+use super::quoting::{marked, settle};
 use super::values::Texts;
 
 /// The template in the program.
@@ -174,110 +175,13 @@ fn stats(model: &Model) -> Value {
     context! { bind, auth }
 }
 
-fn invalid(what: String) -> Error {
-    Error::new(ErrorKind::InvalidOperation, what)
-}
-
-/// What a template can call.
-fn add_helpers(
-    environment: &mut Environment<'_>,
-    model: &Arc<Model>,
-    asked: &Arc<Mutex<BTreeSet<String>>>,
-) {
-    let from = Arc::clone(model);
-    environment.add_function("key", move |key: String| {
-        let relative = from.relative(&key).to_owned();
-        let found = from.values.get(&relative).cloned();
-        found.ok_or_else(|| {
-            let whole = format!("{}/{relative}", from.settings.prefix);
-            invalid(format!("there is no key {whole}; `key_or` takes a default"))
-        })
-    });
-    let from = Arc::clone(model);
-    environment.add_function("key_or", move |key: String, default: Value| {
-        let found = from.values.get(from.relative(&key));
-        found.map_or(default, |text| Value::from(text.clone()))
-    });
-    let from = Arc::clone(model);
-    environment.add_function("keys", move |below: Option<String>| {
-        let below = below.unwrap_or_default();
-        let mut inside = from.relative(&below).trim_matches('/').to_owned();
-        if !inside.is_empty() {
-            inside.push('/');
-        }
-        let pairs = from.values.iter();
-        let pairs = pairs.filter_map(|(key, value)| Some((key.strip_prefix(&inside)?, value)));
-        let direct = pairs.filter(|(key, _)| !key.contains('/'));
-        direct
-            .map(|(key, value)| context! { key, value })
-            .collect::<Vec<Value>>()
-    });
-    environment.add_function("lines", |text: String| {
-        let lines = lines(&text).map_err(|what| invalid(what.to_owned()))?;
-        Ok::<_, Error>(Value::from_safe_string(lines))
-    });
-    let from = Arc::clone(model);
-    environment.add_function("services", move || {
-        let services = from.services.iter();
-        services
-            .map(|(name, tags)| context! { name, tags })
-            .collect::<Vec<Value>>()
-    });
-    let (from, asked) = (Arc::clone(model), Arc::clone(asked));
-    environment.add_function("service", move |name: String| {
-        let name = name.to_ascii_lowercase();
-        if !from.services.contains_key(&name) && name.contains(['.', '@', '|', '~']) {
-            return Err(invalid(format!(
-                "there is no service {name:?}: Consul Template's TAG.NAME, NAME@DATACENTER and NAME|FILTER are not \
-                 known here; give the name alone, and look at the `tags` of each instance"
-            )));
-        }
-        let service = from.instances.get(&name);
-        asked
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name);
-        let instances = healthy(service)
-            .map(|instance| {
-                context! {
-                    id => &instance.id,
-                    address => address(instance),
-                    port => instance.served_port(),
-                    node => &instance.node.name,
-                    tags => &instance.tags,
-                    weight => instance.weight(),
-                }
-            })
-            .collect::<Vec<Value>>();
-        Ok(instances)
-    });
-    let from = Arc::clone(model);
-    environment.add_function("tagged", move || {
-        let backends = from.backends.iter();
-        backends
-            .map(|(name, backend)| {
-                let (slots, tags) = (backend.slots, &backend.tags);
-                let instances = healthy(from.instances.get(name)).count();
-                context! { name, slots, tags, instances }
-            })
-            .collect::<Vec<Value>>()
-    });
-}
-
 impl Model {
     /// Keys may be written whole, as in a template of Consul Template.
-    fn relative<'a>(&self, key: &'a str) -> &'a str {
+    pub(super) fn relative<'a>(&self, key: &'a str) -> &'a str {
         let key = key.trim_start_matches('/');
         let below = key.strip_prefix(self.settings.prefix.as_str());
         below.and_then(|rest| rest.strip_prefix('/')).unwrap_or(key)
     }
-}
-
-/// The instances that DNS would answer with.
-fn healthy(service: Option<&Arc<Service>>) -> impl Iterator<Item = &Instance> {
-    let instances = service.map(|service| service.instances());
-    let instances = instances.unwrap_or_default().iter();
-    instances.filter(|instance| instance.health != Health::Critical)
 }
 
 /// Where an instance is: its own address, or its node's.
@@ -301,7 +205,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::catalog::{Node, Weights};
+    use crate::catalog::{Health, Node, Weights};
 
     fn instance(id: &str, address: &str, port: u16, health: Health) -> Instance {
         Instance {
@@ -391,7 +295,7 @@ mod tests {
 
     #[test]
     fn services_and_their_healthy_instances() {
-        let shown = |template| text(template, &[]);
+        let shown = |template: &str| text(template, &[]);
         let each = "{% for s in services() %}{{ s.name }}:{{ 'x' in s.tags }} {% endfor %}";
         assert_eq!(shown(each), "db:True web:False \n");
         let each =
@@ -403,8 +307,48 @@ mod tests {
         let each =
             "{% for s in tagged() %}{{ s.name }} {{ s.slots }} {{ s.instances }}{% endfor %}";
         assert_eq!(shown(each), "web 32 2\n");
+        for (call, expected) in [
+            ("service('web')", "web-1 web-2 "),
+            ("service('rest.web')", "web-1 web-2 "),
+            ("service('blue.web')", ""),
+            ("service('web', tag='REST')", "web-1 web-2 "),
+            ("service('web', tag='blue')", ""),
+            ("service('web|any')", "web-1 web-3 web-2 "),
+            ("service('web|passing')", "web-1 "),
+            ("service('rest.web|warning,critical')", "web-3 web-2 "),
+            ("service('nobody')", ""),
+        ] {
+            let each = format!("{{% for i in {call} %}}{{{{ i.id }}}} {{% endfor %}}");
+            assert_eq!(shown(&each), format!("{expected}\n"), "{call}");
+        }
+        let each = "{% for i in service('web|any') %}{{ i.health }} {% endfor %}";
+        assert_eq!(shown(each), "passing critical warning \n");
+        for wrong in ["web@dc2", "web~agent", "web|well", "a.b.web"] {
+            let error = render(&format!("{{{{ service('{wrong}') }}}}"), &[]);
+            error.expect_err(wrong);
+        }
         let rendered = render("{{ service('db')|length }}", &[]).expect("no instance");
         assert_eq!(rendered.asked, BTreeSet::from(["db".to_owned()]));
+    }
+
+    #[test]
+    fn trees_json_and_the_environment() {
+        let values = [
+            ("a/b/c", "1"),
+            ("a/d", "2"),
+            ("e", r#"{"name": "x y", "ports": [80, 81]}"#),
+        ];
+        let shown = |template| text(template, &values);
+        let each = "{% for pair in tree('a') %}{{ pair.key }}={{ pair.value }} {% endfor %}";
+        assert_eq!(shown(each), "b/c=1 d=2 \n");
+        let each = "{% set own = json(key('e')) %}{{ own.name }} {{ own.ports[1] }}";
+        assert_eq!(shown(each), "'x y' 81\n");
+        render("{{ json(key('a/d') ~ '{') }}", &values).expect_err("no JSON");
+        assert_eq!(shown("{{ env('PATH')|length > 0 }}"), "True\n");
+        assert_eq!(shown("{{ env('HAPROXY_NOBODY', 'else') }}"), "else\n");
+        for name in ["CONSUL_HTTP_TOKEN", "HAPROXY_STATS_AUTH", "HAPROXY_NOBODY"] {
+            render(&format!("{{{{ env('{name}') }}}}"), &values).expect_err(name);
+        }
     }
 
     #[test]

@@ -79,12 +79,30 @@ fn keys_of_several_lines() {
     site.answers("/x", "good");
 }
 
-/// Consul Template's other forms of a service are an error with a place, not an empty list.
+/// Consul Template's forms of a service mean what they mean there, or are an error with a place, not an empty list.
 #[test]
-fn forms_that_are_not_known_are_errors() {
+fn forms_of_a_service_are_known_or_errors() {
     let site = Site::new();
-    let _web = site.service("web");
-    for form in ["rest.web", "web@dc1", "web|any"] {
+    let web = site.service("web");
+    for (form, found) in [
+        ("rest.web", 1),
+        ("blue.web", 0),
+        ("web|any", 1),
+        ("web|warning", 0),
+    ] {
+        let text = format!(
+            "frontend f\n  bind {{{{ bind }}}}\n# found {{{{ service(\"{form}\")|length }}}}\n"
+        );
+        let outcome = site.run(&["--once", "--template", &template(&site, &text)]);
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        let config = site.config();
+        assert!(
+            config.contains(&format!("# found {found}\n")),
+            "{form}: {config}"
+        );
+    }
+    drop(web);
+    for form in ["web@dc1", "web~agent", "web|well", "a.rest.web"] {
         let text =
             format!("frontend f\n  bind {{{{ bind }}}}\n# {{{{ service(\"{form}\")|length }}}}\n");
         let outcome = site.run(&["--once", "--template", &template(&site, &text)]);

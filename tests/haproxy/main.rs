@@ -7,6 +7,7 @@ mod support;
 
 mod backends;
 mod behaviour;
+mod connections;
 mod corners;
 mod edge;
 mod ghosts;

@@ -1,6 +1,7 @@
 //! Values that break the configuration.
 
 use crate::{
+    backends::Backend,
     edge::{SOON, Site},
     load::Load,
     support::{ensure, eventually, write_file},
@@ -146,4 +147,100 @@ fn with_a_users_template_the_key_is_found() {
         let has = site.config().contains("client 8s\n");
         ensure(has && !is_refused, || site.config())
     });
+}
+
+/// A template of the user's that puts tags where HAProxy wants something else.
+const BY_TAG: &str = "defaults
+  mode http
+  timeout connect 5s
+  timeout client 9s
+  timeout server 9s
+frontend f
+  bind {{ bind }}
+  use_backend %[path,field(2,/)]
+{% for own in services() if own.name != 'consul' %}
+backend {{ own.name }}
+  timeout server {{ key_or('server', '9s') }}
+{%- for instance in service(own.name) %}
+{%- for tag in instance.tags %}
+  balance {{ tag }}
+{%- endfor %}
+  server {{ instance.id }} {{ instance.address }}:{{ instance.port }}
+{%- endfor %}
+{% endfor %}
+";
+
+/// One service of many, or two of them, or one and a key: what breaks the configuration is named and left as it was,
+/// and everything else goes on changing.
+#[test]
+fn a_service_that_breaks_the_configuration_is_found() {
+    let site = Site::new();
+    let file = write_file(site.directory.path(), "edge.j2", BY_TAG);
+    let all: Vec<Backend> = (0..12)
+        .map(|number| Backend::start(&format!("web{number}")))
+        .collect();
+    for backend in &all {
+        site.register(&backend.name, "roundrobin", backend);
+    }
+    // There from the beginning.
+    let rogue = Backend::start("rogue");
+    site.register("rogue", "no\nbalance", &rogue);
+    let edge = site.launch(&["--template", &file.display().to_string()]);
+    edge.wait_until_ready();
+    for backend in &all {
+        site.answers(
+            &format!("/{}", backend.name),
+            &format!("{0} /{0}", backend.name),
+        );
+    }
+    edge.says("service rogue: ");
+    assert_eq!(edge.metric("refused_services"), 1);
+    assert!(!site.config().contains("backend rogue"));
+
+    // One that was well, one that is new, and a key.
+    site.register("web3", "nonsense", &all[3]);
+    let new = Backend::start("new");
+    site.register("new", "also wrong", &new);
+    site.set_key("server", "soon");
+    let more = Backend::start("more");
+    site.register("more", "leastconn", &more);
+    site.answers("/more", "more /more");
+    for what in [
+        "service rogue: ",
+        "service web3: ",
+        "service new: ",
+        "service/haproxy/server: ",
+    ] {
+        let (status, _) = edge.says(what);
+        assert_eq!(status, 200, "{what}");
+    }
+    // It stays as it was.
+    site.answers("/web3", "web3 /web3");
+    let config = site.config();
+    assert!(
+        config.contains("backend web3") && !config.contains("backend new"),
+        "{config}"
+    );
+    assert!(!config.contains("nonsense"), "{config}");
+    assert_eq!(
+        (edge.metric("refused_services"), edge.metric("refused_keys")),
+        (3, 1)
+    );
+
+    // Each is tried when it changes.
+    site.register("web3", "first", &all[3]);
+    site.register("new", "first", &new);
+    site.register("rogue", "first", &rogue);
+    site.set_key("server", "8s");
+    for backend in [&all[3], &new, &rogue] {
+        site.answers(
+            &format!("/{}", backend.name),
+            &format!("{0} /{0}", backend.name),
+        );
+    }
+    eventually(SOON, "nothing is refused", || {
+        let refused = (edge.metric("refused_services"), edge.metric("refused_keys"));
+        ensure(refused == (0, 0), || format!("{refused:?}"))
+    });
+    assert!(site.config().contains("balance first"));
 }

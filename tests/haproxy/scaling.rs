@@ -12,7 +12,7 @@ use std::{
     env,
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Whatever has to happen has happened by then, on the slowest machine.
@@ -90,6 +90,51 @@ fn ask_on(load: &Load, counted: &mut u64) -> BTreeMap<String, u64> {
         ensure(total(&seen) >= ENOUGH, || format!("{seen:?}"))
     });
     seen
+}
+
+/// Each is replaced by a new one: which is entered, and asked; and then the old one is taken off, and ends some seconds
+/// later.
+#[test]
+fn a_rolling_deployment_of_ten_fails_no_request() {
+    let site = Site::new();
+    let start = |version: u32, number: u32| {
+        let backend = Backend::start(&format!("v{version}-{number}"));
+        site.register("hello1", "rest", &backend);
+        backend
+    };
+    let old: Vec<Backend> = (0..10).map(|number| start(1, number)).collect();
+    let edge = site.start();
+    site.answers("/hello1/x", "v1-9 /x");
+    let load = Load::start(site.http, "/hello1/x");
+    let (mut counted, mut new) = (0, Vec::new());
+    for (number, old) in (0..).zip(old) {
+        new.push(start(2, number));
+        let seen = |name: &str, counted: &mut u64| count(&load, counted).contains_key(name);
+        eventually(SOON, "the new one is asked", || {
+            let is_asked = seen(&format!("v2-{number}"), &mut counted);
+            ensure(is_asked, || "not yet".to_owned())
+        });
+        site.deregister(&old);
+        // HAProxy asks once a second.
+        let mut quiet = Instant::now();
+        eventually(SOON, "the old one is asked no more", || {
+            if seen(&old.name, &mut counted) {
+                quiet = Instant::now();
+            }
+            ensure(quiet.elapsed() > Duration::from_secs(1), || {
+                "not yet".to_owned()
+            })
+        });
+        drop(old);
+    }
+    let seen = ask_on(&load, &mut counted);
+    assert_eq!(names(&seen).len(), 10, "{seen:?}");
+    assert!(
+        names(&seen).iter().all(|name| name.starts_with("v2-")),
+        "{seen:?}"
+    );
+    assert_eq!(edge.reloads(), 0);
+    load.stop_without_failure(counted);
 }
 
 /// A new service, a changed key and a removed service, each of which is one reload.

@@ -127,6 +127,23 @@ pub(super) fn to_keep(account: &str, known: &Endpoints, domain: &str) -> String 
     kept
 }
 
+/// The same without how long each server has been as it is, which is never the same.
+pub(super) fn timeless(state: &str) -> String {
+    const TIME: &str = "srv_time_since_last_change";
+    let mut place = None;
+    let lines = state.lines().map(|line| {
+        if let Some(header) = line.strip_prefix("# ") {
+            place = header.split_whitespace().position(|column| column == TIME);
+            return line.to_owned();
+        }
+        let columns = line.split_whitespace().enumerate();
+        let columns = columns.filter(|(number, _)| Some(*number) != place);
+        let columns: Vec<&str> = columns.map(|(_, column)| column).collect();
+        columns.join(" ")
+    });
+    lines.collect::<Vec<String>>().join("\n")
+}
+
 /// A state of no servers.
 pub(super) const EMPTY: &str = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state \
     srv_admin_state srv_uweight srv_iweight srv_time_since_last_change srv_check_status \
@@ -183,6 +200,16 @@ mod tests {
         let alone = SocketAddr::from(([10, 0, 0, 4], 0));
         assert_eq!(servers[5].known_as(), Some(alone));
         assert_eq!(servers[6].asked, None, "not ours to judge");
+    }
+
+    #[test]
+    fn a_state_is_the_same_a_second_later() {
+        let account = account();
+        let later = account.replace(" 1 1 9 6 ", " 1 1 10 6 ");
+        assert_ne!(account, later);
+        assert_eq!(timeless(&account), timeless(&later));
+        let other = account.replace("10.0.0.1", "10.0.0.7");
+        assert_ne!(timeless(&account), timeless(&other));
     }
 
     #[test]

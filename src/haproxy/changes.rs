@@ -16,6 +16,10 @@ pub(super) enum Hold {
     Waiting,
     /// It is in the file, and HAProxy is not there to load it.
     Unloaded,
+    /// It could not be found out whether it is right, or not be written.
+    Failed,
+    /// Part of it is loaded; the rest comes.
+    Part,
     /// It is not taken; what was before goes on.
     Refused,
     /// The same, for the sake of keys that are refused from now on.

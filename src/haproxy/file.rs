@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-/// Who may read a new file: it can hold the password of the statistics.
+/// Who may read a new file: it can hold the password of the statistics. And one that nobody but us reads.
 const MODE: u32 = 0o640;
+const OWN_MODE: u32 = 0o600;
 
 /// How the name ends under which is kept what somebody else wrote.
 const ORIGINAL: &str = "before-portolan";
@@ -19,12 +20,23 @@ const SECRET_MODE: u32 = 0o770;
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     path: PathBuf,
+    /// Nobody else reads it.
+    is_own: bool,
 }
 
 impl Target {
     pub(super) fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
+            is_own: false,
+        }
+    }
+
+    /// A file that nobody else is to read.
+    pub(super) fn own(path: &Path) -> Self {
+        Self {
+            is_own: true,
+            ..Self::new(path)
         }
     }
 
@@ -137,9 +149,11 @@ impl Target {
             .create(true)
             .write(true)
             .truncate(true)
-            .mode(MODE)
+            .mode(if self.is_own { OWN_MODE } else { MODE })
             .open(path)?;
-        if let Ok(old) = fs::metadata(&self.path) {
+        if self.is_own {
+            file.set_permissions(Permissions::from_mode(OWN_MODE))?;
+        } else if let Ok(old) = fs::metadata(&self.path) {
             // Only root may give a file away; whoever else may not give it to its group.
             if fchown(&file, Some(old.uid()), Some(old.gid())).is_err() {
                 drop(fchown(&file, None, Some(old.gid())));

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::Settings;
-use super::account::{EMPTY, Endpoints, to_keep};
+use super::account::{EMPTY, Endpoints, timeless, to_keep};
 use super::claim::{Claim, ClaimError, is_ours};
 use super::file::Target;
 use super::master::ReloadError;
@@ -28,7 +28,7 @@ pub(super) struct Installed {
     target: Target,
     /// HAProxy's servers, for the next of its processes.
     state: Target,
-    /// What is in there, as far as we have written it.
+    /// What is in there, as far as we have written it, without its times.
     written: Option<String>,
     /// The values of keys that it runs on.
     values: Target,
@@ -51,7 +51,7 @@ impl Installed {
             target: Target::new(output),
             state: Target::new(&output.with_extension("state")),
             written: None,
-            values: Target::new(&output.with_extension("values")),
+            values: Target::own(&output.with_extension("values")),
             names,
             domain: domain.to_owned(),
             loaded: None,
@@ -168,11 +168,12 @@ impl Installed {
     }
 
     fn put_state(&mut self, state: String) {
-        if self.written.as_ref() == Some(&state) {
+        let timeless = timeless(&state);
+        if self.written.as_ref() == Some(&timeless) {
             return;
         }
         match self.state.write_whole(&state) {
-            Ok(()) => self.written = Some(state),
+            Ok(()) => self.written = Some(timeless),
             Err(error) => {
                 warn!(file = %self.state.path().display(), %error, "cannot save HAProxy's server state; its next process starts with empty slots");
             }

@@ -23,6 +23,7 @@ mod prover;
 mod quoting;
 mod rollout;
 mod supervisor;
+mod suspects;
 mod template;
 mod values;
 mod watchdog;

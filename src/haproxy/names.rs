@@ -29,7 +29,7 @@ const MOST: usize = 256;
 #[derive(Clone)]
 pub(super) struct Names {
     dns: TokioResolver,
-    /// The last name that was asked for, where there were too many.
+    /// The last name that was asked for, where not all were.
     last: Option<Asked>,
 }
 
@@ -39,11 +39,10 @@ impl Names {
     /// # Errors
     /// If the DNS library cannot be set up.
     pub(super) fn new(resolver: SocketAddr) -> Result<Self, NetError> {
-        let mut udp = ConnectionConfig::udp();
-        udp.port = resolver.port();
+        // Over TCP an answer is whole, however large it is.
         let mut tcp = ConnectionConfig::tcp();
         tcp.port = resolver.port();
-        let server = NameServerConfig::new(resolver.ip(), true, vec![udp, tcp]);
+        let server = NameServerConfig::new(resolver.ip(), true, vec![tcp]);
         let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
         let mut builder =
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
@@ -66,15 +65,17 @@ impl Names {
             Some(last) => asked.into_iter().partition(|asked| asked <= last),
             None => (Vec::new(), asked.into_iter().collect()),
         };
-        let is_all = before.len() + after.len() <= MOST;
+        let all = before.len() + after.len();
         let mut waiting = after.into_iter().chain(before).take(MOST);
+        let mut number = 0;
         let until = Instant::now() + ASKING;
         let mut asking = JoinSet::new();
         loop {
             if asking.len() < AT_A_TIME
                 && let Some(asked) = waiting.next()
             {
-                self.last = (!is_all).then(|| asked.clone());
+                number += 1;
+                self.last = (number < all).then(|| asked.clone());
                 let dns = self.dns.clone();
                 asking.spawn(async move {
                     let said = ask(&dns, &asked).await;

@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
-use crate::catalog::Service;
 use crate::consul::TagsByName;
 
 use super::Settings;
@@ -17,11 +17,14 @@ use super::inputs::Input;
 use super::installed::Installed;
 use super::metrics::{Metrics, Phase};
 use super::process::Process;
+use super::suspects::{Before, Refusals, Seen, Suspect, halves};
 use super::template::{Model, Template, TemplateError};
 use super::values::{Texts, Values, any_value, builtin_value};
 
-/// Proofs that are made to find out what is refused. What is not cleared by then is refused.
+/// Proofs that are made in a row to find out what is refused, and how long they may take where a good configuration
+/// runs meanwhile. What is not cleared by then is looked at the next time.
 const PROOFS: usize = 64;
+const PROVING: Duration = Duration::from_secs(5);
 
 /// The key of the credentials for the statistics.
 const AUTH: &str = "stats/auth";
@@ -44,31 +47,19 @@ pub(super) struct Proven {
     pub(super) input: Input,
     /// Services whose instances it asks for.
     pub(super) asked: BTreeSet<String>,
+    /// There is more, which has yet to be looked at.
+    pub(super) is_part: bool,
     values: Texts,
     backends: Backends,
 }
 
-/// Something that has changed, and that HAProxy may not take.
-#[derive(Debug, Clone)]
-enum Suspect {
-    Key(String),
-    Service(String),
-}
-
-/// A service as it is in Consul, as far as a template can tell.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Seen {
-    tags: Option<BTreeSet<String>>,
-    instances: Option<Arc<Service>>,
-}
-
-impl Seen {
-    fn of(input: &Input, name: &str) -> Self {
-        Self {
-            tags: input.services.get(name).cloned(),
-            instances: input.instances.get(name).cloned(),
-        }
-    }
+/// What came of trying several changes.
+struct Tried {
+    proven: Proven,
+    taken: Vec<Suspect>,
+    refused: Vec<(Suspect, String)>,
+    /// Those that were not looked at.
+    left: bool,
 }
 
 /// Makes texts, and finds out which HAProxy takes.
@@ -79,8 +70,7 @@ pub(super) struct Prover {
     backends: Backends,
     /// What the running configuration was made from.
     good: Option<Input>,
-    /// Services that are left as they were until they are others, and why.
-    refused: BTreeMap<String, (Seen, String)>,
+    refused: Refusals,
     metrics: Metrics,
 }
 
@@ -103,7 +93,7 @@ impl Prover {
             values: Values::new(&settings.prefix, rule, saved.as_ref()),
             backends: Backends::new(settings.linger, settings.min_slots),
             good: None,
-            refused: BTreeMap::new(),
+            refused: Refusals::default(),
             metrics,
             settings: settings.clone(),
         })
@@ -115,7 +105,7 @@ impl Prover {
     /// If it is wrong; the one before it stays.
     pub(super) fn read_template(&mut self) -> Result<String, TemplateError> {
         self.template = Template::read(self.settings.template.as_deref())?;
-        self.refused.clear();
+        self.refused.forget();
         Ok(self.template.to_string())
     }
 
@@ -129,7 +119,7 @@ impl Prover {
     ) -> Result<Proven, Unproven> {
         let mut proven = self.narrow(input, installed, process).await?;
         // Whether what is refused has changed is of interest still.
-        proven.asked.extend(self.refused.keys().cloned());
+        proven.asked.extend(self.refused.names().cloned());
         Ok(proven)
     }
 
@@ -140,44 +130,124 @@ impl Prover {
         process: &Process,
     ) -> Result<Proven, Unproven> {
         let values = self.values.read(&input.keys);
-        let input = self.without_refused(input);
-        let words = match self.prove(&input, &values, installed, process).await {
+        let resting = self.refused.resting(input, Instant::now());
+        let input = &self.with_good(input, resting.iter());
+        let words = match self.prove(input, &values, installed, process).await {
+            Ok(proven) => {
+                self.refused.clear(&resting);
+                return Ok(proven);
+            }
             Err(Unproven::Refused(words)) => words,
-            other => return other,
+            Err(unknown) => return Err(unknown),
         };
-        let keys = self.values.changed(&values).into_iter().map(Suspect::Key);
-        let services = self.changed(&input).into_iter().map(Suspect::Service);
-        let suspects: Vec<Suspect> = keys.chain(services).collect();
-        // If it is wrong without them, they are not to blame.
-        let nothing = self.with(&input, &values, &[]);
-        let mut proven = match self.prove(&nothing.0, &nothing.1, installed, process).await {
-            Ok(proven) if !suspects.is_empty() => proven,
-            Err(unknown @ Unproven::Unknown(_)) => return Err(unknown),
-            _ => return Err(Unproven::Refused(words)),
+        let keys: Vec<_> = self.values.changed(&values);
+        let keys: Vec<_> = keys.into_iter().map(Suspect::Key).collect();
+        let services: Vec<_> = self
+            .changed(input)
+            .into_iter()
+            .map(Suspect::Service)
+            .collect();
+        let about = About {
+            input,
+            values: &values,
+            installed,
+            process,
         };
-        let (mut taken, mut proofs, mut groups) = (Vec::new(), 0, halves(&suspects));
-        while let Some(group) = groups.pop() {
-            let trial = [&taken[..], &group[..]].concat();
-            let (part, texts) = self.with(&input, &values, &trial);
-            let verdict = match proofs < PROOFS {
-                true => self.prove(&part, &texts, installed, process).await,
-                false => Err(Unproven::Refused(words.clone())),
-            };
-            proofs += 1;
-            match verdict {
-                Ok(better) => (proven, taken) = (better, trial),
-                Err(Unproven::Refused(_)) if group.len() > 1 && proofs < PROOFS => {
-                    groups.extend(halves(&group));
+        // Keys first, with all services there: most of what a key can break is in their backends.
+        if !keys.is_empty() {
+            match self.prove_with(&about, &services).await {
+                Ok(proven) => {
+                    let tried = self.pick(&about, proven, services, keys).await?;
+                    return Ok(self.settle(input, tried, &resting));
                 }
-                Err(Unproven::Refused(words)) => {
-                    for suspect in &group {
-                        self.refuse(&input, suspect, &words);
-                    }
-                }
+                Err(Unproven::Refused(_)) => {}
                 Err(unknown) => return Err(unknown),
             }
         }
-        Ok(proven)
+        // If it is wrong without either, they are not to blame.
+        let proven = match self.prove_with(&about, &[]).await {
+            Ok(proven) if !services.is_empty() => proven,
+            Err(unknown @ Unproven::Unknown(_)) => return Err(unknown),
+            _ => return Err(Unproven::Refused(words)),
+        };
+        let all = services.len();
+        let mut tried = self.pick(&about, proven, Vec::new(), services).await?;
+        // Where nothing is known to be good, what breaks most of them is something else.
+        let is_known = self.good.is_some();
+        if !is_known && (tried.taken.is_empty() || tried.refused.len() * 2 > all) {
+            return Err(Unproven::Refused(words));
+        }
+        let with_keys = [&tried.taken[..], &keys[..]].concat();
+        match self.prove_with(&about, &with_keys).await {
+            Ok(proven) => tried.proven = proven,
+            Err(Unproven::Refused(_)) => {
+                let before = tried;
+                tried = self.pick(&about, before.proven, before.taken, keys).await?;
+                tried.refused.extend(before.refused);
+                tried.left |= before.left;
+            }
+            Err(unknown) => return Err(unknown),
+        }
+        let is_part = tried.left;
+        let proven = self.settle(input, tried, &resting);
+        match is_part && !is_known {
+            true => Err(Unproven::Refused(words)),
+            false => Ok(proven),
+        }
+    }
+
+    /// Adds to what is taken all of these that HAProxy takes as well.
+    async fn pick(
+        &self,
+        about: &About<'_>,
+        proven: Proven,
+        taken: Vec<Suspect>,
+        suspects: Vec<Suspect>,
+    ) -> Result<Tried, Unproven> {
+        let begun = Instant::now();
+        let (mut proofs, mut groups) = (0, halves(&suspects));
+        let mut tried = Tried {
+            proven,
+            taken,
+            refused: Vec::new(),
+            left: false,
+        };
+        while let Some(group) = groups.pop() {
+            let is_late = self.good.is_some() && begun.elapsed() > PROVING;
+            if proofs >= PROOFS || is_late {
+                tried.left = true;
+                break;
+            }
+            proofs += 1;
+            let trial = [&tried.taken[..], &group[..]].concat();
+            match self.prove_with(about, &trial).await {
+                Ok(better) => (tried.proven, tried.taken) = (better, trial),
+                Err(Unproven::Refused(words)) => match &group[..] {
+                    [suspect] => tried.refused.push((suspect.clone(), words)),
+                    group => groups.extend(halves(group)),
+                },
+                Err(unknown) => return Err(unknown),
+            }
+        }
+        Ok(tried)
+    }
+
+    /// Refuses what was found to be wrong, beside those that were not tried.
+    fn settle(&mut self, input: &Input, tried: Tried, resting: &BTreeSet<String>) -> Proven {
+        let before = self.refused.clear(resting);
+        for (suspect, words) in &tried.refused {
+            self.refuse(input, suspect, words, &before);
+        }
+        Proven {
+            is_part: tried.left,
+            ..tried.proven
+        }
+    }
+
+    async fn prove_with(&self, about: &About<'_>, taken: &[Suspect]) -> Result<Proven, Unproven> {
+        let (input, texts) = self.with(about.input, about.values, taken);
+        self.prove(&input, &texts, about.installed, about.process)
+            .await
     }
 
     /// Renders and checks. What is loaded already needs no check.
@@ -191,13 +261,16 @@ impl Prover {
         let begun = Instant::now();
         // Only what is put in place counts.
         let mut backends = self.backends.clone();
+        // A service that has gone has none, whatever was last known of it.
+        let mut instances = input.instances.clone();
+        instances.retain(|name, _| input.services.contains_key(name));
         let model = Arc::new(Model {
             settings: self.settings.clone(),
             state_file: installed.state_file(),
             values: values.clone(),
             services: Arc::clone(&input.services),
             backends: backends.of(input, begun),
-            instances: input.instances.clone(),
+            instances,
             lacks_auth: input.keys.contains_key(&self.values.whole(AUTH))
                 && !values.contains_key(AUTH),
         });
@@ -208,6 +281,7 @@ impl Prover {
             text: with_mark(rendered.text),
             input: input.clone(),
             asked: rendered.asked,
+            is_part: false,
             values: values.clone(),
             backends,
         };
@@ -286,37 +360,14 @@ impl Prover {
         }
     }
 
-    /// What Consul says, but for services that have not changed since they were refused.
-    fn without_refused(&mut self, input: &Input) -> Input {
-        self.refused.retain(|service, (seen, _)| {
-            let stays = Seen::of(input, service) == *seen;
-            if !stays {
-                info!(service, "the service has changed, and is tried");
-            }
-            stays
-        });
-        match self.refused.is_empty() {
-            true => input.clone(),
-            false => self.with_good(input, self.refused.keys()),
-        }
-    }
-
-    fn refuse(&mut self, input: &Input, suspect: &Suspect, words: &str) {
+    fn refuse(&mut self, input: &Input, suspect: &Suspect, words: &str, before: &Before) {
         match suspect {
             Suspect::Key(key) => {
                 let value = input.keys.get(&self.values.whole(key));
                 let value = value.map_or(&[][..], Vec::as_slice);
                 self.values.refuse(key, value, words.to_owned());
             }
-            Suspect::Service(service) => {
-                warn!(
-                    service,
-                    reason = words,
-                    "HAProxy takes no configuration with this service as it is now; it stays as it was"
-                );
-                let refusal = (Seen::of(input, service), words.to_owned());
-                self.refused.insert(service.clone(), refusal);
-            }
+            Suspect::Service(service) => self.refused.add(input, service, words, before),
         }
     }
 
@@ -328,7 +379,8 @@ impl Prover {
         }
         let changed = self.values.changed(&proven.values);
         for key in &changed {
-            self.refuse(&proven.input, &Suspect::Key(key.clone()), words);
+            let key = Suspect::Key(key.clone());
+            self.refuse(&proven.input, &key, words, &Before::new());
         }
         !changed.is_empty()
     }
@@ -348,9 +400,7 @@ impl Prover {
         let keys: Vec<String> = keys.map(|(key, why)| format!("{key}: {why}")).collect();
         self.metrics.refused.set(count(keys.len()));
         self.metrics.refused_services.set(count(self.refused.len()));
-        let services = self.refused.iter();
-        let services = services.map(|(name, (_, why))| format!("service {name}: {why}"));
-        keys.into_iter().chain(services).collect()
+        keys.into_iter().chain(self.refused.in_words()).collect()
     }
 
     /// The services whose backends are still there, but not they themselves.
@@ -358,20 +408,21 @@ impl Prover {
         self.backends.gone()
     }
 
-    /// When the first of them goes too.
+    /// When the first of them goes too, or something that is refused is tried again.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.backends.next()
+        [self.refused.next(), self.backends.next()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
-/// Two groups, of which the first is the last.
-fn halves(group: &[Suspect]) -> Vec<Vec<Suspect>> {
-    let (first, second) = group.split_at(group.len() / 2);
-    let halves = [second, first].into_iter();
-    halves
-        .filter(|half| !half.is_empty())
-        .map(<[Suspect]>::to_vec)
-        .collect()
+/// What a proof is about.
+struct About<'a> {
+    input: &'a Input,
+    values: &'a Texts,
+    installed: &'a Installed,
+    process: &'a Process,
 }
 
 fn put<T>(map: &mut BTreeMap<String, T>, name: &str, value: Option<T>) {

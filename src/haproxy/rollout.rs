@@ -129,7 +129,7 @@ impl Configuration {
                 self.refusal = (pause * 2).min(LONGEST_REFUSAL);
                 pause
             }
-            Err(Hold::Unloaded) => TRY_AGAIN,
+            Err(Hold::Unloaded | Hold::Failed | Hold::Part) => TRY_AGAIN,
             // What comes is seen as a change of its own, or else after a while.
             Err(Hold::Waiting) => LATEST,
             // The rest of it is not held up by them.
@@ -151,7 +151,7 @@ impl Configuration {
         let proof = self.prover.prepare(input, &self.installed, process).await;
         let result = match proof {
             Ok(proven) if self.inputs.want(proven.asked.clone()) => Err(Hold::Waiting),
-            Ok(proven) => self.install(proven, process).await,
+            Ok(proven) => self.install(input, proven, process).await,
             Err(Unproven::Refused(words)) => {
                 let problem = format!("the new configuration is refused: {words}");
                 self.fail("refused", &problem);
@@ -159,7 +159,7 @@ impl Configuration {
             }
             Err(Unproven::Unknown(problem)) => {
                 self.fail("failed", &problem);
-                Err(Hold::Unloaded)
+                Err(Hold::Failed)
             }
         };
         self.report.set_refusals(self.prover.refusals());
@@ -187,21 +187,30 @@ impl Configuration {
     }
 
     /// Puts a proven text in place, unless it is there and loaded.
-    async fn install(&mut self, proven: Proven, process: &mut Process) -> Result<(), Hold> {
+    async fn install(
+        &mut self,
+        input: &Input,
+        proven: Proven,
+        process: &mut Process,
+    ) -> Result<(), Hold> {
         let is_loaded = self.installed.is_loaded(&proven.text);
         if is_loaded {
             // Something that was not loaded may be in the file.
             self.installed.restore();
         } else {
-            if !process.is_down() {
+            let is_reload = !process.is_down();
+            if is_reload {
                 self.pace(Instant::now())?;
             }
             if let Err(problem) = self.installed.put(&proven.text) {
                 self.fail("failed", &problem);
-                return Err(Hold::Unloaded);
+                return Err(Hold::Failed);
             }
-            let known = self.known(&proven.input);
-            if let Err(why) = self.installed.load(known, process).await {
+            let loaded = self.installed.load(self.known(input), process).await;
+            if is_reload && matches!(loaded, Ok(()) | Err(ReloadError::Silent)) {
+                self.pace.take(Instant::now());
+            }
+            if let Err(why) = loaded {
                 return Err(self.not_loaded(&proven, why, process).await);
             }
         }
@@ -214,16 +223,19 @@ impl Configuration {
             .backends
             .set(i64::try_from(backends).unwrap_or(i64::MAX));
         self.installed.adopt(proven.text.clone());
+        let is_part = proven.is_part;
         let good = self.prover.adopt(proven);
         self.installed.save_values(&good);
+        if is_part {
+            return Err(Hold::Part);
+        }
         Ok(())
     }
 
-    /// Is there a reload now?
-    fn pace(&mut self, now: Instant) -> Result<(), Hold> {
+    /// May there be a reload now?
+    fn pace(&self, now: Instant) -> Result<(), Hold> {
         let wait = self.pace.wait(now);
         if wait.is_zero() {
-            self.pace.take(now);
             return Ok(());
         }
         let problem = format!(
@@ -268,9 +280,9 @@ impl Configuration {
             return;
         };
         self.installed.restore();
-        self.pace.take(Instant::now());
-        if let Err(error) = self.installed.load(self.known(&input), process).await {
-            error!(%error, "the reload failed; the watchdog tries again later");
+        match self.installed.load(self.known(&input), process).await {
+            Ok(()) => self.pace.take(Instant::now()),
+            Err(error) => error!(%error, "the reload failed; the watchdog tries again later"),
         }
     }
 
@@ -286,7 +298,8 @@ impl Configuration {
     fn known(&self, input: &Input) -> Endpoints {
         let domain = &self.settings.domain;
         let mut known = endpoints(&input.instances, domain);
-        for gone in self.prover.gone() {
+        let gone = self.prover.gone();
+        for gone in gone.filter(|gone| !input.services.contains_key(*gone)) {
             known.insert(Asked::of_service(gone, domain), HashSet::new());
         }
         known

@@ -227,12 +227,12 @@ impl Supervisor {
             let input = self.wait_for_input().await?;
             match self.configuration.apply(&input, &mut self.process).await {
                 Ok(()) => return Ok(()),
-                Err(Hold::Waiting | Hold::Paced(_)) => sleep(LOOK).await,
+                Err(Hold::Waiting | Hold::Part | Hold::Paced(_)) => sleep(LOOK).await,
                 Err(Hold::Unloaded) => {
                     info!("the file is written; no HAProxy runs to load it");
                     return Ok(());
                 }
-                Err(Hold::Refused | Hold::KeysRefused) => {
+                Err(Hold::Refused | Hold::KeysRefused | Hold::Failed) => {
                     let problem = self.report.ready().unwrap_or_else(|problem| problem);
                     return Err(Error::Refused(problem));
                 }

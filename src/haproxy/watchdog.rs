@@ -87,7 +87,12 @@ impl Watchdog {
     /// is added to them.
     pub(super) async fn look(&mut self, account: &str, known: &mut Endpoints) -> Verdict {
         self.names.complete(account, &self.domain, known).await;
-        self.note(differing(account, known, &self.domain));
+        if !self.wrong.is_empty() {
+            let there = servers(account, &self.domain);
+            let there: HashSet<Asked> = there.into_iter().filter_map(|own| own.asked).collect();
+            self.wrong.retain(|name, _| there.contains(name));
+        }
+        self.note(differing(account, known, &self.domain), known);
         let now = Instant::now();
         let mut sick = Vec::new();
         let due = self.wrong.iter();
@@ -108,7 +113,7 @@ impl Watchdog {
                 break;
             };
             let side = match &said {
-                Ok(said) if Some(said) == expected => "haproxy",
+                Ok(said) if expected.is_some_and(|expected| agrees(expected, said)) => "haproxy",
                 _ => "dns",
             };
             if !std::mem::replace(&mut wrong.is_told, true) {
@@ -139,10 +144,11 @@ impl Watchdog {
         Verdict::Heal(sick)
     }
 
-    /// Remembers what differs now, and since when.
-    fn note(&mut self, differing: BTreeMap<Asked, HashSet<Odd>>) {
+    /// Remembers what differs now, and since when. Of names that nothing is known of now, what was stays.
+    fn note(&mut self, differing: BTreeMap<Asked, HashSet<Odd>>, known: &Endpoints) {
         let now = Instant::now();
-        self.wrong.retain(|name, _| differing.contains_key(name));
+        self.wrong
+            .retain(|name, _| differing.contains_key(name) || !known.contains_key(name));
         for (name, odd) in differing {
             let wrong = self.wrong.entry(name).or_insert(Wrong {
                 since: now,
@@ -153,10 +159,23 @@ impl Watchdog {
             wrong.odd.retain(|server| odd.contains(server));
             if wrong.odd.is_empty() {
                 // What differs now is no older: instances come and go, and HAProxy is a moment behind.
-                (wrong.odd, wrong.since) = (odd, now);
+                (wrong.odd, wrong.since, wrong.is_told) = (odd, now, false);
             }
         }
     }
+}
+
+/// Does DNS say what is expected? It may have addresses of another family beside it.
+fn agrees(expected: &HashSet<SocketAddr>, said: &HashSet<SocketAddr>) -> bool {
+    let of = |all: &HashSet<SocketAddr>, is_ipv4| -> HashSet<SocketAddr> {
+        let all = all.iter().copied();
+        all.filter(|at| at.is_ipv4() == is_ipv4).collect()
+    };
+    let is_same = |is_ipv4| {
+        let expected = of(expected, is_ipv4);
+        expected.is_empty() || expected == of(said, is_ipv4)
+    };
+    is_same(true) && is_same(false)
 }
 
 /// The names whose servers are not those that they should be, and in what.
@@ -176,9 +195,13 @@ fn differing(account: &str, known: &Endpoints, domain: &str) -> BTreeMap<Asked, 
         let Some(expected) = known.get(&asked).filter(|known| !known.is_empty()) else {
             continue;
         };
-        // An address alone may be one of several families, of which a line takes one.
+        // An instance may have an address of each family, of which a line takes one.
+        let of_family = |is_ipv4| expected.iter().filter(|at| at.is_ipv4() == is_ipv4).count();
         let enough = match asked.is_srv {
-            true => expected.len().min(slots).min(FITTING),
+            true => of_family(true)
+                .max(of_family(false))
+                .min(slots)
+                .min(FITTING),
             false => 1,
         };
         let gone = held.difference(expected).copied().map(Odd::Gone);
@@ -228,7 +251,7 @@ mod tests {
         let mut since = |held: &[u8], is: &[u8]| {
             let endpoints = is.iter().map(|last| endpoint(*last)).collect();
             let known = Endpoints::from([(asked.clone(), endpoints)]);
-            watchdog.note(differing(&account(held), &known, "consul"));
+            watchdog.note(differing(&account(held), &known, "consul"), &known);
             let wrong = watchdog.wrong.get(&asked);
             wrong.map(|wrong| wrong.since.elapsed().as_secs())
         };
@@ -248,6 +271,18 @@ mod tests {
             second().await;
         }
         assert_eq!(since(&[2], &[2]), None);
+    }
+
+    #[test]
+    fn an_address_of_each_family_is_one_instance() {
+        let six = |last: u16| SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, last], 80));
+        let both = HashSet::from([endpoint(1), endpoint(2), six(1), six(2)]);
+        let known = Endpoints::from([(Asked::of_service("web", "consul"), both.clone())]);
+        assert!(differing(&account(&[1, 2]), &known, "consul").is_empty());
+        assert!(!differing(&account(&[1]), &known, "consul").is_empty());
+        let four = HashSet::from([endpoint(1), endpoint(2)]);
+        assert!(agrees(&four, &both) && agrees(&both, &both) && !agrees(&both, &four));
+        assert!(!agrees(&HashSet::from([endpoint(1)]), &both));
     }
 
     #[test]

@@ -244,3 +244,40 @@ fn a_service_that_breaks_the_configuration_is_found() {
     });
     assert!(site.config().contains("balance first"));
 }
+
+/// Where nothing is known to be good yet: a key that breaks every backend is refused, and not the services; and what
+/// breaks all of them is the template.
+#[test]
+fn at_the_start_services_are_not_blamed_for_others() {
+    let site = Site::new();
+    let file = write_file(site.directory.path(), "edge.j2", BY_TAG);
+    let file = file.display().to_string();
+    let all: Vec<Backend> = (0..4)
+        .map(|number| Backend::start(&format!("web{number}")))
+        .collect();
+    for backend in &all {
+        site.register(&backend.name, "roundrobin", backend);
+    }
+    let wrong = BY_TAG.replace("  balance ", "  balanced ");
+    let wrong = write_file(site.directory.path(), "wrong.j2", &wrong);
+    let outcome = site.run(&["--once", "--template", &wrong.display().to_string()]);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert_eq!(site.config(), "", "nothing is written");
+
+    site.set_key("server", "soon");
+    let edge = site.launch(&["--template", &file]);
+    edge.says("service/haproxy/server: ");
+    for backend in &all {
+        site.answers(
+            &format!("/{}", backend.name),
+            &format!("{0} /{0}", backend.name),
+        );
+    }
+    assert_eq!(edge.metric("refused_services"), 0);
+    site.set_key("server", "8s");
+    eventually(SOON, "it is taken", || {
+        ensure(site.config().contains("timeout server 8s"), || {
+            site.config()
+        })
+    });
+}

@@ -1,0 +1,187 @@
+//! What has changed and may be what HAProxy refuses, and the services that were found to be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::catalog::Service;
+use crate::consul::KeyValues;
+
+use super::inputs::Input;
+
+/// When what is refused is tried again although it is the same, first and at the latest: the cause may be elsewhere.
+const FIRST_REST: Duration = Duration::from_secs(60);
+const LONGEST_REST: Duration = Duration::from_secs(3600);
+
+/// Something that has changed, and that HAProxy may not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Suspect {
+    Key(String),
+    Service(String),
+}
+
+/// A service as it is in Consul, as far as a template can tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) tags: Option<BTreeSet<String>>,
+    pub(super) instances: Option<Arc<Service>>,
+}
+
+impl Seen {
+    pub(super) fn of(input: &Input, name: &str) -> Self {
+        Self {
+            tags: input.services.get(name).cloned(),
+            instances: input.instances.get(name).cloned(),
+        }
+    }
+}
+
+/// Why a service is left as it was.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    /// What was tried, with these keys.
+    seen: Seen,
+    keys: Arc<KeyValues>,
+    words: String,
+    pause: Duration,
+    until: Instant,
+}
+
+/// What was known of services that are tried again.
+pub(super) type Before = BTreeMap<String, Refusal>;
+
+/// The services that are left as they were.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(BTreeMap<String, Refusal>);
+
+impl Refusals {
+    /// The services that have been refused as they are, with these keys, and not long ago.
+    pub(super) fn resting(&self, input: &Input, now: Instant) -> BTreeSet<String> {
+        let refused = self.0.iter();
+        let resting = refused.filter(|(service, refusal)| {
+            let is_same = Seen::of(input, service) == refusal.seen;
+            is_same && Arc::ptr_eq(&input.keys, &refusal.keys) && now < refusal.until
+        });
+        resting.map(|(service, _)| service.clone()).collect()
+    }
+
+    /// All that were refused have been tried again but for these. Gives what was known of the others.
+    pub(super) fn clear(&mut self, resting: &BTreeSet<String>) -> Before {
+        let all = std::mem::take(&mut self.0).into_iter();
+        let (stays, tried) = all.partition(|(service, _)| resting.contains(service));
+        self.0 = stays;
+        tried
+    }
+
+    /// A service is left as it was, for this reason.
+    pub(super) fn add(&mut self, input: &Input, service: &str, words: &str, before: &Before) {
+        let seen = Seen::of(input, service);
+        let before = before.get(service).filter(|before| before.seen == seen);
+        if before.is_none_or(|before| before.words != words) {
+            warn!(
+                service,
+                reason = words,
+                "HAProxy takes no configuration with this service as it is now; it stays as it was"
+            );
+        }
+        let pause = before.map_or(FIRST_REST, |before| before.pause * 2);
+        let pause = pause.min(LONGEST_REST);
+        let refusal = Refusal {
+            seen,
+            keys: Arc::clone(&input.keys),
+            words: words.to_owned(),
+            pause,
+            until: Instant::now() + pause,
+        };
+        self.0.insert(service.to_owned(), refusal);
+    }
+
+    /// Everything is tried again.
+    pub(super) fn forget(&mut self) {
+        self.0.clear();
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        self.0.keys()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Which, and why.
+    pub(super) fn in_words(&self) -> impl Iterator<Item = String> {
+        let all = self.0.iter();
+        all.map(|(name, refusal)| format!("service {name}: {}", refusal.words))
+    }
+
+    /// When one of them is tried again although it is the same.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.0.values().map(|refusal| refusal.until).min()
+    }
+}
+
+/// Two groups, of which the first is the last.
+pub(super) fn halves(group: &[Suspect]) -> Vec<Vec<Suspect>> {
+    let (first, second) = group.split_at(group.len() / 2);
+    let halves = [second, first].into_iter();
+    halves
+        .filter(|half| !half.is_empty())
+        .map(<[Suspect]>::to_vec)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_is_tried_when_it_changes_and_now_and_then() {
+        let input = |tag: &str| Input {
+            services: Arc::new([("web".to_owned(), [tag.to_owned()].into())].into()),
+            ..Input::default()
+        };
+        let bad = input("a\nb");
+        let mut refusals = Refusals::default();
+        refusals.add(&bad, "web", "no", &Before::new());
+        let rests = |refusals: &Refusals, input: &Input| {
+            let resting = refusals.resting(input, Instant::now());
+            resting.contains("web")
+        };
+        assert!(rests(&refusals, &bad));
+        assert!(!rests(&refusals, &input("c")), "it is another");
+        let keys = Arc::new(KeyValues::from([("k".to_owned(), Vec::new())]));
+        let with_keys = Input {
+            keys,
+            ..bad.clone()
+        };
+        assert!(!rests(&refusals, &with_keys), "a key has changed");
+        for pause in [60, 120, 240] {
+            assert_eq!(
+                refusals.next(),
+                Some(Instant::now() + Duration::from_secs(pause))
+            );
+            tokio::time::advance(Duration::from_secs(pause)).await;
+            assert!(!rests(&refusals, &bad), "after {pause} s");
+            let before = refusals.clear(&BTreeSet::new());
+            assert_eq!((before.len(), refusals.len()), (1, 0));
+            refusals.add(&bad, "web", "no", &before);
+            assert!(rests(&refusals, &bad));
+        }
+    }
+
+    #[test]
+    fn all_are_in_one_half_and_the_first_is_the_last() {
+        let all: Vec<_> = ["a", "b", "c"]
+            .map(|name| Suspect::Service(name.to_owned()))
+            .into();
+        let halved = halves(&all);
+        assert_eq!(halved.concat().len(), 3);
+        assert_eq!(halved.last().and_then(|half| half.first()), all.first());
+        assert_eq!(halves(&all[..1]), [all[..1].to_vec()]);
+        assert!(halves(&[]).is_empty());
+    }
+}

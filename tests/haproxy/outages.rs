@@ -150,7 +150,7 @@ fn consul_is_away_at_the_start() {
 #[test]
 fn what_may_not_be_read_any_more_is_told_with_its_age() {
     const ROOT: &str = "00000000-1111-2222-3333-444444444444";
-    let acl = json!({ "acl": { "enabled": true, "default_policy": "allow",
+    let acl = json!({ "acl": { "enabled": true, "default_policy": "allow", "enable_key_list_policy": true,
         "tokens": { "master": ROOT, "agent": ROOT } } });
     let site = Site::with(Consul::start_with(Options {
         extra: acl,
@@ -164,7 +164,7 @@ fn what_may_not_be_read_any_more_is_told_with_its_age() {
         Ok::<_, String>(response)
     };
     let policy = |rules: &str| json!({ "Name": "edge", "Rules": rules });
-    let all = "key_prefix \"\" { policy = \"read\" }";
+    let all = "key_prefix \"\" { policy = \"list\" }";
     let made = eventually(SOON, "there is a policy", || {
         Ok(ask("PUT", "/v1/acl/policy", policy(all))?.json())
     });

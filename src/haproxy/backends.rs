@@ -66,6 +66,18 @@ impl Backends {
         backends.collect()
     }
 
+    /// Those that should go now stay once more as long. False if there is none.
+    pub(super) fn postpone(&mut self, now: Instant) -> bool {
+        let mut is_any = false;
+        for since in self.had.values_mut().filter_map(|(_, gone)| gone.as_mut()) {
+            if now.duration_since(*since) >= self.linger {
+                *since = now;
+                is_any = !self.linger.is_zero();
+            }
+        }
+        is_any
+    }
+
     /// The services whose backends are still there, but not they themselves.
     pub(super) fn gone(&self) -> impl Iterator<Item = &str> {
         let gone = self.had.iter().filter(|(_, (_, gone))| gone.is_some());
@@ -171,6 +183,13 @@ mod tests {
         assert_eq!(of(&[web, ("api", "x")], 7), is("web", "", None), "untagged");
         assert_eq!(of(&[], 8), is("web", "web", Some(18)));
         assert_eq!(of(&[], 18), is("", "", None), "it lasted");
+
+        let mut backends = Backends::new(10 * SECOND, 32);
+        backends.of(&input(&[web]), start);
+        backends.of(&input(&[]), start);
+        assert!(!backends.postpone(start + 9 * SECOND));
+        assert!(backends.postpone(start + 10 * SECOND));
+        assert_eq!(backends.next(), Some(start + 20 * SECOND));
     }
 
     #[test]

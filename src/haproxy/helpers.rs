@@ -161,7 +161,7 @@ impl Wanted {
         };
         // Such a name is of no use in DNS, but there may be one.
         let is_whole = model.services.contains_key(name);
-        let (tag, name) = match name.split_once('.') {
+        let (tag, name) = match name.rsplit_once('.') {
             Some((tag, name)) if !is_whole => (Some(tag.to_owned()), name),
             _ => (None, name),
         };

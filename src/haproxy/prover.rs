@@ -1,14 +1,13 @@
 //! From what Consul says to a text that HAProxy takes. Where it takes none, the changes that it refuses are found out: the
 //! values of keys, and services. They are left as they were, and named; everything else goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::debug;
-
-use crate::consul::TagsByName;
+use tracing::{debug, warn};
 
 use super::Settings;
 use super::backends::Backends;
@@ -17,7 +16,7 @@ use super::inputs::Input;
 use super::installed::Installed;
 use super::metrics::{Metrics, Phase};
 use super::process::Process;
-use super::suspects::{Before, Refusals, Seen, Suspect, halves};
+use super::suspects::{Before, Refusals, Suspect, changed, halves, with_good};
 use super::template::{Model, Template, TemplateError};
 use super::values::{Texts, Values, any_value, builtin_value};
 
@@ -25,6 +24,9 @@ use super::values::{Texts, Values, any_value, builtin_value};
 /// runs meanwhile. What is not cleared by then is looked at the next time.
 const PROOFS: usize = 64;
 const PROVING: Duration = Duration::from_secs(5);
+
+/// So many that are refused are few, and tried once more with all that is taken.
+const FEW: usize = 8;
 
 /// The key of the credentials for the statistics.
 const AUTH: &str = "stats/auth";
@@ -38,6 +40,9 @@ pub(super) enum Unproven {
     /// It could not be found out: the disk is full, or HAProxy cannot be run. It says nothing of any value.
     #[error("{0}")]
     Unknown(String),
+    /// What is wrong is not all found yet.
+    #[error("it is not found out yet which changes HAProxy refuses")]
+    Part,
 }
 
 /// A text that HAProxy takes, and what it was made from.
@@ -59,7 +64,7 @@ struct Tried {
     taken: Vec<Suspect>,
     refused: Vec<(Suspect, String)>,
     /// Those that were not looked at.
-    left: bool,
+    left: Vec<Suspect>,
 }
 
 /// Makes texts, and finds out which HAProxy takes.
@@ -106,6 +111,7 @@ impl Prover {
     pub(super) fn read_template(&mut self) -> Result<String, TemplateError> {
         self.template = Template::read(self.settings.template.as_deref())?;
         self.refused.forget();
+        self.values.forget();
         Ok(self.template.to_string())
     }
 
@@ -117,7 +123,17 @@ impl Prover {
         installed: &Installed,
         process: &Process,
     ) -> Result<Proven, Unproven> {
-        let mut proven = self.narrow(input, installed, process).await?;
+        let mut proven = match self.narrow(input, installed, process).await {
+            // A backend that has lingered long enough may be asked for by name elsewhere in the template.
+            Err(Unproven::Refused(words)) if self.backends.postpone(Instant::now()) => {
+                warn!(
+                    words,
+                    "HAProxy takes no configuration without the backends of services that are gone; they stay, empty"
+                );
+                self.narrow(input, installed, process).await?
+            }
+            other => other?,
+        };
         // Whether what is refused has changed is of interest still.
         proven.asked.extend(self.refused.names().cloned());
         Ok(proven)
@@ -130,8 +146,10 @@ impl Prover {
         process: &Process,
     ) -> Result<Proven, Unproven> {
         let values = self.values.read(&input.keys);
-        let resting = self.refused.resting(input, Instant::now());
-        let input = &self.with_good(input, resting.iter());
+        // Where nothing runs yet, what was found stays found until all is.
+        let now = self.good.is_some().then(Instant::now);
+        let resting = self.refused.resting(input, now);
+        let input = &with_good(input, &self.good(), resting.iter());
         let words = match self.prove(input, &values, installed, process).await {
             Ok(proven) => {
                 self.refused.clear(&resting);
@@ -142,11 +160,8 @@ impl Prover {
         };
         let keys: Vec<_> = self.values.changed(&values);
         let keys: Vec<_> = keys.into_iter().map(Suspect::Key).collect();
-        let services: Vec<_> = self
-            .changed(input)
-            .into_iter()
-            .map(Suspect::Service)
-            .collect();
+        let services = changed(input, &self.good()).into_iter();
+        let services: Vec<_> = services.map(Suspect::Service).collect();
         let about = About {
             input,
             values: &values,
@@ -164,34 +179,49 @@ impl Prover {
                 Err(unknown) => return Err(unknown),
             }
         }
-        // If it is wrong without either, they are not to blame.
-        let proven = match self.prove_with(&about, &[]).await {
+        // If it is wrong without either, they are not to blame. There may be keys that it cannot do without.
+        let mut base = Vec::new();
+        let mut proof = self.prove_with(&about, &base).await;
+        if matches!(proof, Err(Unproven::Refused(_))) && !keys.is_empty() {
+            base.clone_from(&keys);
+            proof = self.prove_with(&about, &base).await;
+        }
+        let proven = match proof {
             Ok(proven) if !services.is_empty() => proven,
             Err(unknown @ Unproven::Unknown(_)) => return Err(unknown),
             _ => return Err(Unproven::Refused(words)),
         };
-        let all = services.len();
-        let mut tried = self.pick(&about, proven, Vec::new(), services).await?;
-        // Where nothing is known to be good, what breaks most of them is something else.
+        let is_without_keys = base.is_empty() && !keys.is_empty();
+        let mut tried = self.pick(&about, proven, base, services.clone()).await?;
+        // Where nothing is known to be good, what breaks most of the services that are used is something else.
         let is_known = self.good.is_some();
-        if !is_known && (tried.taken.is_empty() || tried.refused.len() * 2 > all) {
+        let is_used = |suspect: &&Suspect| match suspect {
+            Suspect::Key(_) => false,
+            Suspect::Service(name) => input.instances.contains_key(name),
+        };
+        let used = services.iter().filter(is_used).count();
+        if !is_known && tried.left.is_empty() && tried.refused.len() * 2 > used {
             return Err(Unproven::Refused(words));
         }
-        let with_keys = [&tried.taken[..], &keys[..]].concat();
-        match self.prove_with(&about, &with_keys).await {
-            Ok(proven) => tried.proven = proven,
-            Err(Unproven::Refused(_)) => {
-                let before = tried;
-                tried = self.pick(&about, before.proven, before.taken, keys).await?;
-                tried.refused.extend(before.refused);
-                tried.left |= before.left;
+        if is_without_keys {
+            let with_keys = [&tried.taken[..], &keys[..]].concat();
+            match self.prove_with(&about, &with_keys).await {
+                Ok(proven) => (tried.proven, tried.taken) = (proven, with_keys),
+                Err(Unproven::Refused(_)) => {
+                    let before = tried;
+                    tried = self.pick(&about, before.proven, before.taken, keys).await?;
+                    tried.refused.extend(before.refused);
+                    tried.left.extend(before.left);
+                }
+                Err(unknown) => return Err(unknown),
             }
-            Err(unknown) => return Err(unknown),
+            // They were tried without the keys.
+            self.try_once_more(&about, &mut tried).await?;
         }
-        let is_part = tried.left;
+        let is_part = !tried.left.is_empty();
         let proven = self.settle(input, tried, &resting);
         match is_part && !is_known {
-            true => Err(Unproven::Refused(words)),
+            true => Err(Unproven::Part),
             false => Ok(proven),
         }
     }
@@ -210,36 +240,66 @@ impl Prover {
             proven,
             taken,
             refused: Vec::new(),
-            left: false,
+            left: Vec::new(),
         };
+        let mut is_any_decided = false;
         while let Some(group) = groups.pop() {
-            let is_late = self.good.is_some() && begun.elapsed() > PROVING;
+            let is_late = self.good.is_some() && is_any_decided && begun.elapsed() > PROVING;
             if proofs >= PROOFS || is_late {
-                tried.left = true;
+                tried.left = groups.concat();
+                tried.left.extend(group);
                 break;
             }
             proofs += 1;
             let trial = [&tried.taken[..], &group[..]].concat();
             match self.prove_with(about, &trial).await {
-                Ok(better) => (tried.proven, tried.taken) = (better, trial),
+                Ok(better) => {
+                    (tried.proven, tried.taken) = (better, trial);
+                    is_any_decided = true;
+                }
                 Err(Unproven::Refused(words)) => match &group[..] {
-                    [suspect] => tried.refused.push((suspect.clone(), words)),
+                    [suspect] => {
+                        tried.refused.push((suspect.clone(), words));
+                        is_any_decided = true;
+                    }
                     group => groups.extend(halves(group)),
                 },
                 Err(unknown) => return Err(unknown),
             }
         }
+        self.try_once_more(about, &mut tried).await?;
         Ok(tried)
+    }
+
+    /// What was refused may need what was taken after it.
+    async fn try_once_more(&self, about: &About<'_>, tried: &mut Tried) -> Result<(), Unproven> {
+        if tried.refused.len() > FEW || tried.taken.is_empty() {
+            return Ok(());
+        }
+        for (suspect, words) in std::mem::take(&mut tried.refused) {
+            let trial = [&tried.taken[..], std::slice::from_ref(&suspect)].concat();
+            match self.prove_with(about, &trial).await {
+                Ok(better) => (tried.proven, tried.taken) = (better, trial),
+                Err(Unproven::Unknown(problem)) => return Err(Unproven::Unknown(problem)),
+                Err(_) => tried.refused.push((suspect, words)),
+            }
+        }
+        Ok(())
     }
 
     /// Refuses what was found to be wrong, beside those that were not tried.
     fn settle(&mut self, input: &Input, tried: Tried, resting: &BTreeSet<String>) -> Proven {
-        let before = self.refused.clear(resting);
+        let mut before = self.refused.clear(resting);
+        for suspect in &tried.left {
+            if let Suspect::Service(name) = suspect {
+                self.refused.put_back(name, &mut before);
+            }
+        }
         for (suspect, words) in &tried.refused {
             self.refuse(input, suspect, words, &before);
         }
         Proven {
-            is_part: tried.left,
+            is_part: !tried.left.is_empty(),
             ..tried.proven
         }
     }
@@ -311,52 +371,20 @@ impl Prover {
                 None => drop(texts.remove(&key)),
             }
         }
-        let mut left = self.changed(input);
+        let mut left = changed(input, &self.good());
         for suspect in taken {
             if let Suspect::Service(name) = suspect {
                 left.remove(name);
             }
         }
-        (self.with_good(input, left.iter()), texts)
+        (with_good(input, &self.good(), left.iter()), texts)
     }
 
-    /// The services that are others than in the running configuration, or new, or gone.
-    fn changed(&self, input: &Input) -> BTreeSet<String> {
-        let nothing = Input::default();
-        let good = self.good.as_ref().unwrap_or(&nothing);
-        let of = |input: &Input| -> BTreeSet<String> {
-            let instances = input.instances.keys();
-            input.services.keys().chain(instances).cloned().collect()
-        };
-        let mut names = of(input);
-        names.extend(of(good));
-        names.retain(|name| Seen::of(input, name) != Seen::of(good, name));
-        names
-    }
-
-    /// What Consul says, but these services as they are in the running configuration.
-    fn with_good<'a>(&self, input: &Input, names: impl Iterator<Item = &'a String>) -> Input {
-        let nothing = Input::default();
-        let good = self.good.as_ref().unwrap_or(&nothing);
-        let mut services = TagsByName::clone(&input.services);
-        let (mut tagged, mut instances) = (
-            BTreeSet::from_iter(input.tagged.iter().cloned()),
-            input.instances.clone(),
-        );
-        for name in names {
-            let seen = Seen::of(good, name);
-            put(&mut services, name, seen.tags);
-            put(&mut instances, name, seen.instances);
-            match good.tagged.contains(name) {
-                true => tagged.insert(name.clone()),
-                false => tagged.remove(name),
-            };
-        }
-        Input {
-            services: Arc::new(services),
-            tagged: tagged.into_iter().collect(),
-            instances,
-            ..input.clone()
+    /// What the running configuration was made from; nothing, if nothing is known of it.
+    fn good(&self) -> Cow<'_, Input> {
+        match &self.good {
+            Some(good) => Cow::Borrowed(good),
+            None => Cow::Owned(Input::default()),
         }
     }
 
@@ -423,11 +451,4 @@ struct About<'a> {
     values: &'a Texts,
     installed: &'a Installed,
     process: &'a Process,
-}
-
-fn put<T>(map: &mut BTreeMap<String, T>, name: &str, value: Option<T>) {
-    match value {
-        Some(value) => drop(map.insert(name.to_owned(), value)),
-        None => drop(map.remove(name)),
-    }
 }

@@ -157,6 +157,7 @@ impl Configuration {
                 self.fail("refused", &problem);
                 Err(Hold::Refused)
             }
+            Err(Unproven::Part) => Err(Hold::Part),
             Err(Unproven::Unknown(problem)) => {
                 self.fail("failed", &problem);
                 Err(Hold::Failed)

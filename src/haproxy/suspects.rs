@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::catalog::Service;
-use crate::consul::KeyValues;
+use crate::consul::{KeyValues, TagsByName};
 
 use super::inputs::Input;
 
@@ -25,17 +25,64 @@ pub(super) enum Suspect {
 
 /// A service as it is in Consul, as far as a template can tell.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) tags: Option<BTreeSet<String>>,
-    pub(super) instances: Option<Arc<Service>>,
+struct Seen {
+    tags: Option<BTreeSet<String>>,
+    instances: Option<Arc<Service>>,
 }
 
 impl Seen {
-    pub(super) fn of(input: &Input, name: &str) -> Self {
+    fn of(input: &Input, name: &str) -> Self {
         Self {
             tags: input.services.get(name).cloned(),
             instances: input.instances.get(name).cloned(),
         }
+    }
+}
+
+/// The services that are others than in the running configuration, or new, or gone.
+pub(super) fn changed(input: &Input, good: &Input) -> BTreeSet<String> {
+    let of = |input: &Input| -> BTreeSet<String> {
+        let instances = input.instances.keys();
+        input.services.keys().chain(instances).cloned().collect()
+    };
+    let mut names = of(input);
+    names.extend(of(good));
+    names.retain(|name| Seen::of(input, name) != Seen::of(good, name));
+    names
+}
+
+/// What Consul says, but these services as they are in the running configuration.
+pub(super) fn with_good<'a>(
+    input: &Input,
+    good: &Input,
+    names: impl Iterator<Item = &'a String>,
+) -> Input {
+    let mut services = TagsByName::clone(&input.services);
+    let (mut tagged, mut instances) = (
+        BTreeSet::from_iter(input.tagged.iter().cloned()),
+        input.instances.clone(),
+    );
+    for name in names {
+        let seen = Seen::of(good, name);
+        put(&mut services, name, seen.tags);
+        put(&mut instances, name, seen.instances);
+        match good.tagged.contains(name) {
+            true => tagged.insert(name.clone()),
+            false => tagged.remove(name),
+        };
+    }
+    Input {
+        services: Arc::new(services),
+        tagged: tagged.into_iter().collect(),
+        instances,
+        ..input.clone()
+    }
+}
+
+fn put<T>(map: &mut BTreeMap<String, T>, name: &str, value: Option<T>) {
+    match value {
+        Some(value) => drop(map.insert(name.to_owned(), value)),
+        None => drop(map.remove(name)),
     }
 }
 
@@ -58,12 +105,14 @@ pub(super) type Before = BTreeMap<String, Refusal>;
 pub(super) struct Refusals(BTreeMap<String, Refusal>);
 
 impl Refusals {
-    /// The services that have been refused as they are, with these keys, and not long ago.
-    pub(super) fn resting(&self, input: &Input, now: Instant) -> BTreeSet<String> {
+    /// The services that have been refused as they are, with these keys, and not long before `now`, if that matters.
+    pub(super) fn resting(&self, input: &Input, now: Option<Instant>) -> BTreeSet<String> {
         let refused = self.0.iter();
         let resting = refused.filter(|(service, refusal)| {
             let is_same = Seen::of(input, service) == refusal.seen;
-            is_same && Arc::ptr_eq(&input.keys, &refusal.keys) && now < refusal.until
+            is_same
+                && Arc::ptr_eq(&input.keys, &refusal.keys)
+                && now.is_none_or(|now| now < refusal.until)
         });
         resting.map(|(service, _)| service.clone()).collect()
     }
@@ -87,7 +136,11 @@ impl Refusals {
                 "HAProxy takes no configuration with this service as it is now; it stays as it was"
             );
         }
-        let pause = before.map_or(FIRST_REST, |before| before.pause * 2);
+        // Where it was tried because a key has changed, that was no rest.
+        let has_rested = |before: &&Refusal| before.until <= Instant::now();
+        let pause = before
+            .filter(has_rested)
+            .map_or(FIRST_REST, |before| before.pause * 2);
         let pause = pause.min(LONGEST_REST);
         let refusal = Refusal {
             seen,
@@ -97,6 +150,13 @@ impl Refusals {
             until: Instant::now() + pause,
         };
         self.0.insert(service.to_owned(), refusal);
+    }
+
+    /// This one was not tried after all.
+    pub(super) fn put_back(&mut self, service: &str, before: &mut Before) {
+        if let Some((name, refusal)) = before.remove_entry(service) {
+            self.0.insert(name, refusal);
+        }
     }
 
     /// Everything is tried again.
@@ -148,7 +208,7 @@ mod tests {
         let mut refusals = Refusals::default();
         refusals.add(&bad, "web", "no", &Before::new());
         let rests = |refusals: &Refusals, input: &Input| {
-            let resting = refusals.resting(input, Instant::now());
+            let resting = refusals.resting(input, Some(Instant::now()));
             resting.contains("web")
         };
         assert!(rests(&refusals, &bad));

@@ -180,7 +180,11 @@ impl Model {
     pub(super) fn relative<'a>(&self, key: &'a str) -> &'a str {
         let key = key.trim_start_matches('/');
         let below = key.strip_prefix(self.settings.prefix.as_str());
-        below.and_then(|rest| rest.strip_prefix('/')).unwrap_or(key)
+        match below {
+            Some("") => "",
+            Some(rest) => rest.strip_prefix('/').unwrap_or(key),
+            None => key,
+        }
     }
 }
 
@@ -316,6 +320,7 @@ mod tests {
             ("service('web|any')", "web-1 web-3 web-2 "),
             ("service('web|passing')", "web-1 "),
             ("service('rest.web|warning,critical')", "web-3 web-2 "),
+            ("service('v1.2.web')", ""),
             ("service('nobody')", ""),
         ] {
             let each = format!("{{% for i in {call} %}}{{{{ i.id }}}} {{% endfor %}}");
@@ -323,7 +328,7 @@ mod tests {
         }
         let each = "{% for i in service('web|any') %}{{ i.health }} {% endfor %}";
         assert_eq!(shown(each), "passing critical warning \n");
-        for wrong in ["web@dc2", "web~agent", "web|well", "a.b.web"] {
+        for wrong in ["web@dc2", "web~agent", "web|well", "web@dc2|any"] {
             let error = render(&format!("{{{{ service('{wrong}') }}}}"), &[]);
             error.expect_err(wrong);
         }
@@ -341,6 +346,8 @@ mod tests {
         let shown = |template| text(template, &values);
         let each = "{% for pair in tree('a') %}{{ pair.key }}={{ pair.value }} {% endfor %}";
         assert_eq!(shown(each), "b/c=1 d=2 \n");
+        let each = "{% for pair in tree('service/haproxy') %}{{ pair.key }} {% endfor %}";
+        assert_eq!(shown(each), "a/b/c a/d e \n");
         let each = "{% set own = json(key('e')) %}{{ own.name }} {{ own.ports[1] }}";
         assert_eq!(shown(each), "'x y' 81\n");
         render("{{ json(key('a/d') ~ '{') }}", &values).expect_err("no JSON");

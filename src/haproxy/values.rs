@@ -105,6 +105,11 @@ impl Values {
             .insert(key.to_owned(), Refusal { value, reason });
     }
 
+    /// What is refused is tried again.
+    pub(super) fn forget(&mut self) {
+        self.refused.clear();
+    }
+
     /// The whole key.
     pub(super) fn whole(&self, key: &str) -> String {
         format!("{}{key}", self.prefix)

@@ -102,7 +102,7 @@ fn forms_of_a_service_are_known_or_errors() {
         );
     }
     drop(web);
-    for form in ["web@dc1", "web~agent", "web|well", "a.rest.web"] {
+    for form in ["web@dc1", "web~agent", "web|well", "rest.web@dc1"] {
         let text =
             format!("frontend f\n  bind {{{{ bind }}}}\n# {{{{ service(\"{form}\")|length }}}}\n");
         let outcome = site.run(&["--once", "--template", &template(&site, &text)]);

@@ -281,3 +281,37 @@ fn at_the_start_services_are_not_blamed_for_others() {
         })
     });
 }
+
+/// A backend that the template names elsewhere: what else changes is not held up when its service has been gone for long.
+#[test]
+fn a_backend_that_is_asked_for_by_name_lingers_on() {
+    let site = Site::new();
+    let text = BY_TAG.replace(
+        "  use_backend %[path,field(2,/)]\n",
+        "  use_backend web if { path_beg /web }\n  use_backend %[path,field(2,/)]\n",
+    );
+    let text = text
+        .replace("services() if own.name != 'consul'", "tagged()")
+        .replace("  balance {{ tag }}\n", "  # {{ tag }}\n");
+    let file = write_file(site.directory.path(), "edge.j2", &text);
+    let toml = "[haproxy]\nlinger = \"2s\"\nreload_pace = \"0s\"\n";
+    let toml = write_file(site.directory.path(), "linger.toml", toml);
+    let [web, other] = ["web", "other"].map(|name| site.service(name));
+    let _more = site.service("more");
+    let (file, toml) = (file.display().to_string(), toml.display().to_string());
+    let edge = site.launch(&["--config", &toml, "--template", &file]);
+    site.answers("/web", "web /web");
+    site.deregister(&web);
+    eventually(SOON, "it has stayed", || {
+        let log = edge.log();
+        let is_told = log.contains("they stay, empty");
+        ensure(is_told, || "not yet".to_owned())
+    });
+    site.deregister(&other);
+    site.set_key("server", "8s");
+    eventually(SOON, "the rest goes on", || {
+        let config = site.config();
+        let is_right = config.contains("timeout server 8s") && !config.contains("backend other");
+        ensure(is_right && config.contains("backend web\n"), || config)
+    });
+}

@@ -133,7 +133,7 @@ fn sixty_instances_fill_stay_and_follow() {
     assert_eq!(before.len(), 60, "sixty different servers: {before:?}");
     holds_still(
         &haproxy,
-        soak(Duration::from_secs(30), Duration::from_secs(300)),
+        soak(Duration::from_secs(15), Duration::from_secs(300)),
     );
 
     // One goes, another comes: seen within 3 s, and nobody else moves.
@@ -173,7 +173,7 @@ fn two_hundred_instances_that_do_not_fit_stay() {
     );
     holds_still(
         &haproxy,
-        soak(Duration::from_secs(30), Duration::from_secs(300)),
+        soak(Duration::from_secs(15), Duration::from_secs(300)),
     );
     assert_eq!(haproxy.up("app").len(), held);
 }

@@ -553,7 +553,7 @@ fn the_catalog_equals_the_containers() {
     let _ = writeln!(stderr(), "seed {seed}");
     let mut world = World::new(seed);
     eventually(LATE, "it begins well", || world.is_settled());
-    let until = Instant::now() + soak(Duration::from_secs(45), Duration::from_secs(900));
+    let until = Instant::now() + soak(Duration::from_secs(30), Duration::from_secs(900));
     let mut steps = 0;
     while Instant::now() < until {
         world.must_be_there(None, None);

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::catalog::{Health, Service};
+use crate::catalog::Service;
 
-use super::template::address;
+use super::template::{address, healthy};
 
 /// The name that a server line asks DNS for: `_web._tcp.service.consul`, or `web.service.consul`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,9 +34,7 @@ pub(super) type Endpoints = HashMap<Asked, HashSet<SocketAddr>>;
 /// The endpoints that DNS has for each of the services.
 pub(super) fn endpoints(instances: &BTreeMap<String, Arc<Service>>, domain: &str) -> Endpoints {
     let known = instances.iter().filter_map(|(name, service)| {
-        let healthy = service.instances().iter();
-        let healthy = healthy.filter(|instance| instance.health != Health::Critical);
-        let all: Option<HashSet<SocketAddr>> = healthy
+        let all: Option<HashSet<SocketAddr>> = healthy(service)
             .map(|instance| {
                 let ip = address(instance).parse().ok()?;
                 let port = instance.served_port();
@@ -107,14 +105,14 @@ pub(super) fn servers<'a>(account: &'a str, domain: &str) -> Vec<Server<'a>> {
 }
 
 /// What a new process is to start with: the servers that there still are. HAProxy keeps one that is in this file and
-/// not in DNS for as long as it lives.
-pub(super) fn to_keep(account: &str, known: &Endpoints, domain: &str) -> String {
+/// not in DNS for as long as it lives. `servers` are those of the account.
+pub(super) fn to_keep(account: &str, servers: &[Server<'_>], known: &Endpoints) -> String {
     let mut kept: String = account
         .lines()
         .take_while(|line| *line == "1" || line.starts_with('#'))
         .map(|line| format!("{line}\n"))
         .collect();
-    for server in servers(account, domain) {
+    for server in servers {
         let Some(endpoint) = server.known_as() else {
             continue;
         };
@@ -244,7 +242,7 @@ mod tests {
             ),
         ];
         for (known, expected) in cases {
-            let kept = to_keep(&account, &known, "consul");
+            let kept = to_keep(&account, &servers(&account, "consul"), &known);
             assert!(kept.starts_with(EMPTY), "{kept}");
             let kept: Vec<_> = kept
                 .lines()

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind, context};
 
-use crate::catalog::{Health, Instance, Service};
+use crate::catalog::{Health, Instance};
 
 use super::program::passes;
 use super::quoting::lines;
-use super::template::{Model, address};
+use super::template::{Model, address, healthy};
 
 /// What is wrong with a call.
 pub(super) fn invalid(what: String) -> Error {
@@ -116,7 +116,8 @@ pub(super) fn add_helpers(
         backends
             .map(|(name, backend)| {
                 let (slots, tags) = (backend.slots, &backend.tags);
-                let instances = healthy(from.instances.get(name)).count();
+                let instances = from.instances.get(name);
+                let instances = instances.map_or(0, |service| healthy(service).count());
                 context! { name, slots, tags, instances }
             })
             .collect::<Vec<Value>>()
@@ -128,11 +129,13 @@ pub(super) fn add_helpers(
 struct Wanted {
     name: String,
     tag: Option<String>,
-    /// Those that DNS would answer with, if nothing is said.
-    healths: Option<Vec<Health>>,
+    healths: Vec<Health>,
 }
 
 const HEALTHS: [Health; 3] = [Health::Passing, Health::Warning, Health::Critical];
+
+/// Those that DNS would answer with.
+const WELL: &str = "passing,warning";
 
 impl Wanted {
     fn parse(text: &str, model: &Model) -> Result<Self, Error> {
@@ -143,21 +146,14 @@ impl Wanted {
                  NAME@DATACENTER and NAME~NEAR"
             ))
         };
-        let (name, filter) = match text.split_once('|') {
-            Some((name, filter)) => (name, Some(filter)),
-            None => (text.as_str(), None),
-        };
+        let (name, filter) = text.split_once('|').unwrap_or((text.as_str(), WELL));
+        let words = filter.split(',').map(|word| {
+            let mut all = HEALTHS.into_iter();
+            all.find(|health| in_words(*health) == word.trim())
+        });
         let healths = match filter {
-            None => None,
-            Some("any") => Some(HEALTHS.to_vec()),
-            Some(filter) => {
-                let words = filter.split(',').map(|word| {
-                    let mut all = HEALTHS.into_iter();
-                    all.find(|health| in_words(*health) == word.trim())
-                });
-                let healths: Option<Vec<Health>> = words.collect();
-                Some(healths.ok_or_else(unknown)?)
-            }
+            "any" => HEALTHS.to_vec(),
+            _ => words.collect::<Option<_>>().ok_or_else(unknown)?,
         };
         // Such a name is of no use in DNS, but there may be one.
         let is_whole = model.services.contains_key(name);
@@ -173,11 +169,8 @@ impl Wanted {
     }
 
     fn has(&self, instance: &Instance) -> bool {
-        let is_well = match &self.healths {
-            None => instance.health != Health::Critical,
-            Some(healths) => healths.contains(&instance.health),
-        };
-        is_well && self.tag.as_ref().is_none_or(|tag| instance.has_tag(tag))
+        let is_meant = self.healths.contains(&instance.health);
+        is_meant && self.tag.as_ref().is_none_or(|tag| instance.has_tag(tag))
     }
 }
 
@@ -187,11 +180,4 @@ fn in_words(health: Health) -> &'static str {
         Health::Warning => "warning",
         Health::Critical => "critical",
     }
-}
-
-/// The instances that DNS would answer with.
-fn healthy(service: Option<&Arc<Service>>) -> impl Iterator<Item = &Instance> {
-    let instances = service.map(|service| service.instances());
-    let instances = instances.unwrap_or_default().iter();
-    instances.filter(|instance| instance.health != Health::Critical)
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::Settings;
-use super::account::{EMPTY, Endpoints, timeless, to_keep};
+use super::account::{EMPTY, Endpoints, servers, timeless, to_keep};
 use super::claim::{Claim, ClaimError, is_ours};
 use super::file::Target;
 use super::master::ReloadError;
@@ -151,7 +151,7 @@ impl Installed {
     /// HAProxy has said what it holds, and DNS what there is. Whoever else has it load its file is to find that, and
     /// nothing older.
     pub(super) fn note_account(&mut self, account: String, known: &Endpoints) {
-        self.put_state(to_keep(&account, known, &self.domain));
+        self.put_state(to_keep(&account, &servers(&account, &self.domain), known));
         self.account = Some(account);
     }
 
@@ -159,8 +159,9 @@ impl Installed {
     async fn write_state(&mut self, mut known: Endpoints) {
         let state = match &self.account {
             Some(account) => {
-                self.names.complete(account, &self.domain, &mut known).await;
-                to_keep(account, &known, &self.domain)
+                let servers = servers(account, &self.domain);
+                self.names.complete(&servers, &mut known).await;
+                to_keep(account, &servers, &known)
             }
             None => EMPTY.to_owned(),
         };

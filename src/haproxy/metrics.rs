@@ -163,6 +163,11 @@ impl Metrics {
     }
 }
 
+/// A number as a gauge has it.
+pub(super) fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
 /// How the supervisor stands, for others to look at.
 #[derive(Debug, Clone, Default)]
 pub struct Report(Arc<Mutex<Standing>>);

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::account::{Asked, Endpoints, servers};
+use super::account::{Asked, Endpoints, Server};
 
 /// How long an answer of the DNS server may take, and all of them together.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -56,11 +56,11 @@ impl Names {
         })
     }
 
-    /// Adds to what is known what DNS says of the other names in HAProxy's account; nothing where it does not answer.
-    pub(super) async fn complete(&mut self, account: &str, domain: &str, known: &mut Endpoints) {
-        let servers = servers(account, domain);
-        let asked = servers.into_iter().filter_map(|server| server.asked);
-        let asked: BTreeSet<Asked> = asked.filter(|asked| !known.contains_key(asked)).collect();
+    /// Adds to what is known what DNS says of the other names of HAProxy's servers; nothing where it does not answer.
+    pub(super) async fn complete(&mut self, servers: &[Server<'_>], known: &mut Endpoints) {
+        let asked = servers.iter().filter_map(|server| server.asked.as_ref());
+        let asked = asked.filter(|asked| !known.contains_key(asked));
+        let asked: BTreeSet<Asked> = asked.cloned().collect();
         let (before, after): (Vec<_>, Vec<_>) = match &self.last {
             Some(last) => asked.into_iter().partition(|asked| asked <= last),
             None => (Vec::new(), asked.into_iter().collect()),

@@ -14,9 +14,9 @@ use super::backends::Backends;
 use super::claim::with_mark;
 use super::inputs::Input;
 use super::installed::Installed;
-use super::metrics::{Metrics, Phase};
+use super::metrics::{Metrics, Phase, count};
 use super::process::Process;
-use super::suspects::{Before, Refusals, Suspect, changed, halves, with_good};
+use super::suspects::{Before, Refusals, Suspect, changed, halves, put, with_good};
 use super::template::{Model, Template, TemplateError};
 use super::values::{Texts, Values, any_value, builtin_value};
 
@@ -158,16 +158,17 @@ impl Prover {
             Err(Unproven::Refused(words)) => words,
             Err(unknown) => return Err(unknown),
         };
-        let keys: Vec<_> = self.values.changed(&values);
-        let keys: Vec<_> = keys.into_iter().map(Suspect::Key).collect();
-        let services = changed(input, &self.good()).into_iter();
-        let services: Vec<_> = services.map(Suspect::Service).collect();
         let about = About {
             input,
             values: &values,
+            keys: self.values.changed(&values),
+            services: changed(input, &self.good()),
             installed,
             process,
         };
+        let keys: Vec<_> = about.keys.iter().cloned().map(Suspect::Key).collect();
+        let services = about.services.iter().cloned();
+        let services: Vec<_> = services.map(Suspect::Service).collect();
         // Keys first, with all services there: most of what a key can break is in their backends.
         if !keys.is_empty() {
             match self.prove_with(&about, &services).await {
@@ -305,7 +306,7 @@ impl Prover {
     }
 
     async fn prove_with(&self, about: &About<'_>, taken: &[Suspect]) -> Result<Proven, Unproven> {
-        let (input, texts) = self.with(about.input, about.values, taken);
+        let (input, texts) = self.with(about, taken);
         self.prove(&input, &texts, about.installed, about.process)
             .await
     }
@@ -358,26 +359,21 @@ impl Prover {
     }
 
     /// What Consul says and the values, with these of the changes alone.
-    fn with(&self, input: &Input, values: &Texts, taken: &[Suspect]) -> (Input, Texts) {
-        let is_taken = |key: &str| {
-            let mut keys = taken.iter();
-            keys.any(|own| matches!(own, Suspect::Key(own) if own == key))
-        };
-        let mut texts = values.clone();
-        for key in self.values.changed(values) {
-            match self.values.good().get(&key) {
-                _ if is_taken(&key) => {}
-                Some(good) => drop(texts.insert(key, good.clone())),
-                None => drop(texts.remove(&key)),
-            }
-        }
-        let mut left = changed(input, &self.good());
+    fn with(&self, about: &About<'_>, taken: &[Suspect]) -> (Input, Texts) {
+        let mut keys: BTreeSet<&String> = about.keys.iter().collect();
+        let mut services: BTreeSet<&String> = about.services.iter().collect();
         for suspect in taken {
-            if let Suspect::Service(name) = suspect {
-                left.remove(name);
-            }
+            match suspect {
+                Suspect::Key(key) => keys.remove(key),
+                Suspect::Service(name) => services.remove(name),
+            };
         }
-        (with_good(input, &self.good(), left.iter()), texts)
+        let mut texts = about.values.clone();
+        for key in keys {
+            put(&mut texts, key, self.values.good().get(key).cloned());
+        }
+        let input = with_good(about.input, &self.good(), services.into_iter());
+        (input, texts)
     }
 
     /// What the running configuration was made from; nothing, if nothing is known of it.
@@ -423,7 +419,6 @@ impl Prover {
 
     /// What is refused, and why, in words.
     pub(super) fn refusals(&self) -> Vec<String> {
-        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         let keys = self.values.refusals();
         let keys: Vec<String> = keys.map(|(key, why)| format!("{key}: {why}")).collect();
         self.metrics.refused.set(count(keys.len()));
@@ -445,10 +440,12 @@ impl Prover {
     }
 }
 
-/// What a proof is about.
+/// What proofs are about: what Consul says, and what of it has changed.
 struct About<'a> {
     input: &'a Input,
     values: &'a Texts,
+    keys: Vec<String>,
+    services: BTreeSet<String>,
     installed: &'a Installed,
     process: &'a Process,
 }

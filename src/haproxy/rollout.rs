@@ -15,7 +15,7 @@ use super::claim::{Claim, ClaimError};
 use super::inputs::{Before, Feeds, Input, Inputs};
 use super::installed::{Installed, ON_EARLIER};
 use super::master::ReloadError;
-use super::metrics::{Metrics, Report};
+use super::metrics::{Metrics, Report, count};
 use super::names::Names;
 use super::process::Process;
 use super::prover::{Proven, Prover, Unproven};
@@ -164,8 +164,7 @@ impl Configuration {
             }
         };
         self.report.set_refusals(self.prover.refusals());
-        let count = i64::try_from(input.left_out.len()).unwrap_or(i64::MAX);
-        self.metrics.left_out.set(count);
+        self.metrics.left_out.set(count(input.left_out.len()));
         self.report.set_left_out(&input.left_out);
         result
     }
@@ -220,9 +219,7 @@ impl Configuration {
         self.report.set_problem(None);
         let backends = backends_in(&proven.text);
         self.report.is_current(backends);
-        self.metrics
-            .backends
-            .set(i64::try_from(backends).unwrap_or(i64::MAX));
+        self.metrics.backends.set(count(backends));
         self.installed.adopt(proven.text.clone());
         let is_part = proven.is_part;
         let good = self.prover.adopt(proven);

@@ -47,7 +47,10 @@ pub(super) fn changed(input: &Input, good: &Input) -> BTreeSet<String> {
     };
     let mut names = of(input);
     names.extend(of(good));
-    names.retain(|name| Seen::of(input, name) != Seen::of(good, name));
+    names.retain(|name| {
+        let is_same = input.services.get(name) == good.services.get(name);
+        !is_same || input.instances.get(name) != good.instances.get(name)
+    });
     names
 }
 
@@ -79,7 +82,8 @@ pub(super) fn with_good<'a>(
     }
 }
 
-fn put<T>(map: &mut BTreeMap<String, T>, name: &str, value: Option<T>) {
+/// Puts a value in, or takes it out.
+pub(super) fn put<T>(map: &mut BTreeMap<String, T>, name: &str, value: Option<T>) {
     match value {
         Some(value) => drop(map.insert(name.to_owned(), value)),
         None => drop(map.remove(name)),

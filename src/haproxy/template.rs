@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use minijinja::value::Value;
 use minijinja::{Environment, Error, UndefinedBehavior, context, escape_formatter};
 
-use crate::catalog::{Instance, Service};
+use crate::catalog::{Health, Instance, Service};
 use crate::consul::TagsByName;
 use crate::secret::Token;
 
@@ -188,6 +188,12 @@ impl Model {
     }
 }
 
+/// The instances that DNS would answer with.
+pub(super) fn healthy(service: &Service) -> impl Iterator<Item = &Instance> {
+    let instances = service.instances().iter();
+    instances.filter(|instance| instance.health != Health::Critical)
+}
+
 /// Where an instance is: its own address, or its node's.
 pub(super) fn address(instance: &Instance) -> &str {
     match instance.address.as_str() {
@@ -209,7 +215,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::catalog::{Health, Node, Weights};
+    use crate::catalog::{Node, Weights};
 
     fn instance(id: &str, address: &str, port: u16, health: Health) -> Instance {
         Instance {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
-use super::account::{Asked, Endpoints, servers};
+use super::account::{Asked, Endpoints, Server, servers};
 use super::metrics::Metrics;
 use super::names::Names;
 
@@ -86,13 +86,11 @@ impl Watchdog {
     /// Compares HAProxy's account with Consul's instances, and with what DNS says where Consul's do not tell, which
     /// is added to them.
     pub(super) async fn look(&mut self, account: &str, known: &mut Endpoints) -> Verdict {
-        self.names.complete(account, &self.domain, known).await;
-        if !self.wrong.is_empty() {
-            let there = servers(account, &self.domain);
-            let there: HashSet<Asked> = there.into_iter().filter_map(|own| own.asked).collect();
-            self.wrong.retain(|name, _| there.contains(name));
-        }
-        self.note(differing(account, known, &self.domain), known);
+        let servers = servers(account, &self.domain);
+        self.names.complete(&servers, known).await;
+        self.wrong
+            .retain(|name, _| servers.iter().any(|own| own.asked.as_ref() == Some(name)));
+        self.note(differing(servers, known), known);
         let now = Instant::now();
         let mut sick = Vec::new();
         let due = self.wrong.iter();
@@ -179,9 +177,9 @@ fn agrees(expected: &HashSet<SocketAddr>, said: &HashSet<SocketAddr>) -> bool {
 }
 
 /// The names whose servers are not those that they should be, and in what.
-fn differing(account: &str, known: &Endpoints, domain: &str) -> BTreeMap<Asked, HashSet<Odd>> {
+fn differing(servers: Vec<Server<'_>>, known: &Endpoints) -> BTreeMap<Asked, HashSet<Odd>> {
     let mut held: HashMap<(&str, Asked), (HashSet<SocketAddr>, usize)> = HashMap::new();
-    for server in servers(account, domain) {
+    for server in servers {
         let endpoint = server.known_as();
         if let Some(asked) = server.asked {
             let (endpoints, slots) = held.entry((server.backend, asked)).or_default();
@@ -251,7 +249,7 @@ mod tests {
         let mut since = |held: &[u8], is: &[u8]| {
             let endpoints = is.iter().map(|last| endpoint(*last)).collect();
             let known = Endpoints::from([(asked.clone(), endpoints)]);
-            watchdog.note(differing(&account(held), &known, "consul"), &known);
+            watchdog.note(differing(servers(&account(held), "consul"), &known), &known);
             let wrong = watchdog.wrong.get(&asked);
             wrong.map(|wrong| wrong.since.elapsed().as_secs())
         };
@@ -278,8 +276,8 @@ mod tests {
         let six = |last: u16| SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, last], 80));
         let both = HashSet::from([endpoint(1), endpoint(2), six(1), six(2)]);
         let known = Endpoints::from([(Asked::of_service("web", "consul"), both.clone())]);
-        assert!(differing(&account(&[1, 2]), &known, "consul").is_empty());
-        assert!(!differing(&account(&[1]), &known, "consul").is_empty());
+        assert!(differing(servers(&account(&[1, 2]), "consul"), &known).is_empty());
+        assert!(!differing(servers(&account(&[1]), "consul"), &known).is_empty());
         let four = HashSet::from([endpoint(1), endpoint(2)]);
         assert!(agrees(&four, &both) && agrees(&both, &both) && !agrees(&both, &four));
         assert!(!agrees(&HashSet::from([endpoint(1)]), &both));
@@ -291,8 +289,9 @@ mod tests {
             let endpoints = lasts.iter().map(|last| endpoint(*last)).collect();
             Endpoints::from([(Asked::of_service("web", "consul"), endpoints)])
         };
-        let differs =
-            |held: &[u8], is: &[u8]| !differing(&account(held), &known(is), "consul").is_empty();
+        let differs = |held: &[u8], is: &[u8]| {
+            !differing(servers(&account(held), "consul"), &known(is)).is_empty()
+        };
         assert!(!differs(&[1, 2], &[1, 2]));
         assert!(differs(&[1], &[1, 2]), "one is missing");
         assert!(differs(&[1, 2], &[1]), "one is too much");
@@ -300,7 +299,7 @@ mod tests {
         let two = account(&[1, 2]);
         let (full, _) = two.rsplit_once("3 web").expect("a free slot");
         assert!(
-            differing(full, &known(&[1, 2, 3]), "consul").is_empty(),
+            differing(servers(full, "consul"), &known(&[1, 2, 3])).is_empty(),
             "no slot is free"
         );
     }

@@ -4,7 +4,13 @@ use crate::{
     alone,
     asking::{Asking, Failure, Line, Question, all_right},
     figure, is_full, percentile,
-    support::{consul::Consul, portolan::Portolan, resources, wire::rtype::A},
+    support::{
+        AtEnd,
+        consul::Consul,
+        portolan::Portolan,
+        resources::{self, most_held},
+        wire::rtype::A,
+    },
     world::{NEW_DATA, Services, entry, json_of, new_data, register},
 };
 use std::{
@@ -12,7 +18,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -74,31 +80,6 @@ fn fill(consul: &Consul, numbers: std::ops::Range<usize>) {
             scope.spawn(move || register(consul.http(), some));
         }
     });
-}
-
-/// Ends what goes on beside the work, however that ends.
-struct AtEnd<'a>(&'a AtomicBool);
-
-impl Drop for AtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// The most connections that Consul ever held while `work` went on.
-fn most_held<T>(consul: SocketAddr, work: impl FnOnce() -> T) -> (T, usize) {
-    let (done, most) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let result = thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                most.fetch_max(resources::held(consul), Ordering::Relaxed);
-                thread::sleep(Duration::from_millis(20));
-            }
-        });
-        let _end = AtEnd(&done);
-        work()
-    });
-    (result, most.into_inner())
 }
 
 /// Asks each question once, from several threads at a time; gives what was wrong.

@@ -98,6 +98,18 @@ impl Site {
         self.consul.register(&instance("w", "127.0.0.1", &entry));
     }
 
+    /// Enters many services of one node in the catalog, in transactions of 64, which is what Consul takes: one by one
+    /// it would be the test.
+    pub(crate) fn register_all(&self, services: &[Value]) {
+        self.consul
+            .register(&json!({ "Node": "w", "Address": "127.0.0.1" }));
+        for some in services.chunks(64) {
+            let set = |service: &Value| json!({ "Service": { "Verb": "set", "Node": "w", "Service": service } });
+            let transaction: Vec<Value> = some.iter().map(set).collect();
+            self.consul.put("/v1/txn", &Value::Array(transaction));
+        }
+    }
+
     /// Takes it off the catalog.
     pub(crate) fn deregister(&self, backend: &Backend) {
         self.consul.deregister("w", &backend.name);

@@ -14,19 +14,14 @@ const SERVICES: usize = 1000;
 fn a_thousand_services() {
     let site = Site::new();
     let backend = Backend::start("b");
-    // In transactions of 64, which is what Consul takes: one by one it would be the test.
-    let services: Vec<String> = (0..SERVICES).map(|n| format!("svc-{n:04}")).collect();
-    site.consul
-        .register(&json!({ "Node": "w", "Address": "127.0.0.1" }));
-    for names in services.chunks(64) {
-        let set = |name: &String| {
-            json!({ "Service": { "Verb": "set", "Node": "w", "Service": { "Service": name,
-                "ID": name, "Address": backend.address.ip(), "Port": backend.address.port(),
-                "Tags": ["rest"] } } })
-        };
-        let transaction: Vec<Value> = names.iter().map(set).collect();
-        site.consul.put("/v1/txn", &Value::Array(transaction));
-    }
+    let services: Vec<Value> = (0..SERVICES)
+        .map(|number| {
+            let name = format!("svc-{number:04}");
+            json!({ "Service": name, "ID": name, "Address": backend.address.ip(),
+                "Port": backend.address.port(), "Tags": ["rest"] })
+        })
+        .collect();
+    site.register_all(&services);
     let began = Instant::now();
     let edge = site.launch(&[]);
     eventually(Duration::from_secs(60), "it is ready", || {

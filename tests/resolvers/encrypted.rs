@@ -4,6 +4,7 @@ use crate::{
     secure::{NAME, Place, Secure, portolan},
     servers::{Server, launch},
     support::{
+        AtEnd,
         certificates::Authority,
         directory,
         dns::Query,
@@ -231,15 +232,6 @@ fn load(portolan: &Portolan, asked: &AtomicUsize, over: &AtomicBool) -> Vec<Stri
     })
 }
 
-/// Ends the load, also where the test fails.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// Whatever it is asked by, and though there is no other: whoever asks while it is away hears what it says then.
 fn starts_anew(authority: &Authority, place: Place, start: &dyn Fn() -> Secure) {
     let mut server = start();
@@ -248,7 +240,7 @@ fn starts_anew(authority: &Authority, place: Place, start: &dyn Fn() -> Secure) 
         let (asked, over) = (AtomicUsize::new(0), AtomicBool::new(false));
         let failed = thread::scope(|scope| {
             let loading = scope.spawn(|| load(&portolan, &asked, &over));
-            let end = Over(&over);
+            let end = AtEnd(&over);
             for signal in ["TERM", "KILL"] {
                 eventually(Duration::from_secs(10), "questions are answered", || {
                     ask(&portolan, "probe.far.example")

@@ -33,7 +33,7 @@ use std::{
     env,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::atomic::{AtomicBool, AtomicU16, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -84,6 +84,15 @@ pub(crate) fn soak<T>(short: T, long: T) -> T {
         long
     } else {
         short
+    }
+}
+
+/// Ends what goes on beside the work, however that ends.
+pub(crate) struct AtEnd<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for AtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -1,8 +1,11 @@
 //! What a process uses, as Linux counts it.
 
+use super::AtEnd;
 use std::{
     fs,
     net::{SocketAddr, SocketAddrV4},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
     time::Duration,
 };
 
@@ -40,6 +43,22 @@ pub(crate) fn held(server: SocketAddr) -> usize {
         .map(|line| line.split_ascii_whitespace().collect::<Vec<_>>())
         .filter(|columns| columns[1] == local && ["01", "08"].contains(&columns[3]))
         .count()
+}
+
+/// The most connections that `server` ever held while `work` went on.
+pub(crate) fn most_held<T>(server: SocketAddr, work: impl FnOnce() -> T) -> (T, usize) {
+    let (done, most) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let result = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                most.fetch_max(held(server), Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let _end = AtEnd(&done);
+        work()
+    });
+    (result, most.into_inner())
 }
 
 /// As `/proc/net/tcp` has it: the address in the machine's order of bytes.
